@@ -1,0 +1,41 @@
+# Everything a person or the continuous integration does with a checkout; `make` lists it.
+
+PORT ?= 8000
+CONFIG ?= deployments/local.yaml
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev serve stop test check bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: ## create .venv with the packages that serving needs (CPU or GPU, as found)
+	@scripts/install.sh runtime
+
+install-dev: ## the same, and the tools for tests and checks
+	@scripts/install.sh dev
+
+# `exec`: signals to make, and Ctrl-C, reach the stack itself.
+serve: install ## start the stack in the foreground: PORT=8000 CONFIG=deployments/local.yaml
+	@exec .venv/bin/comptoir up "$(CONFIG)" --port "$(PORT)"
+
+stop: ## stop the stack that listens on PORT
+	@test -x .venv/bin/comptoir || { echo "nothing is installed here, so nothing runs"; exit 0; }; \
+	exec .venv/bin/comptoir down --port "$(PORT)"
+
+test: install-dev ## run all tests, the fast ones first
+	@exec .venv/bin/python -m pytest
+
+check: install-dev ## lint, formatting, types, layers
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: install ## measure the stack on this machine
+	@exec .venv/bin/python -m loadtests.bench
+
+clean: ## remove .venv, caches and build products
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
