@@ -1,0 +1,330 @@
+"""One model that can be hosted: what it is, what it weighs, what vLLM needs to serve it.
+
+Numbers of parameters are in 10^9 ("b"), memory in GiB, contexts in tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+
+from serving.catalogue.gpus import GPUS, GpuKind
+from serving.errors import CatalogueError
+
+Quantisation = Literal["bf16", "fp8", "mxfp8", "int8", "int4", "mxfp4", "nvfp4", "fp8-fp4"]
+Task = Literal["chat", "embed", "rerank", "guard"]
+Modality = Literal["text", "image", "video", "audio"]
+
+# Scales and zero points included; `fp8-fp4` is a checkpoint whose experts are 4-bit and the rest 8-bit.
+BYTES_PER_PARAMETER: Mapping[str, float] = MappingProxyType(
+    {
+        "bf16": 2.0,
+        "fp8": 1.0,
+        "mxfp8": 1.03,
+        "int8": 1.0,
+        "int4": 0.57,
+        "mxfp4": 0.53,
+        "nvfp4": 0.56,
+        "fp8-fp4": 0.56,
+    }
+)
+
+# Weights are given this much room at least: activations, CUDA graphs and some KV cache come on top.
+WEIGHT_HEADROOM = 1.2
+
+# Set elsewhere (layout, site, deployment) or never: an entry that names one is refused.
+RESERVED_ENGINE_ARGS = frozenset(
+    """
+    model served_model_name trust_remote_code revision code_revision tokenizer_revision hf_token
+    tensor_parallel_size pipeline_parallel_size reasoning_parser allowed_local_media_path
+    """.split()
+)
+
+_ID = re.compile(r"^[a-z0-9]+(?:[.-][a-z0-9]+)*$")
+_REPO = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: _freeze(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(item) for item in value)
+    return value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _thaw(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_thaw(item) for item in value]
+    return copy.copy(value)
+
+
+FrozenDict = Annotated[
+    Mapping[str, Any], AfterValidator(_freeze), PlainSerializer(_thaw, return_type=dict)
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def _is_repo(value: str) -> str:
+    if not _REPO.match(value):
+        raise ValueError(f"{value!r} is not a repository: write OWNER/NAME")
+    return value
+
+
+def _is_commit(value: str | None) -> str | None:
+    if value is not None and not _COMMIT.match(value):
+        raise ValueError(
+            f"{value!r} is not a commit: 40 hexadecimal digits, or leave it out (a branch moves)"
+        )
+    return value
+
+
+Repo = Annotated[str, AfterValidator(_is_repo)]
+Commit = Annotated[str | None, AfterValidator(_is_commit)]
+
+
+class Checkpoint(_Frozen):
+    """A repository of weights, at a commit where one is known. In YAML also just `OWNER/NAME`."""
+
+    repo: Repo
+    revision: Commit = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"repo": value} if isinstance(value, str) else value
+
+
+class GpuLayout(_Frozen):
+    """One way to spread a replica over GPUs. In YAML also `h200 tp8 pp2 fp8 recipe`.
+
+    `source` is `recipe` (vLLM's recipe collection ran it), `publisher` (the model's own README gives
+    it) or `computed` (arithmetic only).
+    """
+
+    gpu: GpuKind
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    pipeline_parallel: int = Field(default=1, ge=1, le=64)
+    quantisation: Quantisation
+    source: Literal["recipe", "publisher", "computed"] = "computed"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        fields: dict[str, Any] = {}
+        for word in value.split():
+            if match := re.fullmatch(r"(tp|pp)(\d+)", word):
+                key = "tensor_parallel" if match[1] == "tp" else "pipeline_parallel"
+                fields[key] = int(match[2])
+            elif word in GPUS:
+                fields["gpu"] = word
+            elif word in BYTES_PER_PARAMETER:
+                fields["quantisation"] = word
+            elif word in ("recipe", "publisher", "computed"):
+                fields["source"] = word
+            else:
+                raise ValueError(
+                    f"{value!r}: {word!r} is neither a GPU, tpN, ppN, a quantisation nor a source"
+                )
+        return fields
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def memory_gib(self) -> float:
+        """Memory of all GPUs of one replica."""
+        return self.gpus * GPUS[self.gpu].memory_gib
+
+    @property
+    def tested(self) -> bool:
+        """Whether someone has run it, rather than computed it."""
+        return self.source != "computed"
+
+
+class ModelSpec(_Frozen):
+    """A catalogue entry. Every entry names its licence; the gate decides whether a site may run it."""
+
+    id: str
+    name: str = Field(min_length=1)
+    family: str = Field(min_length=1)
+    vendor: str = Field(min_length=1)
+    vendor_jurisdiction: str = Field(pattern=r"^[A-Z]{2}$")
+    hf_repo: Repo
+    hf_aliases: tuple[Repo, ...] = ()
+    revision: Commit = None
+    checkpoints: Mapping[Quantisation, Checkpoint] = Field(default_factory=dict)
+    architecture: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    parameters_total_b: float = Field(gt=0, le=100_000)
+    parameters_active_b: float = Field(gt=0, le=100_000)
+    bytes_per_parameter: float | None = Field(default=None, gt=0.1, le=4)
+    context_tokens: int = Field(ge=512, le=100_000_000)
+    native_dtype: Quantisation
+    licence: str
+    reasoning_parser: str | None = None
+    tool_parser: str | None = None
+    chat_template: str | None = None
+    needs_remote_code: bool = False
+    remote_code_note: str | None = None
+    tensor_parallel_max: int | None = Field(default=None, ge=1)
+    layouts: tuple[GpuLayout, ...] = ()
+    engine_args: FrozenDict = Field(default_factory=dict, validate_default=True)
+    task: Task = "chat"
+    modalities: tuple[Modality, ...] = ("text",)
+    verified: bool
+    sources: tuple[str, ...] = Field(min_length=1)
+    notes: tuple[str, ...] = ()
+
+    @field_validator("id")
+    @classmethod
+    def _is_slug(cls, value: str) -> str:
+        if not _ID.match(value):
+            raise ValueError(
+                f"{value!r} is not a slug: lower-case letters and digits, joined by - or ."
+            )
+        return value
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _freeze_checkpoints(cls, value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        return MappingProxyType(dict(value))
+
+    @field_validator("engine_args")
+    @classmethod
+    def _nothing_reserved(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        for key in value:
+            if key in RESERVED_ENGINE_ARGS:
+                raise ValueError(f"{key!r} cannot be set in an entry's engine_args")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.parameters_active_b > self.parameters_total_b:
+            raise ValueError("parameters_active_b is larger than parameters_total_b")
+        if not self.verified and not self.notes:
+            raise ValueError("notes: an entry that is not verified must say what was not seen")
+        if self.task in ("embed", "rerank") and self.engine_args.get("runner") != "pooling":
+            raise ValueError(f"engine_args: task {self.task!r} needs `runner: pooling`")
+        for index, layout in enumerate(self.layouts):
+            self._check_layout(index, layout)
+        return self
+
+    def _check_layout(self, index: int, layout: GpuLayout) -> None:
+        where = f"layouts[{index}]"
+        if not self.can_be_served_at(layout.quantisation):
+            raise ValueError(
+                f"{where}: no checkpoint for {layout.quantisation!r}; name one under `checkpoints`"
+            )
+        if self.tensor_parallel_max and layout.tensor_parallel > self.tensor_parallel_max:
+            raise ValueError(f"{where}: tensor_parallel exceeds {self.tensor_parallel_max}")
+        needed_gib = self.weight_gib(layout.quantisation) * WEIGHT_HEADROOM
+        if not layout.tested and needed_gib > layout.memory_gib:
+            raise ValueError(
+                f"{where}: weights with headroom need {needed_gib:.0f} GiB and {layout.gpus} x "
+                f"{layout.gpu} have {layout.memory_gib:.0f} GiB"
+            )
+
+    # ---- what it weighs ------------------------------------------------------------------------------
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weights as published."""
+        return self._weight_bytes(self.native_dtype)
+
+    def _weight_bytes(self, quantisation: str) -> int:
+        per_parameter = BYTES_PER_PARAMETER[quantisation]
+        if quantisation == self.native_dtype and self.bytes_per_parameter is not None:
+            per_parameter = self.bytes_per_parameter
+        return round(self.parameters_total_b * 1e9 * per_parameter)
+
+    def weight_gib(self, quantisation: Quantisation | None = None) -> float:
+        """Size of the weights in GiB, as published or at another quantisation."""
+        return self._weight_bytes(quantisation or self.native_dtype) / 2**30
+
+    # ---- where its weights are -----------------------------------------------------------------------
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether only some parameters work on each token (mixture of experts)."""
+        return self.parameters_active_b < self.parameters_total_b
+
+    def can_be_served_at(self, quantisation: Quantisation) -> bool:
+        """As published, from a named checkpoint, or (bf16 to fp8) by vLLM while it loads."""
+        return (
+            quantisation == self.native_dtype
+            or quantisation in self.checkpoints
+            or (self.native_dtype == "bf16" and quantisation == "fp8")
+        )
+
+    def checkpoint(self, quantisation: Quantisation | None = None) -> Checkpoint:
+        """The weights to load for a quantisation.
+
+        Raises:
+            CatalogueError: there are none.
+        """
+        wanted = quantisation or self.native_dtype
+        if wanted in self.checkpoints:
+            return self.checkpoints[wanted]
+        if not self.can_be_served_at(wanted):
+            raise CatalogueError(
+                f"{self.id}: no weights for quantisation {wanted!r}; there are: "
+                f"{', '.join([self.native_dtype, *self.checkpoints])}",
+                param="quantisation",
+            )
+        return Checkpoint(repo=self.hf_repo, revision=self.revision)
+
+    def engine_kwargs(self, layout: GpuLayout | None = None) -> dict[str, Any]:
+        """Arguments for vLLM's `AsyncEngineArgs`, freshly copied: the entry's own and the layout's."""
+        kwargs: dict[str, Any] = _thaw(self.engine_args)
+        if layout is None:
+            return kwargs
+        kwargs["tensor_parallel_size"] = layout.tensor_parallel
+        kwargs["pipeline_parallel_size"] = layout.pipeline_parallel
+        wanted = layout.quantisation
+        if wanted != self.native_dtype and wanted not in self.checkpoints:
+            kwargs["quantization"] = wanted
+        return kwargs
+
+    # ---- whether it can start ------------------------------------------------------------------------
+
+    @property
+    def start_refusal(self) -> str | None:
+        """Why Comptoir does not start the published weights, or None when it does."""
+        if not self.needs_remote_code:
+            return None
+        reason = self.remote_code_note or "its repository ships Python that has to run to load it"
+        return (
+            f"{self.id}: {reason}. Comptoir never sets trust_remote_code. Convert the configuration "
+            "and tokenizer to standard files, check them, and set the model's `source` to that folder"
+        )
+
+    def check_startable(self, *, converted: bool = False) -> None:
+        """Refuse an entry whose published repository needs its own Python; `converted` lifts it.
+
+        Raises:
+            CatalogueError: the weights cannot be started as published; `param` is `source`.
+        """
+        if self.start_refusal is not None and not converted:
+            raise CatalogueError(self.start_refusal, param="source")
