@@ -1,0 +1,106 @@
+"""Composition: `build_gateway(args)` and `build_model(args)` return Ray Serve applications.
+
+These are the import paths of the Serve config files in deployments/.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import ray
+from ray import serve
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+
+from serving.catalogue.catalogue import load_catalogue
+from serving.catalogue.gpus import GPUS
+from serving.engine.plan import EnginePlan, make_plan
+from serving.engine.replica import ModelReplica
+
+from serving.gateway.replica import GatewayReplica
+from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
+
+HEALTH_CHECK_PERIOD_S = 1.0
+ROUTING_STATS_PERIOD_S = 0.5
+# Beyond the drain itself: late arrivals, the engine's own shutdown.
+SHUTDOWN_MARGIN_S = 30.0
+
+
+def build_gateway(args: dict[str, Any]) -> serve.Application:
+    """The endpoint, as one Serve application without a Serve route: it listens for itself.
+
+    Raises:
+        ConfigError: a key of `args` does not fit.
+    """
+    config = GatewayConfig.from_args(args, ProcessSettings.load())
+    deployment = serve.deployment(
+        GatewayReplica,
+        name="GatewayReplica",
+        num_replicas=config.replicas,
+        ray_actor_options={"num_cpus": 0.1},
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        graceful_shutdown_timeout_s=config.drain_timeout_s + SHUTDOWN_MARGIN_S,
+    )
+    return deployment.bind(config)
+
+
+def build_model(args: dict[str, Any]) -> serve.Application:
+    """One model, as one Serve application without a route.
+
+    Raises:
+        ConfigError, CatalogueError, LicenceError: what is wrong and what to do.
+    """
+    process = ProcessSettings.load()
+    config = ModelConfig.from_args(args)
+    device, gpu = _hardware(config, process)
+    plan = make_plan(
+        config,
+        load_catalogue(config.catalogue_files),
+        device=device,
+        gpu=gpu,
+        cache_dir=process.cache_dir,
+    )
+    deployment = serve.deployment(ModelReplica, **deployment_options(config, plan))
+    return deployment.bind(plan)
+
+
+def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
+    """Ray Serve's options for a model's deployment."""
+    options: dict[str, Any] = {
+        "name": "ModelReplica",
+        "max_ongoing_requests": 1000,
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+        "health_check_timeout_s": 10.0,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "graceful_shutdown_timeout_s": plan.drain_timeout_s + SHUTDOWN_MARGIN_S,
+        "request_router_config": RequestRouterConfig(
+            request_router_class="serving.routing.directory_ray.ListeningRouter",
+            request_routing_stats_period_s=ROUTING_STATS_PERIOD_S,
+        ),
+        "ray_actor_options": {"num_cpus": plan.num_cpus},
+    }
+    if plan.placement_bundles:
+        options["placement_group_bundles"] = plan.placement_bundles
+        options["placement_group_strategy"] = "PACK"
+    if config.replicas.min == config.replicas.max:
+        options["num_replicas"] = config.replicas.min
+    else:
+        options["autoscaling_config"] = AutoscalingConfig(
+            min_replicas=config.replicas.min, max_replicas=config.replicas.max
+        )
+    return options
+
+
+def _hardware(
+    config: ModelConfig, process: ProcessSettings
+) -> tuple[Literal["cpu", "gpu"], str | None]:
+    """Device and GPU kind: the config's, else the environment's, else what the cluster has."""
+    resources = ray.cluster_resources() if ray.is_initialized() else {}
+    device = process.device if process.device != "auto" else config.device
+    if device == "auto":
+        device = "gpu" if resources.get("GPU") or config.gpu else "cpu"
+    if device == "cpu":
+        return "cpu", None
+    kinds = [kind for kind in GPUS if f"accelerator_type:{kind.upper()}" in resources]
+    return "gpu", config.gpu or (kinds[0] if kinds else None)
+
+

@@ -1,0 +1,64 @@
+"""The `comptoir` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from serving import __version__
+from serving.commands import catalogue, check, keys, stack, status, tiny
+from serving.commands.output import complain
+from serving.environment import as_exports
+from serving.errors import ComptoirError, ConfigError
+
+app = typer.Typer(
+    name="comptoir",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Host open-weight models on Ray Serve and vLLM behind one OpenAI-compatible endpoint.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input or configuration.",
+)
+app.command()(stack.up)
+app.command()(stack.down)
+app.command()(status.status)
+app.command()(check.check)
+app.add_typer(keys.app, name="keys")
+app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(tiny.app, name="tiny")
+
+
+@app.command()
+def env() -> None:
+    """Print the environment that a cluster needs before Ray starts.
+
+    Example: eval "$(comptoir env)"; ray start --head
+    """
+    typer.echo(as_exports())
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"comptoir {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Entry point: errors of ours become one sentence and an exit code."""
+    try:
+        app()
+    except ComptoirError as error:
+        complain(error)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

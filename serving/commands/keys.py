@@ -1,0 +1,55 @@
+"""`comptoir keys`: make API keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+import yaml
+
+from serving.settings import KeyConfig, hash_key, validated
+from serving.tenancy.keys import new_key
+
+app = typer.Typer(no_args_is_help=True, help="Make API keys; only their hashes are stored.")
+
+
+@app.callback()
+def _keys() -> None:
+    """Keeps `new` a subcommand."""
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Who will use it: appears in logs and usage.")],
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A model it may use; repeat. Default: all.")
+    ] = None,
+    priority: Annotated[
+        str, typer.Option(help="interactive, standard or batch.")
+    ] = "standard",
+    weight: Annotated[float, typer.Option(help="Share when models are saturated.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Make a key. It is shown once; put the entry under `keys` of the gateway, or in its keys_file.
+
+    Example: comptoir keys new acme --model qwen3
+    """
+    key = new_key()
+    entry = validated(
+        KeyConfig,
+        {
+            "name": name,
+            "hash": hash_key(key),
+            "models": tuple(models or ("*",)),
+            "priority": priority,
+            "weight": weight,
+        },
+        "key",
+    ).model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps({"key": key, "entry": entry}))
+        return
+    typer.echo(f"key (shown once): {key}\n")
+    typer.echo("entry for `keys` in the gateway's args, or for its keys_file:\n")
+    typer.echo(yaml.safe_dump([entry], sort_keys=False).rstrip())

@@ -1,0 +1,106 @@
+"""Shows how far each model is while a stack starts, and fails early when one cannot start."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+
+from serving.commands import stack_ray
+from serving.commands.output import errors, note
+from serving.commands.stack_state import StackState
+from serving.deployment_file import DeploymentFile
+from serving.engine import progress
+from serving.errors import StackError
+
+POLL_S = 0.5
+
+
+def wait_until_ready(
+    file: DeploymentFile,
+    state: StackState,
+    progress_dir: Path,
+    stop: threading.Event,
+    timeout_s: float,
+) -> None:
+    """Return when every model with min_replicas >= 1 answers, or when `stop` is set.
+
+    Raises:
+        StackError: an application failed, or the time is over.
+    """
+    wanted = {model.id for model in file.models if model.replicas.min >= 1}
+    began = time.monotonic()
+    shown: dict[str, str] = {}
+    with Live(console=errors, transient=True, auto_refresh=False) as live:
+        while not stop.is_set():
+            seconds = time.monotonic() - began
+            applications = stack_ray.applications(state.dashboard)
+            _raise_if_failed(applications, file)
+            ready = _ready_models(state)
+            stages = progress.read(progress_dir)
+            now = {
+                model: "ready" if model in ready else _before_ready(stages.get(model))
+                for model in sorted(wanted)
+            }
+            if errors.is_terminal:
+                live.update(_table(now, seconds), refresh=True)
+            for model, stage in now.items():
+                if shown.get(model) != stage and not errors.is_terminal:
+                    note(f"{seconds:5.0f} s  {model}: {stage}")
+            shown = now
+            if wanted <= ready:
+                return
+            if seconds > timeout_s:
+                late = ", ".join(f"{m} ({s})" for m, s in now.items() if s != "ready")
+                raise StackError(f"not ready after {timeout_s:.0f} s: {late}")
+            stop.wait(POLL_S)
+
+
+def _before_ready(stage: str | None) -> str:
+    # The replica says `ready` when its engine runs; until the gateway has found it, it is not.
+    return "connecting" if stage == "ready" else stage or "starting"
+
+
+def _table(stages: dict[str, str], seconds: float) -> Table:
+    table = Table(title=f"starting models, {seconds:.0f} s", title_justify="left", box=None)
+    for model, stage in stages.items():
+        colour = {"ready": "green", "failed": "red"}.get(stage, "yellow")
+        table.add_row(f"  {model}", f"[{colour}]{stage}[/{colour}]")
+    return table
+
+
+def _raise_if_failed(applications: dict[str, dict[str, Any]], file: DeploymentFile) -> None:
+    for name, application in applications.items():
+        if application.get("status") == "DEPLOY_FAILED":
+            raise StackError(f"{name} cannot be started: {_reason(application)}")
+
+
+def _reason(application: dict[str, Any]) -> str:
+    """The last line that says something: Serve puts whole tracebacks into its message."""
+    texts = [str(application.get("message", ""))]
+    texts += [str(d.get("message", "")) for d in (application.get("deployments") or {}).values()]
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line]
+    return (telling or lines or ["no reason given"])[-1][:2000]
+
+
+def _ready_models(state: StackState) -> set[str]:
+    try:
+        with urllib.request.urlopen(state.base_url + "/ready", timeout=5) as response:  # noqa: S310
+            body = json.load(response)
+    except urllib.error.HTTPError as error:
+        try:
+            body = json.loads(error.read())
+        except ValueError:
+            return set()
+    except (urllib.error.URLError, TimeoutError, ValueError, ConnectionError):
+        return set()
+    models = body.get("models", {})
+    return {name for name, how in models.items() if how == "ready"}

@@ -1,0 +1,193 @@
+"""`comptoir up`, `down`, `status`: a whole stack on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving.commands import processes, stack_ray
+from serving.commands.output import console, note, say
+from serving.commands.progress_view import wait_until_ready
+from serving.commands.stack_state import StackState
+from serving.deployment_file import DeploymentFile, load_deployment_file
+from serving.engine.progress import DIRECTORY_VARIABLE
+from serving.environment import cluster_environment
+from serving.errors import StackError
+from serving.settings import ProcessSettings
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(help="A Serve config file: see deployments/.", show_default=True)
+]
+PortOption = Annotated[int | None, typer.Option(help="Port of the endpoint. [env: COMPTOIR_PORT]")]
+DEFAULT_CONFIG = Path("deployments/local.yaml")
+
+
+def up(
+    config: ConfigArgument = DEFAULT_CONFIG,
+    port: PortOption = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [env: COMPTOIR_HOST]")
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait for every model.")
+    ] = 1800.0,
+) -> None:
+    """Start a stack on this machine and stay in the foreground; Ctrl-C stops it.
+
+    Example: comptoir up deployments/local.yaml --port 8000
+    """
+    settings = ProcessSettings.load()
+    overrides = {"port": port, "host": host}
+    settings = settings.model_copy(update={k: v for k, v in overrides.items() if v is not None})
+    file = load_deployment_file(config, settings)
+    _require_free(file, settings)
+    state = StackState(
+        stack_id=secrets.token_hex(8),
+        pid=os.getpid(),
+        host=file.gateway.host,
+        port=file.gateway.port,
+        dashboard="",
+        config=str(config),
+    )
+    stop = _stop_on_signals()
+    try:
+        _run(file, settings, state, stop, timeout_s)
+    finally:
+        _tear_down(state, settings)
+
+
+def _run(
+    file: DeploymentFile,
+    settings: ProcessSettings,
+    state: StackState,
+    stop: threading.Event,
+    timeout_s: float,
+) -> None:
+    began = time.monotonic()
+    progress = StackState.directory(settings.cache_dir, state.port) / "progress"
+    progress.mkdir(parents=True, exist_ok=True)
+    for leftover in progress.glob("*.json"):
+        leftover.unlink()
+    os.environ |= cluster_environment() | {
+        processes.STACK_VARIABLE: state.stack_id,
+        DIRECTORY_VARIABLE: str(progress),
+        "COMPTOIR_CACHE_DIR": str(settings.cache_dir),
+    }
+    state.write(settings.cache_dir)
+    note(f"starting Ray for {file.path} ({len(file.models)} models)")
+    dashboard = stack_ray.start_ray(state.port)
+    state = StackState(**{**vars(state), "dashboard": dashboard})
+    state.write(settings.cache_dir)
+    stack_ray.deploy(dashboard, file.submission())
+    wait_until_ready(file, state, progress, stop, timeout_s)
+    if stop.is_set():
+        return
+    _announce(file, state, time.monotonic() - began)
+    while not stop.wait(1.0):
+        pass
+
+
+def _announce(file: DeploymentFile, state: StackState, seconds: float) -> None:
+    url = f"{state.base_url}/v1"
+    chat = next(
+        (m.id for m in file.models if m.replicas.min and "embed" not in m.entry), file.models[0].id
+    )
+    key = "YOUR_KEY" if file.gateway.keys else "none"
+    auth = f" -H 'Authorization: Bearer {key}'" if file.gateway.keys else ""
+    say(f"\n[bold]ready: {url}[/bold]  ({seconds:.0f} s; Ctrl-C stops)\n")
+    body = f'{{"model": "{chat}", "messages": [{{"role": "user", "content": "Bonjour"}}]}}'
+    typer.echo(f"  curl {url}/chat/completions{auth} -H 'Content-Type: application/json' \\")
+    typer.echo(f"    -d '{body}'\n")
+    typer.echo("  from openai import OpenAI")
+    typer.echo(f'  client = OpenAI(base_url="{url}", api_key="{key}")')
+    typer.echo(
+        f'  print(client.chat.completions.create(model="{chat}", messages='
+        '[{"role": "user", "content": "Bonjour"}], max_tokens=32).choices[0].message.content)'
+    )
+    typer.echo(
+        f"\n  change the models: edit {file.path}, then RAY_DASHBOARD_ADDRESS={state.dashboard} "
+        f"serve deploy {file.path}\n",
+    )
+    console.file.flush()
+
+
+def _require_free(file: DeploymentFile, settings: ProcessSettings) -> None:
+    old = StackState.read(settings.cache_dir, file.gateway.port)
+    if old is not None:
+        if old.is_alive:
+            raise StackError(
+                f"a stack already runs on port {old.port} (process {old.pid}): use it, stop it with "
+                f"`comptoir down --port {old.port}`, or choose another port",
+                param="port",
+            )
+        note(f"cleaning up after a stack on port {old.port} that did not end properly")
+        processes.end_all(old.stack_id)
+        old.remove(settings.cache_dir)
+    with socket.socket(socket.AF_INET6 if ":" in file.gateway.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((file.gateway.host, file.gateway.port))
+        except OSError as error:
+            raise StackError(
+                f"cannot listen on {file.gateway.host}:{file.gateway.port}: {error.strerror}; "
+                "choose another port with --port (or `make serve PORT=...`)",
+                param="port",
+            ) from None
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def handler(signum: int, frame: Any) -> None:
+        if stop.is_set():
+            # The second one: no more waiting for open requests.
+            raise KeyboardInterrupt
+        stop.set()
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, handler)
+    return stop
+
+
+def _tear_down(state: StackState, settings: ProcessSettings) -> None:
+    note("stopping")
+    try:
+        stack_ray.stop_ray()
+    except KeyboardInterrupt:
+        note("stopping at once")
+    finally:
+        processes.end_all(state.stack_id)
+        state.remove(settings.cache_dir)
+    note("stopped")
+
+
+def down(port: PortOption = None) -> None:
+    """Stop a stack on this machine, also one whose foreground process is gone.
+
+    Example: comptoir down --port 8000
+    """
+    settings = ProcessSettings.load()
+    states = StackState.all(settings.cache_dir)
+    if port is not None:
+        states = [state for state in states if state.port == port]
+    if not states:
+        where = f" on port {port}" if port is not None else ""
+        say(f"no stack is running{where}")
+        return
+    for state in states:
+        if state.is_alive:
+            os.kill(state.pid, signal.SIGTERM)
+            deadline = time.monotonic() + 90
+            while state.is_alive and time.monotonic() < deadline:
+                time.sleep(0.2)
+        processes.end_all(state.stack_id)
+        state.remove(settings.cache_dir)
+        say(f"stopped the stack on port {state.port}")

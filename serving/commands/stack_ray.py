@@ -1,0 +1,100 @@
+"""Starts a local Ray with Serve and deploys to it, the same way as `serve deploy` does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.errors import ConfigError, StackError
+
+# Ray's schema of the request: https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api
+APPLICATIONS = "/api/serve/applications/"
+
+
+def start_ray(port: int) -> str:
+    """Start Ray on this machine, reachable from this machine only; returns the dashboard's address.
+
+    Raises:
+        StackError: Ray does not start.
+    """
+    import ray
+
+    # Sockets live under this folder and their paths may have 107 bytes: a deep cache folder would not do.
+    session = Path(tempfile.gettempdir()) / f"comptoir-{os.getuid()}-{port}"
+    session.mkdir(mode=0o700, exist_ok=True)
+    try:
+        context = ray.init(
+            address="local",
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(session),
+            object_store_memory=128 * 1024 * 1024,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (RuntimeError, OSError, ValueError, TimeoutError) as error:
+        raise StackError(f"Ray does not start: {error}") from None
+    if not context.dashboard_url:
+        raise StackError(f"Ray's dashboard does not start; its logs are under {session}")
+    return f"http://{context.dashboard_url}"
+
+
+def stop_ray() -> None:
+    """Stop Serve and Ray, if this process started them."""
+    import ray
+    from ray import serve
+
+    if ray.is_initialized():
+        try:
+            serve.shutdown()
+        finally:
+            ray.shutdown()
+
+
+def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
+    """Submit a Serve config.
+
+    Raises:
+        ConfigError: Serve refuses the document.
+        StackError: the dashboard does not answer.
+    """
+    body = json.dumps(document, default=str).encode()
+    request = urllib.request.Request(  # noqa: S310 - an address that Ray gave us
+        dashboard + APPLICATIONS,
+        data=body,
+        method="PUT",
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60):  # noqa: S310
+            return
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        raise ConfigError(
+            f"Ray Serve refuses the file: {_last_line(text)}", param="config"
+        ) from None
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise StackError(f"Ray's dashboard does not answer: {error}") from None
+
+
+def applications(dashboard: str) -> dict[str, dict[str, Any]]:
+    """Serve's applications by name, as its REST API reports them; empty while it does not answer."""
+    try:
+        with urllib.request.urlopen(dashboard + APPLICATIONS, timeout=10) as response:  # noqa: S310
+            found = json.load(response).get("applications", {})
+    except (urllib.error.URLError, TimeoutError, ValueError):
+        return {}
+    return dict(found)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "no reason given"

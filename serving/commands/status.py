@@ -1,0 +1,91 @@
+"""`comptoir status`: what a running endpoint says of its models."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from serving.commands import processes
+from serving.commands.output import console, say
+from serving.commands.stack_state import StackState
+from serving.errors import StackError
+from serving.settings import ProcessSettings
+
+
+def status(
+    port: Annotated[int | None, typer.Option(help="Of a stack on this machine.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Of any endpoint, for instance https://llm.example.eu")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="COMPTOIR_API_KEY", help="If the endpoint needs one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show models, replicas and their load; exit code 1 when nothing answers.
+
+    Example: comptoir status --port 8000
+    """
+    state = None
+    if url is None:
+        state = _local(port)
+        url = state.base_url
+    body = _fetch(url, key)
+    if as_json:
+        typer.echo(json.dumps(body, indent=2))
+        return
+    if state is not None:
+        gib = processes.resident_bytes(state.stack_id) / 2**30
+        say(f"stack on port {state.port}, process {state.pid}, {gib:.1f} GiB resident")
+    console.print(_table(body))
+
+
+def _local(port: int | None) -> StackState:
+    states = StackState.all(ProcessSettings.load().cache_dir)
+    states = [state for state in states if port in (None, state.port)]
+    if not states:
+        raise StackError("no stack is running on this machine; `comptoir up` starts one")
+    if len(states) > 1:
+        ports = ", ".join(str(state.port) for state in states)
+        raise StackError(f"several stacks are running; choose one with --port: {ports}")
+    return states[0]
+
+
+def _fetch(url: str, key: str | None) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise StackError(f"--url must begin with http:// or https://, not {url!r}", param="url")
+    request = urllib.request.Request(url.rstrip("/").removesuffix("/v1") + "/status")  # noqa: S310
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return dict(json.load(response))
+    except urllib.error.HTTPError as error:
+        hint = ": give a key with --key or COMPTOIR_API_KEY" if error.code == 401 else ""
+        raise StackError(f"{url} answers with status {error.code}{hint}") from None
+    except (urllib.error.URLError, TimeoutError, ValueError, ConnectionError):
+        raise StackError(f"{url} does not answer") from None
+
+
+def _table(body: dict[str, Any]) -> Table:
+    table = Table(box=None)
+    for title in ("model", "state", "replica", "running", "waiting", "KV use", "tok/s"):
+        table.add_column(title, justify="left" if title in ("model", "state") else "right")
+    for model in body["models"]:
+        rows = model["replicas"] or [{}]
+        for replica in rows:
+            table.add_row(
+                model["id"],
+                model["state"],
+                str(replica.get("id", "-")),
+                f"{replica.get('running', 0):.0f}",
+                f"{replica.get('waiting', 0):.0f}",
+                f"{100 * replica.get('kv_cache_use', 0):.1f} %",
+                f"{replica.get('tokens_per_s', 0):.1f}",
+            )
+    return table

@@ -1,0 +1,131 @@
+"""Reads a Serve config file and checks Comptoir's part of it, without starting anything. No Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serving.errors import ConfigError
+from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
+
+GATEWAY_BUILDER = "serving.app:build_gateway"
+MODEL_BUILDER = "serving.app:build_model"
+
+
+@dataclass(frozen=True)
+class DeploymentFile:
+    """A parsed file: the raw document for Serve, and what Comptoir understood of it."""
+
+    path: Path
+    document: Mapping[str, Any]
+    gateway: GatewayConfig
+    models: tuple[ModelConfig, ...]
+
+    def submission(self) -> dict[str, Any]:
+        """The document to submit: the gateway listens where the command line and environment say."""
+        document: dict[str, Any] = dict(self.document)
+        applications = []
+        for application in document["applications"]:
+            if application["import_path"] == GATEWAY_BUILDER:
+                where = {"host": self.gateway.host, "port": self.gateway.port}
+                application = {**application, "args": {**(application.get("args") or {}), **where}}
+            applications.append(application)
+        document["applications"] = applications
+        return document
+
+
+def load_deployment_file(path: Path, process: ProcessSettings) -> DeploymentFile:
+    """Read and validate.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or an application's args do not fit; the
+            message names file, application and key.
+    """
+    document = _read(path)
+    applications = document.get("applications")
+    if not isinstance(applications, list) or not applications:
+        raise ConfigError(f"{path}: applications: must be a list", param="applications")
+    gateways: list[GatewayConfig] = []
+    models: list[ModelConfig] = []
+    for index, application in enumerate(applications):
+        name, builder, args = _application(path, index, application)
+        try:
+            if builder == GATEWAY_BUILDER:
+                gateways.append(GatewayConfig.from_args(args, process))
+            elif builder == MODEL_BUILDER:
+                models.append(_model(name, args))
+        except ConfigError as error:
+            raise type(error)(
+                f"{path}: application {name!r}: {error.message}", param=error.param
+            ) from None
+    if len(gateways) != 1:
+        raise ConfigError(
+            f"{path}: applications: one of them must have import_path {GATEWAY_BUILDER} "
+            f"({len(gateways)} have)",
+            param="applications",
+        )
+    _no_name_twice(path, models)
+    return DeploymentFile(path, document, gateways[0], tuple(models))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}", param=str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ConfigError(f"{path}: is not YAML{where}", param=str(path)) from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: must be a mapping with `applications`", param=str(path))
+    return document
+
+
+def _application(path: Path, index: int, application: Any) -> tuple[str, str, dict[str, Any]]:
+    where = f"{path}: applications[{index}]"
+    if not isinstance(application, dict):
+        raise ConfigError(f"{where}: must be a mapping", param="applications")
+    for key in ("name", "import_path"):
+        if not isinstance(application.get(key), str):
+            raise ConfigError(f"{where}: {key}: is required", param=key)
+    if application.get("route_prefix", "/") is not None and application["import_path"] in (
+        GATEWAY_BUILDER,
+        MODEL_BUILDER,
+    ):
+        raise ConfigError(
+            f"{where} ({application['name']}): route_prefix: must be null: only the gateway's own "
+            "listener is reachable",
+            param="route_prefix",
+        )
+    args = application.get("args") or {}
+    if not isinstance(args, dict):
+        raise ConfigError(f"{where}: args: must be a mapping", param="args")
+    return application["name"], application["import_path"], args
+
+
+def _model(name: str, args: dict[str, Any]) -> ModelConfig:
+    model = ModelConfig.from_args(args)
+    if model.id != name:
+        raise ConfigError(
+            f"model: id: {model.id!r} must equal the application's name {name!r}: gateways find a "
+            "model by it",
+            param="id",
+        )
+    return model
+
+
+def _no_name_twice(path: Path, models: list[ModelConfig]) -> None:
+    seen: set[str] = set()
+    for model in models:
+        for name in (model.id, *model.aliases):
+            if name in seen:
+                raise ConfigError(
+                    f"{path}: application {model.id!r}: the model name {name!r} stands twice",
+                    param="aliases" if name != model.id else "id",
+                )
+            seen.add(name)

@@ -1,0 +1,43 @@
+"""ModelServer: Ray Serve LLM's server, serving vLLM's own HTTP app on a port of its own.
+
+Placement, LoRA and accelerators come from `ray.serve.llm.deployment.LLMServer`; only the data path differs
+(docs/architecture.md, step 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray.serve.llm.deployment import LLMServer
+
+from serving.engine.internals import LeanVLLMEngine
+
+
+class ModelServer(LLMServer):  # type: ignore[misc]
+    """An `LLMServer` that starts no telemetry and hands out vLLM's ASGI app."""
+
+    _default_engine_cls = LeanVLLMEngine
+
+    async def _start_engine(self) -> None:
+        # The parent also starts a telemetry actor on the head node, whatever the usage setting says.
+        await self.engine.start()
+
+    async def asgi_app(self) -> Any:
+        """vLLM's own OpenAI app: every endpoint it has for this model's task."""
+        return await self.engine.build_asgi_app()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the engine has failed and the replica should be replaced."""
+        return self.engine is None or self.engine.is_dead
+
+    @property
+    def max_model_len(self) -> int:
+        """The context in tokens that the engine was started with."""
+        return int(self.engine.max_model_len)
+
+    async def stop(self) -> None:
+        """End the engine's processes."""
+        if self.engine is not None:
+            await asyncio.wait_for(self.engine.stop(), timeout=20.0)

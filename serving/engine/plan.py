@@ -1,0 +1,239 @@
+"""EnginePlan: everything a replica needs to start its engine, decided before anything is imported.
+
+Pure: a `ModelConfig`, a catalogue entry (or a tiny family) and a device go in, arguments for
+`ray.serve.llm.LLMConfig` come out. Precedence: the config's engine_args > the layout > the entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from serving.catalogue import tiny
+from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.licences import check_licence
+from serving.catalogue.spec import GpuLayout, ModelSpec
+from serving.errors import ConfigError
+from serving.settings import ModelConfig
+
+GIB = 2**30
+TINY_PREFIX = "tiny-"
+
+# Phone-home off; `nobind` and one thread keep several CPU engines from fighting for the same cores;
+# without TORCH_COMPILE_DISABLE the first request with logprobs waits 15 s for a compiler.
+COMMON_ENV = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_MAX_N_SEQUENCES": "64",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+CPU_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCH_COMPILE_DISABLE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+# The same on every device. Requests are never logged; documentation pages are not served.
+FRONTEND_ARGS = {
+    "enable_log_requests": False,
+    "disable_fastapi_docs": True,
+    "enable_prompt_tokens_details": True,
+    "fingerprint_mode": "hash",
+}
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """How one replica runs; travels to it pickled."""
+
+    model_id: str
+    device: Literal["cpu", "gpu"]
+    source: str
+    engine_args: Mapping[str, Any]
+    env: Mapping[str, str]
+    card: Mapping[str, Any]
+    accelerator_type: str | None = None
+    num_cpus: float = 1.0
+    drain_timeout_s: float = 60.0
+    cache_dir: Path = field(default_factory=Path)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        if self.device == "cpu":
+            return 0
+        return int(self.engine_args.get("tensor_parallel_size", 1)) * int(
+            self.engine_args.get("pipeline_parallel_size", 1)
+        )
+
+    @property
+    def placement_bundles(self) -> list[dict[str, float]]:
+        """Ray resources of one replica: the actor and its first worker share a bundle."""
+        if self.device == "cpu":
+            return []
+        worker = {"GPU": 1.0}
+        if self.accelerator_type:
+            worker[f"accelerator_type:{self.accelerator_type}"] = 0.001
+        bundles = [dict(worker) for _ in range(self.gpus)]
+        bundles[0]["CPU"] = self.num_cpus
+        return bundles
+
+    def materialise(self) -> str:
+        """Make sure that the weights are on this node if we can make them; returns what vLLM loads."""
+        if not self.source.startswith(TINY_PREFIX):
+            return self.source
+        return str(tiny.build(tiny.family(self.source[len(TINY_PREFIX) :]), self.cache_dir))
+
+    def llm_config(self, source: str) -> dict[str, Any]:
+        """Keyword arguments of `ray.serve.llm.LLMConfig`."""
+        return {
+            "model_loading_config": {"model_id": self.model_id, "model_source": source},
+            "engine_kwargs": dict(self.engine_args),
+            "accelerator_config": {"kind": self.device},
+            "accelerator_type": self.accelerator_type,
+            "log_engine_metrics": False,
+            "runtime_env": {"env_vars": dict(self.env)} if self.device == "gpu" else None,
+        }
+
+
+def make_plan(
+    config: ModelConfig,
+    catalogue: Catalogue,
+    *,
+    device: Literal["cpu", "gpu"],
+    gpu: str | None,
+    cache_dir: Path,
+) -> EnginePlan:
+    """Decide how a model runs.
+
+    Args:
+        device: where this site's engines run.
+        gpu: kind of the GPUs (`h100`, `h200`, `l40s`), for choosing a layout.
+
+    Raises:
+        CatalogueError: there is no such entry, or it cannot be started as published.
+        LicenceError: the site may not offer this model.
+        ConfigError: no layout fits.
+    """
+    if config.entry.startswith(TINY_PREFIX):
+        return _tiny_plan(config, device, cache_dir)
+    spec = catalogue.get(config.entry)
+    check_licence(
+        spec,
+        catalogue.licence_of(spec),
+        config.site.jurisdiction,
+        frozenset(config.site.acknowledged_licences),
+    )
+    spec.check_startable(converted=config.source is not None)
+    layout = None if device == "cpu" else _layout(config, spec, gpu)
+    args = spec.engine_kwargs(layout)
+    checkpoint = spec.checkpoint(layout.quantisation if layout else None)
+    revision = config.revision or checkpoint.revision
+    if config.source is None and revision:
+        args["revision"] = args["tokenizer_revision"] = revision
+    args |= _parsers(spec.tool_parser, spec.reasoning_parser) | _device_args(config, device)
+    licence = catalogue.licence_of(spec)
+    card = {
+        "task": spec.task,
+        "vendor": spec.vendor,
+        "vendor_jurisdiction": spec.vendor_jurisdiction,
+        "licence": licence.name,
+        "notices": [duty.text for duty in licence.duties],
+        "repository": checkpoint.repo,
+        "revision": revision,
+    }
+    return EnginePlan(
+        model_id=config.id,
+        device=device,
+        source=config.source or checkpoint.repo,
+        engine_args=args | FRONTEND_ARGS | config.engine_args,
+        env=_env(config, device, local=config.source is not None),
+        card=card | {"aliases": list(config.aliases), "entry": spec.id},
+        accelerator_type=gpu.upper() if gpu and device == "gpu" else None,
+        drain_timeout_s=config.drain_timeout_s,
+        cache_dir=cache_dir,
+    )
+
+
+def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Path) -> EnginePlan:
+    family = tiny.family(config.entry[len(TINY_PREFIX) :])
+    args = dict(family.engine_args) | _parsers(family.tool_parser, family.reasoning_parser)
+    card = {
+        "task": family.task,
+        "vendor": "comptoir",
+        "licence": "Apache License 2.0",
+        "notices": ["random weights, for tests only: the text has no meaning"],
+        "repository": None,
+        "revision": None,
+    }
+    return EnginePlan(
+        model_id=config.id,
+        device=device,
+        source=config.entry,
+        engine_args=args | _device_args(config, device, kv_gib=0.25) | FRONTEND_ARGS
+        # A tiny model would otherwise claim a whole GPU's memory.
+        | ({"gpu_memory_utilization": 0.2} if device == "gpu" else {})
+        | config.engine_args,
+        env=_env(config, device, local=True),
+        card=card | {"aliases": list(config.aliases), "entry": config.entry},
+        num_cpus=0.1,
+        drain_timeout_s=config.drain_timeout_s,
+        cache_dir=cache_dir,
+    )
+
+
+def _parsers(tool_parser: str | None, reasoning_parser: str | None) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if tool_parser:
+        args |= {"enable_auto_tool_choice": True, "tool_call_parser": tool_parser}
+    if reasoning_parser:
+        args["reasoning_parser"] = reasoning_parser
+    return args
+
+
+def _device_args(config: ModelConfig, device: str, kv_gib: float = 4.0) -> dict[str, Any]:
+    args: dict[str, Any] = {"load_format": "safetensors", "disable_log_stats": False}
+    if device == "cpu":
+        args["enforce_eager"] = True
+        args["kv_cache_memory_bytes"] = int((config.kv_cache_gib or kv_gib) * GIB)
+    elif config.kv_cache_gib:
+        args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * GIB)
+    return args
+
+
+def _env(config: ModelConfig, device: str, *, local: bool) -> dict[str, str]:
+    env = dict(COMMON_ENV)
+    if device == "cpu":
+        env |= CPU_ENV
+    if local:
+        env["HF_HUB_OFFLINE"] = "1"
+    return env | config.env
+
+
+def _layout(config: ModelConfig, spec: ModelSpec, gpu: str | None) -> GpuLayout:
+    if not spec.layouts:
+        raise ConfigError(
+            f"{spec.id} has no GPU layout in the catalogue; set engine_args.tensor_parallel_size",
+            param="engine_args",
+        )
+    if config.layout is not None:
+        if config.layout >= len(spec.layouts):
+            raise ConfigError(
+                f"layout {config.layout} of {spec.id} does not exist; there are "
+                f"{len(spec.layouts)}, counted from 0 (`comptoir catalogue show {spec.id}`)",
+                param="layout",
+            )
+        return spec.layouts[config.layout]
+    fitting = [layout for layout in spec.layouts if gpu is None or layout.gpu == gpu.lower()]
+    if not fitting:
+        kinds = ", ".join(sorted({layout.gpu for layout in spec.layouts}))
+        raise ConfigError(
+            f"{spec.id} has no layout for {gpu}; it has some for: {kinds}. Choose one with `layout`",
+            param="gpu",
+        )
+    return min(fitting, key=lambda layout: layout.gpus)

@@ -1,0 +1,116 @@
+"""ModelReplica: the Serve deployment of one model; it is light until its constructor runs.
+
+Importing `ray.serve.llm` takes ten seconds and 0.7 GiB. The builder of an application, the Serve
+controller's tasks and the gateway must not pay that, so the heavy `ModelServer` is imported where
+the engine lives and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Any
+
+from serving.engine import progress, signals
+from serving.engine.access import GatewayDoor
+from serving.engine.plan import EnginePlan
+from serving.listener import Listener
+
+logger = logging.getLogger("ray.serve.comptoir")
+
+# Gateways learn of a stopping replica from the controller's broadcast; until then they still send here.
+LATE_ARRIVALS_S = 1.0
+
+
+class ModelReplica:
+    """Starts an engine, serves vLLM's app to the gateways, reports to Serve, drains on shutdown."""
+
+    async def __init__(self, plan: EnginePlan) -> None:
+        self._plan = plan
+        progress.report(plan.model_id, "importing")
+        self._server: Any = None
+        self._door: GatewayDoor | None = None
+        self._listener: Listener | None = None
+        self._token = secrets.token_urlsafe(32)
+        try:
+            await self._start()
+        except Exception:
+            progress.report(plan.model_id, "failed")
+            raise
+
+    async def _start(self) -> None:
+        # Importing blocks for seconds; in a thread, Serve's own loop keeps answering.
+        server_class, config = await asyncio.to_thread(_heavy, self._plan)
+        source = await asyncio.to_thread(self._plan.materialise)
+        progress.report(self._plan.model_id, "loading")
+        self._server = server_class.sync_init(config(source))
+        await self._server.start()
+        self._door = GatewayDoor(
+            await self._server.asgi_app(), self._token, lambda: bool(self._server.is_dead)
+        )
+        import ray
+
+        self._host = ray.util.get_node_ip_address()
+        self._listener = Listener(self._door, self._host)
+        await self._listener.start()
+        progress.report(self._plan.model_id, "ready")
+
+    async def ready(self) -> bool:
+        """Control call: true as soon as the replica answers requests."""
+        return True
+
+    async def check_health(self) -> None:
+        """Serve's health hook.
+
+        Raises:
+            RuntimeError: the engine is dead; Serve then replaces this replica.
+        """
+        if self._server is None or self._server.is_dead:
+            raise RuntimeError(f"the engine of {self._plan.model_id!r} is dead")
+
+    async def record_replica_metadata(self) -> dict[str, Any]:
+        """Static facts for the gateways: where to send requests, with which token, what this is."""
+        assert self._listener is not None
+        card = dict(self._plan.card, max_model_len=self._server.max_model_len)
+        return {
+            "host": self._host,
+            "port": self._listener.port,
+            "token": self._token,
+            "card": card,
+        }
+
+    async def record_routing_stats(self) -> dict[str, float]:
+        """Live load for the gateways' routing."""
+        stats = signals.CURRENT.snapshot(time.monotonic())
+        stats["open_requests"] = float(self._door.open_requests if self._door else 0)
+        return stats
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Live load for the controller's autoscaling, which does not see requests sent by HTTP."""
+        return await self.record_routing_stats()
+
+    async def __del__(self) -> None:
+        """Serve's shutdown hook: let open requests finish, then end the engine."""
+        if self._door is not None:
+            await asyncio.sleep(LATE_ARRIVALS_S)
+            if not await self._door.drained(self._plan.drain_timeout_s):
+                logger.warning(
+                    "%s: %d requests still open after %.0f s are cut",
+                    self._plan.model_id,
+                    self._door.open_requests,
+                    self._plan.drain_timeout_s,
+                )
+        if self._listener is not None:
+            await self._listener.close()
+        if self._server is not None:
+            await self._server.stop()
+
+
+def _heavy(plan: EnginePlan) -> tuple[Any, Any]:
+    from ray.serve.llm import LLMConfig
+
+    from serving.engine.model_server import ModelServer
+
+    return ModelServer, lambda source: LLMConfig(**plan.llm_config(source))

@@ -1,0 +1,104 @@
+"""Discovery: follows the model applications that run on this cluster as they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from ray import serve
+
+from serving.routing.directory import Directory, Model
+from serving.routing.directory_ray import CARDS, SEEN
+
+logger = logging.getLogger("ray.serve.comptoir")
+
+# The deployment that every model application has (serving/app.py).
+MODEL_DEPLOYMENT = "ModelReplica"
+
+
+class RayDirectory:
+    """Keeps a `Directory` current from Serve's status and the listening routers."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._states: dict[str, str] = {}
+        self._handles: dict[str, asyncio.Task[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._version: tuple[Any, ...] = ()
+        self._current = Directory()
+
+    async def start(self) -> None:
+        """Look once, then keep looking."""
+        await self._look()
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        tasks = [task for task in (self._task, *self._handles.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def current(self) -> Directory:
+        """The site as known now; rebuilt only when something changed."""
+        version = tuple(
+            (app, state, id(SEEN.get(app)), id(CARDS.get(app)))
+            for app, state in self._states.items()
+        )
+        if version != self._version:
+            self._version = version
+            self._current = Directory(
+                Model(
+                    id=app,
+                    card=CARDS.get(app, {}),
+                    replicas=SEEN.get(app, ()),
+                    state=state,
+                )
+                for app, state in self._states.items()
+            )
+        return self._current
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._period_s)
+            try:
+                await self._look()
+            except Exception as error:
+                # The controller may be restarting: keep serving from what is known.
+                logger.warning("discovery failed: %s", type(error).__name__)
+
+    async def _look(self) -> None:
+        status = await asyncio.to_thread(serve.status)
+        states = {
+            name: str(app.status.value if hasattr(app.status, "value") else app.status)
+            for name, app in status.applications.items()
+            if MODEL_DEPLOYMENT in app.deployments or _is_building(app)
+        }
+        for name, app in status.applications.items():
+            if name not in self._handles and MODEL_DEPLOYMENT in app.deployments:
+                self._handles[name] = asyncio.create_task(_open_router(name))
+        for name in [name for name in self._handles if name not in status.applications]:
+            self._handles.pop(name).cancel()
+            SEEN.pop(name, None)
+            CARDS.pop(name, None)
+        self._states = states
+
+
+def _is_building(app: Any) -> bool:
+    return not app.deployments
+
+
+async def _open_router(app_name: str) -> None:
+    """Make Ray create the router for this application: it does so at a handle's first call."""
+    while True:
+        try:
+            handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, app_name=app_name)
+            await handle.ready.remote()
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            logger.warning("model %s does not answer yet: %s", app_name, type(error).__name__)
+            await asyncio.sleep(1.0)

@@ -1,0 +1,64 @@
+"""Reads a request's body once: bounded, JSON, an object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from serving.errors import (
+    BodyTooLargeError,
+    InvalidFieldError,
+    MalformedJsonError,
+    UnsupportedMediaTypeError,
+)
+
+
+async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The body as a JSON object.
+
+    Raises:
+        UnsupportedMediaTypeError: it is not declared as JSON.
+        BodyTooLargeError: it is longer than `max_bytes`; reading stops there.
+        MalformedJsonError: it is not valid JSON (RFC 8259), or not an object.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise UnsupportedMediaTypeError("send the header 'Content-Type: application/json'")
+    try:
+        body = orjson.loads(await _read(request, max_bytes))
+    except orjson.JSONDecodeError as error:
+        raise MalformedJsonError(
+            f"the body is not valid JSON (line {error.lineno}, column {error.colno})"
+        ) from None
+    if not isinstance(body, dict):
+        raise MalformedJsonError("the body must be a JSON object")
+    return body
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """The body for the engine. It is always written anew, so that engine and gateway cannot read it
+    differently (doubled keys, odd escapes).
+
+    Raises:
+        InvalidFieldError: it is nested too deeply to write.
+    """
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        raise InvalidFieldError("the body is nested too deeply") from None

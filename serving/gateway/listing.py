@@ -1,0 +1,78 @@
+"""What the gateway says of its models: /v1/models, /ready, /status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from serving.routing.directory import Directory, Model
+from serving.tenancy.keys import Caller
+
+# Serve's application states in which a model can be expected to answer.
+_UP = frozenset({"RUNNING"})
+_BROKEN = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+
+
+def model_card(model: Model) -> dict[str, Any]:
+    """One model as OpenAI lists it, with what else a customer wants to know."""
+    card = model.card
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": int(card.get("created", 0)),
+        "owned_by": card.get("vendor", "unknown"),
+        "max_model_len": card.get("max_model_len"),
+        "task": card.get("task"),
+        "licence": card.get("licence"),
+        "vendor_jurisdiction": card.get("vendor_jurisdiction"),
+        "repository": card.get("repository"),
+        "revision": card.get("revision"),
+        "aliases": list(model.aliases),
+        "notices": list(card.get("notices", ())),
+    }
+
+
+def model_list(directory: Directory, caller: Caller) -> dict[str, Any]:
+    """The models that the caller may use."""
+    cards = [
+        model_card(model)
+        for model in sorted(directory.models.values(), key=lambda model: model.id)
+        if caller.may_use(model.id)
+    ]
+    return {"object": "list", "data": cards}
+
+
+def model_state(model: Model) -> str:
+    """ready, starting, idle (scaled to zero) or failed."""
+    if model.replicas:
+        return "ready"
+    if model.state in _BROKEN:
+        return "failed"
+    return "idle" if model.state in _UP and model.card else "starting"
+
+
+def readiness(directory: Directory) -> tuple[dict[str, Any], int]:
+    """Body and HTTP status: 200 when every model answers or is scaled to zero."""
+    states = {model.id: model_state(model) for model in directory.models.values()}
+    is_ready = bool(states) and all(state in ("ready", "idle") for state in states.values())
+    return {"ready": is_ready, "models": states}, 200 if is_ready else 503
+
+
+def status(directory: Directory, in_flight: Mapping[str, int], caller: Caller) -> dict[str, Any]:
+    """Each model with its replicas' live load."""
+    return {
+        "models": [
+            {
+                "id": model.id,
+                "state": model_state(model),
+                "application": model.state,
+                "replicas": [
+                    {"id": replica.id, "in_flight": in_flight.get(replica.id, 0)}
+                    | {name: round(value, 4) for name, value in replica.stats.items()}
+                    for replica in model.replicas
+                ],
+            }
+            for model in sorted(directory.models.values(), key=lambda model: model.id)
+            if caller.may_use(model.id)
+        ]
+    }

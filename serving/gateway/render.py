@@ -1,0 +1,84 @@
+"""Renders errors, in OpenAI's form and in Anthropic's."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.errors import ComptoirError, MethodNotAllowedError, RouteNotFoundError
+
+logger = logging.getLogger("ray.serve.comptoir")
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def openai_error(error: ComptoirError) -> dict[str, Any]:
+    """https://platform.openai.com/docs/guides/error-codes."""
+    return error.as_openai()
+
+
+def anthropic_error(error: ComptoirError) -> dict[str, Any]:
+    """https://docs.anthropic.com/en/api/errors."""
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+def dialect_of(path: str) -> Any:
+    """How errors look on this path."""
+    return anthropic_error if path.startswith("/v1/messages") else openai_error
+
+
+def error_response(error: ComptoirError, path: str, request_id: str | None = None) -> Response:
+    """The HTTP response of an error."""
+    headers = {}
+    if request_id:
+        headers["x-request-id"] = request_id
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = orjson.dumps(dialect_of(path)(error))
+    return Response(body, error.status, headers, media_type="application/json")
+
+
+async def on_comptoir_error(request: Request, error: Exception) -> Response:
+    """Exception handler for our own tree."""
+    assert isinstance(error, ComptoirError)
+    return error_response(error, request.url.path, getattr(request.state, "request_id", None))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Exception handler for what the router raises: unknown path, wrong method."""
+    status = getattr(error, "status_code", 500)
+    if status == 405:
+        ours: ComptoirError = MethodNotAllowedError("this endpoint has another HTTP method")
+    elif status == 404:
+        ours = RouteNotFoundError("there is no such endpoint; the API is under /v1")
+    else:
+        ours = ComptoirError("the request could not be handled")
+    return error_response(ours, request.url.path)
+
+
+async def on_unexpected(request: Request, error: Exception) -> Response:
+    """Exception handler of last resort: the type is logged, the message might hold the client's text."""
+    request_id = getattr(request.state, "request_id", None)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else "?"
+    logger.error("unexpected %s in %s, request %s", type(error).__name__, where, request_id)
+    return error_response(ComptoirError("internal error"), request.url.path, request_id)

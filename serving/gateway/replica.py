@@ -1,0 +1,34 @@
+"""GatewayReplica: the Serve deployment of the endpoint; it listens for itself."""
+
+from __future__ import annotations
+
+from serving.gateway.asgi import build_asgi
+from serving.gateway.backend import RayDirectory
+from serving.gateway.services import Services
+from serving.listener import Listener
+from serving.settings import GatewayConfig
+
+
+class GatewayReplica:
+    """Binds the port, follows the models, answers, drains on shutdown."""
+
+    async def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._models = RayDirectory(config.discovery_period_s)
+        self._services = Services.build(config, lambda: self._models.current)
+        self._listener = Listener(
+            build_asgi(self._services), config.host, config.port, share_port=True
+        )
+        await self._services.upstream.start()
+        await self._models.start()
+        await self._listener.start()
+
+    async def ready(self) -> bool:
+        """Control call: true as soon as the endpoint answers."""
+        return True
+
+    async def __del__(self) -> None:
+        """Serve's shutdown hook: stop accepting, let open requests finish, then close."""
+        await self._listener.close(self._config.drain_timeout_s)
+        await self._models.stop()
+        await self._services.upstream.stop()

@@ -1,0 +1,41 @@
+"""What a handler needs, built once and passed down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from serving.gateway.forwarding import Forwarder
+from serving.gateway.upstream import Upstream
+from serving.routing.directory import Directory
+from serving.settings import GatewayConfig
+from serving.tenancy.keys import KeyRing
+from serving.trust.fields import Endpoint, endpoints
+
+
+@dataclass(frozen=True)
+class Services:
+    """The gateway's collaborators."""
+
+    config: GatewayConfig
+    keys: KeyRing
+    endpoints: Mapping[str, Endpoint]
+    directory: Callable[[], Directory]
+    upstream: Upstream
+    forwarder: Forwarder
+
+    @classmethod
+    def build(cls, config: GatewayConfig, directory: Callable[[], Directory]) -> Services:
+        """Compose everything a gateway needs around a directory of models."""
+        upstream = Upstream(
+            connect_timeout_s=config.connect_timeout_s,
+            response_timeout_s=config.response_timeout_s,
+        )
+        return cls(
+            config=config,
+            keys=KeyRing(config.keys),
+            endpoints=endpoints(config.limits),
+            directory=directory,
+            upstream=upstream,
+            forwarder=Forwarder(directory, upstream),
+        )

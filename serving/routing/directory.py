@@ -1,0 +1,84 @@
+"""What the gateway knows of models and replicas, and the choice among replicas. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.errors import ModelNotFoundError
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One engine and where its HTTP app answers."""
+
+    id: str
+    base_url: str
+    token: str
+    stats: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def load(self) -> float:
+        """Requests that the engine last said it has, running and waiting."""
+        return float(self.stats.get("running", 0.0) + self.stats.get("waiting", 0.0))
+
+
+@dataclass(frozen=True)
+class Model:
+    """One hosted model: its card (what it is) and the replicas that answer now."""
+
+    id: str
+    card: Mapping[str, Any]
+    replicas: tuple[Replica, ...] = ()
+    state: str = "RUNNING"
+
+    @property
+    def task(self) -> str | None:
+        """chat, embed, rerank or guard; None while no replica has said."""
+        return self.card.get("task")
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names clients may use."""
+        return tuple(self.card.get("aliases", ()))
+
+
+class Directory:
+    """An immutable picture of the site, replaced as a whole when something changes."""
+
+    def __init__(self, models: Iterable[Model] = ()) -> None:
+        self.models: dict[str, Model] = {model.id: model for model in models}
+        self._names = {
+            alias: model.id for model in self.models.values() for alias in model.aliases
+        } | {name: name for name in self.models}
+
+    def resolve(self, name: str) -> Model:
+        """The model that answers to a name or an alias.
+
+        Raises:
+            ModelNotFoundError: with status 404; the unknown name is not repeated.
+        """
+        model_id = self._names.get(name)
+        if model_id is None:
+            raise ModelNotFoundError(
+                "there is no such model; GET /v1/models lists those that exist", param="model"
+            )
+        return self.models[model_id]
+
+
+def least_loaded(
+    replicas: Iterable[Replica], in_flight: Mapping[str, int], excluded: Collection[str] = ()
+) -> Replica | None:
+    """The replica with the fewest requests: this gateway's own count first, the engine's report next.
+
+    The own count is exact and current; the report is up to half a second old but knows the requests of
+    other gateways.
+    """
+    candidates = [replica for replica in replicas if replica.id not in excluded]
+    if not candidates:
+        return None
+    return min(
+        candidates,
+        key=lambda replica: (max(in_flight.get(replica.id, 0), replica.load), replica.id),
+    )

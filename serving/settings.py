@@ -1,0 +1,286 @@
+"""What can be configured: frozen, checked when built; every default stands here once.
+
+Precedence: command line > environment (COMPTOIR_*) > configuration file > default.
+The file is an ordinary Ray Serve config; the models below are the `args` of its applications.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.errors import ConfigError
+
+ENV_PREFIX = "COMPTOIR_"
+_KEY_HASH = re.compile(r"^sha256:[0-9a-f]{64}$")
+T = TypeVar("T", bound=BaseModel)
+_MODEL_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,95}$")
+
+
+class ProcessSettings(BaseSettings):
+    """What the environment alone decides, the same in every process of a site."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    cache_dir: Path = Path("~/.cache/comptoir")
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            ConfigError: a COMPTOIR_ variable has a value that does not fit; the message names it.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise _config_error(error, "environment", env=True) from None
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SiteConfig(_Config):
+    """Where and under which law the models run; shared by all applications of a file."""
+
+    jurisdiction: str = Field(default="EU", pattern=r"^[A-Z]{2}$")
+    acknowledged_licences: tuple[str, ...] = ()
+
+
+class KeyConfig(_Config):
+    """One API key: only its SHA-256 is stored. `comptoir keys new NAME` makes one."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    hash: str
+    models: tuple[str, ...] = ("*",)
+    priority: Literal["interactive", "standard", "batch"] = "standard"
+    weight: float = Field(default=1.0, gt=0, le=1000)
+
+    @field_validator("hash")
+    @classmethod
+    def _is_hash(cls, value: str) -> str:
+        if not _KEY_HASH.match(value):
+            raise ValueError(
+                "must be 'sha256:' and 64 hexadecimal digits, as `comptoir keys new` prints it"
+            )
+        return value
+
+
+class RequestLimits(_Config):
+    """Bounds on one request, checked before an engine sees it."""
+
+    max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
+    max_n: int = Field(default=4, ge=1, le=64)
+    max_stop: int = Field(default=4, ge=1, le=64)
+    max_output_tokens: int = Field(default=131_072, ge=1)
+    max_inputs: int = Field(default=2048, ge=1)
+
+
+class GatewayConfig(_Config):
+    """The endpoint: where it listens, who may call it, what it bounds."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    site: SiteConfig = SiteConfig()
+    keys: tuple[KeyConfig, ...] = ()
+    keys_file: Path | None = None
+    limits: RequestLimits = RequestLimits()
+    replicas: int = Field(default=1, ge=1, le=1024)
+    discovery_period_s: float = Field(default=1.0, gt=0, le=60)
+    connect_timeout_s: float = Field(default=2.0, gt=0)
+    response_timeout_s: float = Field(default=600.0, gt=0)
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+
+    @model_validator(mode="after")
+    def _keys_are_unique(self) -> Self:
+        names = [key.name for key in self.keys]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"keys: the name {doubled[0]!r} stands twice")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the endpoint."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any], process: ProcessSettings) -> Self:
+        """Build from a Serve application's `args`; the environment wins over the file.
+
+        Raises:
+            ConfigError: a key is unknown or its value does not fit; `param` is the dotted key.
+        """
+        merged = dict(args)
+        if process.host is not None:
+            merged["host"] = process.host
+        if process.port is not None:
+            merged["port"] = process.port
+        config = validated(cls, merged, "gateway")
+        if config.keys_file is not None:
+            config = config.model_copy(update={"keys": config.keys + _keys_from(config.keys_file)})
+        if not config.is_loopback and not config.keys:
+            raise ConfigError(
+                f"host {config.host!r} can be reached from other machines and no API key is "
+                "configured: run `comptoir keys new NAME` and put the entry it prints under `keys`, "
+                "or listen on 127.0.0.1",
+                param="keys",
+            )
+        return config
+
+
+class ReplicaRange(_Config):
+    """How many replicas a model may have."""
+
+    min: int = Field(default=1, ge=0, le=1024)
+    max: int = Field(default=1, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is larger than max ({self.max})")
+        return self
+
+
+class ModelConfig(_Config):
+    """One hosted model: what clients call it, which catalogue entry it is, how it runs."""
+
+    id: Annotated[str, Field(description="the name clients send as `model`")]
+    catalogue: str | None = None
+    source: str | None = None
+    revision: str | None = Field(default=None, min_length=1)
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    gpu: str | None = None
+    layout: int | None = Field(default=None, ge=0)
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict)
+    replicas: ReplicaRange = ReplicaRange()
+    kv_cache_gib: float | None = Field(default=None, gt=0)
+    aliases: tuple[str, ...] = ()
+    drain_timeout_s: float = Field(default=60.0, ge=0)
+    site: SiteConfig = SiteConfig()
+    catalogue_files: tuple[Path, ...] = ()
+
+    @field_validator("id", "aliases")
+    @classmethod
+    def _is_model_id(cls, value: Any) -> Any:
+        for name in (value,) if isinstance(value, str) else value:
+            if not _MODEL_ID.match(name):
+                raise ValueError(
+                    f"{name!r} is not a model name: letters, digits and . _ / : - only, at most 96"
+                )
+        return value
+
+    @field_validator("engine_args")
+    @classmethod
+    def _never_remote_code(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in ("trust_remote_code", "model", "served_model_name", "load_format"):
+            if key in value:
+                raise ValueError(
+                    f"{key} cannot be set here"
+                    + (" (code from a model repository is never run)" if key[0] == "t" else "")
+                )
+        return value
+
+    @property
+    def entry(self) -> str:
+        """The catalogue entry this model is; its own name unless said otherwise."""
+        return self.catalogue or self.id
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any]) -> Self:
+        """Build from a Serve application's `args`.
+
+        Raises:
+            ConfigError: a key is unknown or its value does not fit; `param` is the dotted key.
+        """
+        return validated(cls, args, "model")
+
+
+def hash_key(key: str) -> str:
+    """The form in which a key is stored. Keys carry 256 random bits, so a plain hash is enough."""
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+
+
+def _keys_from(path: Path) -> tuple[KeyConfig, ...]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"keys_file {str(path)!r} cannot be read: {error.strerror}", param="keys_file"
+        ) from None
+    except yaml.YAMLError:
+        raise ConfigError(f"keys_file {str(path)!r} is not YAML", param="keys_file") from None
+    entries = content.get("keys") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise ConfigError(
+            f"keys_file {str(path)!r} must hold a list of keys, or a mapping with `keys`",
+            param="keys_file",
+        )
+    return tuple(
+        validated(KeyConfig, entry if isinstance(entry, dict) else {}, f"keys_file[{index}]")
+        for index, entry in enumerate(entries)
+    )
+
+
+def validated(cls: type[T], args: Mapping[str, Any], where: str) -> T:
+    """Build a model, turning pydantic's complaint into one sentence.
+
+    Raises:
+        ConfigError: naming the first key that does not fit.
+    """
+    try:
+        return cls.model_validate(dict(args))
+    except ValidationError as error:
+        raise _config_error(error, where, known=cls) from None
+
+
+def _config_error(
+    error: ValidationError, where: str, *, known: type[BaseModel] | None = None, env: bool = False
+) -> ConfigError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if env:
+        key = ENV_PREFIX + key.upper()
+    if first["type"] == "extra_forbidden":
+        names = ", ".join(known.model_fields) if known and len(first["loc"]) == 1 else ""
+        text = "unknown key" + (f"; known are: {names}" if names else "")
+    elif first["type"] == "missing":
+        text = "is required"
+    else:
+        text = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}", param=key or where)
+
+
+def environment_overrides() -> dict[str, str]:
+    """The COMPTOIR_ variables that are set, for handing on to workers."""
+    return {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}

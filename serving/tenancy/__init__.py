@@ -1,0 +1,1 @@
+"""Tenancy: who calls and what they may use. Pure."""

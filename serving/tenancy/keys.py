@@ -1,0 +1,79 @@
+"""API keys: made once, stored as hashes, looked up in constant time. Pure but for the maker."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.errors import AuthenticationError, PermissionDeniedError
+from serving.settings import KeyConfig, hash_key
+
+PREFIX = "sk-comptoir-"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request and what they may use."""
+
+    name: str
+    models: frozenset[str]
+    priority: Literal["interactive", "standard", "batch"] = "standard"
+    weight: float = 1.0
+
+    def may_use(self, model_id: str) -> bool:
+        """Whether the key allows this model."""
+        return "*" in self.models or model_id in self.models
+
+    def require(self, model_id: str) -> None:
+        """Refuse a model that the key does not allow.
+
+        Raises:
+            PermissionDeniedError: with status 403.
+        """
+        if not self.may_use(model_id):
+            raise PermissionDeniedError("this API key may not use this model", param="model")
+
+
+ANONYMOUS = Caller(name="local", models=frozenset({"*"}))
+
+
+class KeyRing:
+    """The keys of a site. Without any, everyone is `ANONYMOUS` (the endpoint is on loopback then)."""
+
+    def __init__(self, keys: Iterable[KeyConfig]) -> None:
+        self._callers = {
+            key.hash: Caller(key.name, frozenset(key.models), key.priority, key.weight)
+            for key in keys
+        }
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    def identify(self, authorization: str | None, x_api_key: str | None = None) -> Caller:
+        """Find the caller by `Authorization: Bearer KEY`, or Anthropic's `x-api-key: KEY`.
+
+        The lookup is by hash: how long it takes says nothing about any stored key.
+
+        Raises:
+            AuthenticationError: with status 401.
+        """
+        if not self._callers:
+            return ANONYMOUS
+        scheme, _, bearer = (authorization or "").partition(" ")
+        key = bearer.strip() if scheme.lower() == "bearer" else ""
+        key = key or (x_api_key or "").strip()
+        if not key:
+            raise AuthenticationError(
+                "no API key: send it as 'Authorization: Bearer YOUR_KEY' (or 'x-api-key: YOUR_KEY')"
+            )
+        caller = self._callers.get(hash_key(key))
+        if caller is None:
+            raise AuthenticationError("this API key is not known here")
+        return caller
+
+
+def new_key() -> str:
+    """A fresh key with 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)

@@ -1,0 +1,1 @@
+"""Trust: what a request may contain. Pure."""

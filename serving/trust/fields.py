@@ -1,0 +1,276 @@
+"""The allow-list of request fields: what each endpoint accepts, drops and refuses.
+
+Fields that reach into the engine (chat templates, cache salts, KV transfer, priorities, prompt
+embeddings, media options) are refused by name; fields that only other services need are dropped, so
+that ordinary clients work. Everything else is refused without repeating its name.
+Field names and ranges: https://platform.openai.com/docs/api-reference,
+https://docs.anthropic.com/en/api/messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serving.errors import InvalidFieldError, UnsupportedFieldError
+from serving.settings import RequestLimits
+from serving.trust import content
+from serving.trust.checks import (
+    Check,
+    anything,
+    boolean,
+    either,
+    filled,
+    integer,
+    keyed,
+    many,
+    mapping,
+    members,
+    number,
+    one_of,
+    text,
+)
+
+INT64 = 2**63 - 1
+
+# Accepted and not sent on: they mean something to other services only, and may hold personal data.
+DROPPED = frozenset(
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+)
+
+REFUSED: Mapping[str, str] = {
+    "chat_template": "templates come with the model",
+    "mm_processor_kwargs": "it changes how the engine reads media",
+    "media_io_kwargs": "it changes how the engine reads media",
+    "kv_transfer_params": "it is internal to the engine",
+    "ec_transfer_params": "it is internal to the engine",
+    "vllm_xargs": "it is internal to the engine",
+    "priority": "priorities belong to the API key",
+    "prompt_logprobs": "it would recompute cached prompts",
+    "use_beam_search": "beam search is not offered",
+    "prompt_embeds": "embeddings as prompts are not offered",
+    "watermarking": "marking is the host's decision",
+    "cache_salt": "the prefix cache is separated per tenant by the gateway",
+    "request_id": "the gateway assigns request ids",
+    "echo": "echoing prompts is not offered",
+    "documents": "put documents into the messages",
+    "background": "background responses would have to be stored",
+    "previous_response_id": "nothing is stored: send the earlier turns in 'input'",
+    "logit_bias": "token biases are not offered",
+    "audio": "audio is not offered",
+    "modalities": "only text is generated",
+    "prediction": "predicted outputs are not offered",
+    "web_search_options": "web search is not offered",
+    "functions": "use 'tools'",
+    "function_call": "use 'tool_choice'",
+    "best_of": "it is not offered",
+    "suffix": "it is not offered",
+    "verbosity": "it is not offered",
+    "conversation": "nothing is stored: send the earlier turns in 'input'",
+    "prompt": "it is not supported on this endpoint",
+    "messages": "it is not supported on this endpoint",
+    "input": "it is not supported on this endpoint",
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One path of the API: what it accepts and which model tasks serve it."""
+
+    path: str
+    fields: Mapping[str, Check]
+    required: tuple[str, ...]
+    tasks: frozenset[str]
+    streams: bool = False
+    dialect: str = "openai"
+
+    def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Validate a body and return what may be sent to an engine.
+
+        Raises:
+            MissingFieldError, InvalidFieldError, UnsupportedFieldError: naming the field.
+        """
+        kept = {
+            name: value
+            for name, value in body.items()
+            if name not in DROPPED or name in self.fields
+        }
+        for name in kept:
+            if name not in self.fields and name in REFUSED:
+                raise UnsupportedFieldError(
+                    f"'{name}' is not supported: {REFUSED[name]}", param=name
+                )
+        members(kept, self.fields, self.required)
+        if kept.get("stream_options") is not None and not kept.get("stream"):
+            raise InvalidFieldError(
+                "'stream_options' is only allowed with 'stream': true", param="stream_options"
+            )
+        return kept
+
+
+def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
+    """Every endpoint that takes a body, by path."""
+    generate = frozenset({"chat", "guard"})
+    pooled = frozenset({"embed", "rerank"})
+    table = (
+        Endpoint(
+            "/v1/chat/completions", _chat(limits), ("model", "messages"), generate, streams=True
+        ),
+        Endpoint(
+            "/v1/completions", _completions(limits), ("model", "prompt"), generate, streams=True
+        ),
+        Endpoint("/v1/responses", _responses(limits), ("model", "input"), generate, streams=True),
+        Endpoint(
+            "/v1/messages",
+            _messages(limits),
+            ("model", "messages", "max_tokens"),
+            generate,
+            streams=True,
+            dialect="anthropic",
+        ),
+        Endpoint("/v1/embeddings", _embeddings(limits), ("model", "input"), frozenset({"embed"})),
+        Endpoint("/v1/rerank", _rerank(limits), ("model", "query", "documents"), pooled),
+        Endpoint("/v1/score", _score(limits), ("model",), pooled),
+    )
+    return {endpoint.path: endpoint for endpoint in table}
+
+
+def _sampling(limits: RequestLimits) -> dict[str, Check]:
+    return {
+        "model": filled,
+        "stream": boolean,
+        "temperature": number(0, 2),
+        "top_p": number(0, 1),
+        "top_k": integer(-1),
+        "min_p": number(0, 1),
+        "seed": integer(-INT64 - 1, INT64),
+        "presence_penalty": number(-2, 2),
+        "frequency_penalty": number(-2, 2),
+        "repetition_penalty": number(0.01, 10),
+        "stop": either(text, many(text, high=limits.max_stop), "a string or a list of strings"),
+        "stop_token_ids": many(integer(0), high=limits.max_stop),
+        "ignore_eos": boolean,
+        "skip_special_tokens": boolean,
+        "include_stop_str_in_output": boolean,
+    }
+
+
+def _stream_options() -> Check:
+    return keyed(
+        {
+            "include_usage": boolean,
+            "continuous_usage_stats": boolean,
+            "include_obfuscation": boolean,
+        }
+    )
+
+
+def _chat(limits: RequestLimits) -> dict[str, Check]:
+    return _sampling(limits) | {
+        "messages": many(content.chat_message, low=1),
+        "max_tokens": integer(1, limits.max_output_tokens),
+        "max_completion_tokens": integer(1, limits.max_output_tokens),
+        "min_tokens": integer(0, limits.max_output_tokens),
+        "n": integer(1, limits.max_n),
+        "logprobs": boolean,
+        "top_logprobs": integer(0, 20),
+        "stream_options": _stream_options(),
+        "response_format": content.response_format,
+        "tools": many(content.chat_tool, high=128),
+        "tool_choice": content.tool_choice,
+        "parallel_tool_calls": boolean,
+        "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+        "include_reasoning": boolean,
+        "chat_template_kwargs": keyed({"enable_thinking": boolean, "thinking": boolean}),
+    }
+
+
+def _completions(limits: RequestLimits) -> dict[str, Check]:
+    return _sampling(limits) | {
+        "prompt": content.prompt(limits.max_inputs),
+        "max_tokens": integer(1, limits.max_output_tokens),
+        "min_tokens": integer(0, limits.max_output_tokens),
+        "n": integer(1, limits.max_n),
+        "logprobs": integer(0, 20),
+        "stream_options": _stream_options(),
+        "response_format": content.response_format,
+    }
+
+
+def _responses(limits: RequestLimits) -> dict[str, Check]:
+    return {
+        "model": filled,
+        "input": either(text, many(content.response_item, low=1), "a string or a list of items"),
+        "instructions": text,
+        "max_output_tokens": integer(1, limits.max_output_tokens),
+        "stream": boolean,
+        "temperature": number(0, 2),
+        "top_p": number(0, 1),
+        "top_logprobs": integer(0, 20),
+        "text": keyed({"format": content.text_format}, extra=False),
+        "tools": many(content.response_tool, high=128),
+        "tool_choice": content.tool_choice,
+        "parallel_tool_calls": boolean,
+        "reasoning": keyed({"effort": text, "summary": text}),
+        "include": many(one_of("message.output_text.logprobs", "reasoning.encrypted_content")),
+        "truncation": one_of("auto", "disabled"),
+        "presence_penalty": number(-2, 2),
+        "frequency_penalty": number(-2, 2),
+        "seed": integer(-INT64 - 1, INT64),
+        "stop": either(text, many(text, high=limits.max_stop), "a string or a list of strings"),
+    }
+
+
+def _messages(limits: RequestLimits) -> dict[str, Check]:
+    return {
+        "model": filled,
+        "messages": many(content.anthropic_message, low=1),
+        "max_tokens": integer(1, limits.max_output_tokens),
+        "system": either(text, many(content.anthropic_block), "a string or a list of blocks"),
+        "stop_sequences": many(text, high=limits.max_stop),
+        "stream": boolean,
+        "temperature": number(0, 1),
+        "top_p": number(0, 1),
+        "top_k": integer(0),
+        "tools": many(content.anthropic_tool, high=128),
+        "tool_choice": mapping,
+        "thinking": mapping,
+    }
+
+
+def _embeddings(limits: RequestLimits) -> dict[str, Check]:
+    return {
+        "model": filled,
+        "input": content.prompt(limits.max_inputs),
+        "encoding_format": one_of("float", "base64"),
+        "dimensions": integer(1),
+        "truncate_prompt_tokens": integer(-1, INT64),
+    }
+
+
+def _rerank(limits: RequestLimits) -> dict[str, Check]:
+    return {
+        "model": filled,
+        "query": filled,
+        "documents": many(text, low=1, high=limits.max_inputs),
+        "top_n": integer(0),
+        "truncate_prompt_tokens": integer(-1, INT64),
+    }
+
+
+def _score(limits: RequestLimits) -> dict[str, Check]:
+    texts = either(text, many(text, low=1, high=limits.max_inputs), "a string or a list of strings")
+    # vLLM takes either pair of names.
+    return {
+        "model": filled,
+        "text_1": texts,
+        "text_2": texts,
+        "queries": texts,
+        "documents": texts,
+        "data_1": texts,
+        "data_2": texts,
+        "items": texts,
+        "truncate_prompt_tokens": integer(-1, INT64),
+        "encoding_format": anything,
+    }

@@ -1,0 +1,80 @@
+"""A gateway with fake engines behind it: real sockets, no Ray, no vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from serving.engine.access import GatewayDoor
+from serving.engine.fake_engine import FakeEngine
+from serving.gateway.asgi import build_asgi
+from serving.gateway.services import Services
+from serving.listener import Listener
+from serving.routing.directory import Directory, Model, Replica
+from serving.settings import GatewayConfig
+
+TOKEN = "door-token"
+
+
+@dataclass
+class Site:
+    """One gateway and its engines."""
+
+    client: httpx.AsyncClient
+    services: Services
+    engines: list[FakeEngine]
+    doors: list[GatewayDoor]
+    url: str
+    models: dict[str, Model] = field(default_factory=dict)
+
+
+SiteFactory = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def make_site() -> AsyncIterator[SiteFactory]:
+    async with AsyncExitStack() as stack:
+
+        async def make(
+            *engines: FakeEngine,
+            task: str = "chat",
+            config: GatewayConfig | None = None,
+            dead: bool = False,
+            gone: int = 0,
+        ) -> Site:
+            chosen = list(engines) or [FakeEngine()]
+            replicas, doors = [], []
+            for number, engine in enumerate(chosen):
+                door = GatewayDoor(engine.asgi(), TOKEN, lambda: dead)
+                listener = Listener(door, "127.0.0.1")
+                await listener.start()
+                stack.push_async_callback(listener.close)
+                url = f"http://127.0.0.1:{listener.port}"
+                replicas.append(Replica(f"replica-{number}", url, TOKEN))
+                doors.append(door)
+            for number in range(gone):
+                # Nobody listens on port 9 of the loopback interface.
+                replicas.insert(0, Replica(f"gone-{number}", "http://127.0.0.1:9", TOKEN))
+            card = {"task": task, "vendor": "test", "aliases": ["vendor/alias"]}
+            models = {
+                "fake": Model("fake", card, tuple(replicas)),
+                "sleeping": Model("sleeping", {"task": "chat"}, (), "DEPLOYING"),
+            }
+            services = Services.build(
+                config or GatewayConfig(), lambda: Directory(models.values())
+            )
+            await services.upstream.start()
+            stack.push_async_callback(services.upstream.stop)
+            front = Listener(build_asgi(services), "127.0.0.1")
+            await front.start()
+            stack.push_async_callback(front.close)
+            base = f"http://127.0.0.1:{front.port}"
+            client = httpx.AsyncClient(base_url=base, timeout=10)
+            stack.push_async_callback(client.aclose)
+            return Site(client, services, chosen, doors, base, models)
+
+        yield make
