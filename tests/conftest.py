@@ -1,0 +1,52 @@
+"""What every test run shares: a fixed environment, and cheap tests first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+# Before anything imports ray, vllm or torch, which read these once.
+os.environ.update(
+    {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+)
+# Several engines on a small machine fight for its cores otherwise, and compiling costs 20 s.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+# A developer's own settings must not decide whether a test passes.
+for _name in [name for name in os.environ if name.startswith("COMPTOIR_")]:
+    del os.environ[_name]
+
+# Cheapest first, so that failures come early; a test with none of these marks is a unit test.
+_ORDER = ("services", "ray", "engine", "browser", "gpu")
+
+
+def _cost(item: pytest.Item) -> int:
+    return max(
+        (_ORDER.index(m.name) + 1 for m in item.iter_markers() if m.name in _ORDER), default=0
+    )
+
+
+def _has_gpu() -> bool:
+    if shutil.which("nvidia-smi") is None:
+        return False
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_cost)
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_gpu():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
