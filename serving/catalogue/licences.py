@@ -9,27 +9,26 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from serving.catalogue.jurisdictions import normalise, overlaps
+from serving.catalogue.layouts import Frozen
 from serving.catalogue.spec import ModelSpec
 from serving.errors import LicenceError
+
+Standing = Literal["ok", "duty", "gate", "no"]
 
 ACKNOWLEDGE_KEY = "site.acknowledged_licences"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Duty(_Frozen):
+class Duty(Frozen):
     """One thing a licence asks of whoever offers the model."""
 
     name: str = Field(min_length=1)
     text: str = Field(min_length=1)
 
 
-class Licence(_Frozen):
+class Licence(Frozen):
     """A licence as the catalogue knows it. `verified` means that its own text was read."""
 
     id: str = Field(pattern=r"^[a-z0-9]+(?:[.-][a-z0-9]+)*$")
@@ -60,8 +59,16 @@ class Licence(_Frozen):
         """Whether the licence grants nothing there."""
         return any(overlaps(jurisdiction, region) for region in self.excluded_jurisdictions)
 
+    def standing(self, jurisdiction: str) -> Standing:
+        """One word for listings: `ok` passes, `duty` and `gate` need a name, `no` is refused."""
+        if self.excludes(jurisdiction):
+            return "no"
+        if self.verdict == "ok":
+            return "ok" if self.verified else "duty"
+        return "duty" if self.verdict == "duty" else "gate"
 
-class LicenceVerdict(_Frozen):
+
+class LicenceVerdict(Frozen):
     """What the gate says of one model at one site."""
 
     model_id: str

@@ -11,51 +11,33 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PlainSerializer, field_validator, model_validator
 
-from serving.catalogue.gpus import GPUS, GpuKind
+from serving.catalogue.layouts import (
+    BYTES_PER_PARAMETER,
+    Checkpoint,
+    Commit,
+    Frozen,
+    GpuLayout,
+    Quantisation,
+    Repo,
+)
 from serving.errors import CatalogueError
 
-Quantisation = Literal["bf16", "fp8", "mxfp8", "int8", "int4", "mxfp4", "nvfp4", "fp8-fp4"]
 Task = Literal["chat", "embed", "rerank", "guard"]
 Modality = Literal["text", "image", "video", "audio"]
-
-# Scales and zero points included; `fp8-fp4` is a checkpoint whose experts are 4-bit and the rest 8-bit.
-BYTES_PER_PARAMETER: Mapping[str, float] = MappingProxyType(
-    {
-        "bf16": 2.0,
-        "fp8": 1.0,
-        "mxfp8": 1.03,
-        "int8": 1.0,
-        "int4": 0.57,
-        "mxfp4": 0.53,
-        "nvfp4": 0.56,
-        "fp8-fp4": 0.56,
-    }
-)
 
 # Weights are given this much room at least: activations, CUDA graphs and some KV cache come on top.
 WEIGHT_HEADROOM = 1.2
 
 # Set elsewhere (layout, site, deployment) or never: an entry that names one is refused.
-RESERVED_ENGINE_ARGS = frozenset(
-    """
-    model served_model_name trust_remote_code revision code_revision tokenizer_revision hf_token
-    tensor_parallel_size pipeline_parallel_size reasoning_parser allowed_local_media_path
-    """.split()
-)
+_RESERVED = """
+model served_model_name trust_remote_code revision code_revision tokenizer_revision hf_token
+tensor_parallel_size pipeline_parallel_size reasoning_parser allowed_local_media_path
+"""
+RESERVED_ENGINE_ARGS = frozenset(_RESERVED.split())
 
 _ID = re.compile(r"^[a-z0-9]+(?:[.-][a-z0-9]+)*$")
-_REPO = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
 def _freeze(value: Any) -> Any:
@@ -79,93 +61,8 @@ FrozenDict = Annotated[
 ]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-def _is_repo(value: str) -> str:
-    if not _REPO.match(value):
-        raise ValueError(f"{value!r} is not a repository: write OWNER/NAME")
-    return value
-
-
-def _is_commit(value: str | None) -> str | None:
-    if value is not None and not _COMMIT.match(value):
-        raise ValueError(
-            f"{value!r} is not a commit: 40 hexadecimal digits, or leave it out (a branch moves)"
-        )
-    return value
-
-
-Repo = Annotated[str, AfterValidator(_is_repo)]
-Commit = Annotated[str | None, AfterValidator(_is_commit)]
-
-
-class Checkpoint(_Frozen):
-    """A repository of weights, at a commit where one is known. In YAML also just `OWNER/NAME`."""
-
-    repo: Repo
-    revision: Commit = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"repo": value} if isinstance(value, str) else value
-
-
-class GpuLayout(_Frozen):
-    """One way to spread a replica over GPUs. In YAML also `h200 tp8 pp2 fp8 recipe`.
-
-    `source` is `recipe` (vLLM's recipe collection ran it), `publisher` (the model's own README gives
-    it) or `computed` (arithmetic only).
-    """
-
-    gpu: GpuKind
-    tensor_parallel: int = Field(default=1, ge=1, le=64)
-    pipeline_parallel: int = Field(default=1, ge=1, le=64)
-    quantisation: Quantisation
-    source: Literal["recipe", "publisher", "computed"] = "computed"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        fields: dict[str, Any] = {}
-        for word in value.split():
-            if match := re.fullmatch(r"(tp|pp)(\d+)", word):
-                key = "tensor_parallel" if match[1] == "tp" else "pipeline_parallel"
-                fields[key] = int(match[2])
-            elif word in GPUS:
-                fields["gpu"] = word
-            elif word in BYTES_PER_PARAMETER:
-                fields["quantisation"] = word
-            elif word in ("recipe", "publisher", "computed"):
-                fields["source"] = word
-            else:
-                raise ValueError(
-                    f"{value!r}: {word!r} is neither a GPU, tpN, ppN, a quantisation nor a source"
-                )
-        return fields
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of one replica."""
-        return self.tensor_parallel * self.pipeline_parallel
-
-    @property
-    def memory_gib(self) -> float:
-        """Memory of all GPUs of one replica."""
-        return self.gpus * GPUS[self.gpu].memory_gib
-
-    @property
-    def tested(self) -> bool:
-        """Whether someone has run it, rather than computed it."""
-        return self.source != "computed"
-
-
-class ModelSpec(_Frozen):
-    """A catalogue entry. Every entry names its licence; the gate decides whether a site may run it."""
+class ModelSpec(Frozen):
+    """A catalogue entry. It names its licence; the gate decides whether a site may run it."""
 
     id: str
     name: str = Field(min_length=1)
@@ -246,7 +143,7 @@ class ModelSpec(_Frozen):
                 f"{layout.gpu} have {layout.memory_gib:.0f} GiB"
             )
 
-    # ---- what it weighs ------------------------------------------------------------------------------
+    # ---- what it weighs -------------------------------------------------------------------------
 
     @property
     def weight_bytes(self) -> int:
@@ -263,7 +160,7 @@ class ModelSpec(_Frozen):
         """Size of the weights in GiB, as published or at another quantisation."""
         return self._weight_bytes(quantisation or self.native_dtype) / 2**30
 
-    # ---- where its weights are -----------------------------------------------------------------------
+    # ---- where its weights are ------------------------------------------------------------------
 
     @property
     def is_mixture(self) -> bool:
@@ -296,7 +193,7 @@ class ModelSpec(_Frozen):
         return Checkpoint(repo=self.hf_repo, revision=self.revision)
 
     def engine_kwargs(self, layout: GpuLayout | None = None) -> dict[str, Any]:
-        """Arguments for vLLM's `AsyncEngineArgs`, freshly copied: the entry's own and the layout's."""
+        """Arguments for vLLM's `AsyncEngineArgs`, a fresh copy: the entry's and the layout's."""
         kwargs: dict[str, Any] = _thaw(self.engine_args)
         if layout is None:
             return kwargs
@@ -307,7 +204,7 @@ class ModelSpec(_Frozen):
             kwargs["quantization"] = wanted
         return kwargs
 
-    # ---- whether it can start ------------------------------------------------------------------------
+    # ---- whether it can start -------------------------------------------------------------------
 
     @property
     def start_refusal(self) -> str | None:
@@ -316,8 +213,8 @@ class ModelSpec(_Frozen):
             return None
         reason = self.remote_code_note or "its repository ships Python that has to run to load it"
         return (
-            f"{self.id}: {reason}. Comptoir never sets trust_remote_code. Convert the configuration "
-            "and tokenizer to standard files, check them, and set the model's `source` to that folder"
+            f"{self.id}: {reason}. Comptoir never sets trust_remote_code. Convert configuration and "
+            "tokenizer to standard files, check them, and set the model's `source` to that folder"
         )
 
     def check_startable(self, *, converted: bool = False) -> None:
