@@ -19,12 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from serving.catalogue.frozen import FrozenMapping
 from serving.catalogue.licences import Licence, LicenceVerdict, assess_licence
 from serving.catalogue.spec import ModelSpec, Task
 from serving.errors import CatalogueError, ComptoirError
@@ -127,7 +127,7 @@ def load_catalogue(extra_paths: Iterable[str | Path] = ()) -> Catalogue:
                     f"{name}: {spec.id}: id: another entry has it; ids are unique", param="id"
                 )
             models[spec.id] = spec
-    catalogue = Catalogue(MappingProxyType(models), MappingProxyType(licences))
+    catalogue = Catalogue(FrozenMapping(models), FrozenMapping(licences))
     for spec in catalogue:
         catalogue.licence_of(spec)
     return catalogue

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import get_args
 
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.frozen import Frozen
 from serving.catalogue.gpus import GPUS_PER_NODE, Gpu, get_gpu
-from serving.catalogue.layouts import Frozen, GpuLayout, Quantisation
+from serving.catalogue.layouts import GpuLayout, Quantisation
 from serving.catalogue.licences import Licence, Standing
 from serving.catalogue.spec import WEIGHT_HEADROOM, ModelSpec
 from serving.errors import ConfigError

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from serving.catalogue.frozen import Frozen
 from serving.catalogue.gpus import GPUS, GpuKind
 
 Quantisation = Literal["bf16", "fp8", "mxfp8", "int8", "int4", "mxfp4", "nvfp4", "fp8-fp4"]
@@ -27,24 +28,18 @@ BYTES_PER_PARAMETER: Mapping[str, float] = MappingProxyType(
     }
 )
 
-_REPO = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
-
-
-class Frozen(BaseModel):
-    """Base of what the catalogue holds: immutable, and unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def _is_repo(value: str) -> str:
-    if not _REPO.match(value):
+    if not _REPO.fullmatch(value):
         raise ValueError(f"{value!r} is not a repository: write OWNER/NAME")
     return value
 
 
 def _is_commit(value: str | None) -> str | None:
-    if value is not None and not _COMMIT.match(value):
+    if value is not None and not _COMMIT.fullmatch(value):
         raise ValueError(
             f"{value!r} is not a commit: 40 hexadecimal digits, or leave it out (a branch moves)"
         )

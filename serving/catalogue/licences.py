@@ -11,8 +11,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from serving.catalogue.frozen import Frozen
 from serving.catalogue.jurisdictions import normalise, overlaps
-from serving.catalogue.layouts import Frozen
 from serving.catalogue.spec import ModelSpec
 from serving.errors import LicenceError
 

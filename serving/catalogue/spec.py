@@ -5,19 +5,24 @@ Numbers of parameters are in 10^9 ("b"), memory in GiB, contexts in tokens.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from serving.catalogue.frozen import Frozen, FrozenMapping, freeze, thaw
 from serving.catalogue.layouts import (
     BYTES_PER_PARAMETER,
     Checkpoint,
     Commit,
-    Frozen,
     GpuLayout,
     Quantisation,
     Repo,
@@ -37,27 +42,11 @@ tensor_parallel_size pipeline_parallel_size reasoning_parser allowed_local_media
 """
 RESERVED_ENGINE_ARGS = frozenset(_RESERVED.split())
 
-_ID = re.compile(r"^[a-z0-9]+(?:[.-][a-z0-9]+)*$")
-
-
-def _freeze(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return MappingProxyType({key: _freeze(item) for key, item in value.items()})
-    if isinstance(value, list | tuple):
-        return tuple(_freeze(item) for item in value)
-    return value
-
-
-def _thaw(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _thaw(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_thaw(item) for item in value]
-    return copy.copy(value)
+_ID = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 
 
 FrozenDict = Annotated[
-    Mapping[str, Any], AfterValidator(_freeze), PlainSerializer(_thaw, return_type=dict)
+    Mapping[str, Any], AfterValidator(freeze), PlainSerializer(thaw, return_type=dict)
 ]
 
 
@@ -72,7 +61,9 @@ class ModelSpec(Frozen):
     hf_repo: Repo
     hf_aliases: tuple[Repo, ...] = ()
     revision: Commit = None
-    checkpoints: Mapping[Quantisation, Checkpoint] = Field(default_factory=dict)
+    checkpoints: Mapping[Quantisation, Checkpoint] = Field(
+        default_factory=dict, validate_default=True
+    )
     architecture: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     parameters_total_b: float = Field(gt=0, le=100_000)
     parameters_active_b: float = Field(gt=0, le=100_000)
@@ -97,7 +88,7 @@ class ModelSpec(Frozen):
     @field_validator("id")
     @classmethod
     def _is_slug(cls, value: str) -> str:
-        if not _ID.match(value):
+        if not _ID.fullmatch(value):
             raise ValueError(
                 f"{value!r} is not a slug: lower-case letters and digits, joined by - or ."
             )
@@ -106,7 +97,11 @@ class ModelSpec(Frozen):
     @field_validator("checkpoints")
     @classmethod
     def _freeze_checkpoints(cls, value: Mapping[Any, Any]) -> Mapping[Any, Any]:
-        return MappingProxyType(dict(value))
+        return FrozenMapping(value)
+
+    @field_serializer("checkpoints")
+    def _dump_checkpoints(self, value: Mapping[str, Checkpoint]) -> dict[str, Any]:
+        return {name: one.model_dump() for name, one in value.items()}
 
     @field_validator("engine_args")
     @classmethod
@@ -194,7 +189,7 @@ class ModelSpec(Frozen):
 
     def engine_kwargs(self, layout: GpuLayout | None = None) -> dict[str, Any]:
         """Arguments for vLLM's `AsyncEngineArgs`, a fresh copy: the entry's and the layout's."""
-        kwargs: dict[str, Any] = _thaw(self.engine_args)
+        kwargs: dict[str, Any] = thaw(self.engine_args)
         if layout is None:
             return kwargs
         kwargs["tensor_parallel_size"] = layout.tensor_parallel
@@ -213,8 +208,8 @@ class ModelSpec(Frozen):
             return None
         reason = self.remote_code_note or "its repository ships Python that has to run to load it"
         return (
-            f"{self.id}: {reason}. Comptoir never sets trust_remote_code. Convert configuration and "
-            "tokenizer to standard files, check them, and set the model's `source` to that folder"
+            f"{self.id}: {reason}. Comptoir never sets trust_remote_code. Convert configuration "
+            "and tokenizer to standard files, check them, and name the folder as the model's `source`"
         )
 
     def check_startable(self, *, converted: bool = False) -> None:
