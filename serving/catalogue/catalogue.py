@@ -201,7 +201,9 @@ def _validated(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
     try:
         return cls.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        errors = error.errors(include_url=False, include_context=False)
+        # A misspelt field is reported twice, as unknown and as missing: the first explains more.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         field = ".".join(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":

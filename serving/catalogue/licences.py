@@ -29,13 +29,17 @@ class Duty(Frozen):
 
 
 class Licence(Frozen):
-    """A licence as the catalogue knows it. `verified` means that its own text was read."""
+    """A licence as the catalogue knows it.
+
+    `verified` means that its own text was read; `quoted` that `clause` is in its own words.
+    """
 
     id: str = Field(pattern=r"^[a-z0-9]+(?:[.-][a-z0-9]+)*$")
     name: str = Field(min_length=1)
     verdict: Literal["ok", "duty", "gate", "block"]
     excluded_jurisdictions: tuple[str, ...] = ()
     clause: str = ""
+    quoted: bool = True
     source: str = Field(min_length=1)
     verified: bool
     duties: tuple[Duty, ...] = ()
@@ -50,10 +54,16 @@ class Licence(Frozen):
         if (self.verdict == "block") != bool(self.excluded_jurisdictions):
             raise ValueError("verdict `block` and excluded_jurisdictions go together")
         if self.verdict != "ok" and not self.clause:
-            raise ValueError("clause: quote what the verdict rests on")
+            raise ValueError("clause: quote or summarise what the verdict rests on")
         if self.verdict == "duty" and not self.duties:
             raise ValueError("duties: verdict `duty` needs at least one")
         return self
+
+    @property
+    def clause_text(self) -> str:
+        """The clause for a sentence: in quotation marks only where it is one."""
+        text = self.clause.removesuffix(".")
+        return f'"{text}"' if self.quoted and text else text
 
     def excludes(self, jurisdiction: str) -> bool:
         """Whether the licence grants nothing there."""
@@ -145,7 +155,7 @@ def check_licence(
         return verdict
     lines = [f"{spec.id}: licence {licence.name!r}: {verdict.reason}."]
     if licence.clause:
-        lines.append(f'It says: "{licence.clause}".')
+        lines.append(f"It says: {licence.clause_text}.")
     unread = "" if licence.verified else "; second-hand: read the licence itself before you decide"
     lines.append(f"Source: {licence.source}{unread}.")
     if verdict.outcome == "excluded":

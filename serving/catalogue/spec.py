@@ -209,7 +209,7 @@ class ModelSpec(Frozen):
         reason = self.remote_code_note or "its repository ships Python that has to run to load it"
         return (
             f"{self.id}: {reason}. Comptoir never sets trust_remote_code. Convert configuration "
-            "and tokenizer to standard files, check them, and name the folder as the model's `source`"
+            "and tokenizer to standard files, check them, and set `source` to their folder"
         )
 
     def check_startable(self, *, converted: bool = False) -> None:

@@ -225,7 +225,7 @@ def _print_model(spec: ModelSpec, licence: Licence, jurisdiction: str) -> None:
     pairs.append((f"licence, {where}", _standing(standing, licence.verified)))
     pairs.append(("", licence.name))
     if licence.clause:
-        pairs.append(("clause", f'"{licence.clause}"'))
+        pairs.append(("clause", licence.clause_text))
         pairs.append(("source", licence.source))
     pairs += [("duty", f"{duty.name}: {duty.text}") for duty in licence.duties]
     pairs.append(("starts", spec.start_refusal or "yes, without remote code"))
