@@ -146,3 +146,9 @@ def test_a_loaded_catalogue_cannot_be_changed() -> None:
         catalogue.models["x"] = catalogue.list()[0]  # type: ignore[index]
     with pytest.raises(AttributeError):
         catalogue.models = {}  # type: ignore[misc]
+
+
+def test_the_example_in_the_documentation_loads(write: Write) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    example = page[page.index("vendor: Example AI") :].partition("```")[0]
+    assert len(load_catalogue([write(example)]).get("example-70b-instruct").layouts) == 2
