@@ -29,6 +29,8 @@ from serving.catalogue.layouts import (
 )
 from serving.errors import CatalogueError
 
+__all__ = ["Checkpoint", "GpuLayout", "ModelSpec", "Quantisation", "Task"]
+
 Task = Literal["chat", "embed", "rerank", "guard"]
 Modality = Literal["text", "image", "video", "audio"]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.catalogue.catalogue import load_catalogue
@@ -89,6 +89,7 @@ def test_unknown_gpus_and_impossible_counts_are_refused(gpu: str, count: int) ->
         fit(CATALOGUE, gpu, count)
 
 
+@settings(deadline=None, max_examples=40)
 @given(gpu=st.sampled_from(sorted(GPUS)), count=st.integers(1, 64))
 def test_no_row_uses_more_gpus_or_memory_than_there_are(gpu: str, count: int) -> None:
     rows = fit(CATALOGUE, gpu, count)
@@ -104,6 +105,7 @@ def test_no_row_uses_more_gpus_or_memory_than_there_are(gpu: str, count: int) ->
             assert row.weights_gib * WEIGHT_HEADROOM <= row.layout.memory_gib + 0.1
 
 
+@settings(deadline=None, max_examples=40)
 @given(gpu=st.sampled_from(sorted(GPUS)), count=st.integers(1, 63))
 def test_what_fits_still_fits_with_one_gpu_more(gpu: str, count: int) -> None:
     def fitting(number: int) -> set[str]:

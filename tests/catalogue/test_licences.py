@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -111,6 +111,7 @@ def test_a_licence_that_does_not_say_what_it_rests_on_is_refused(
 # ---- the shipped licences, and properties
 
 
+@settings(deadline=None)
 @given(
     spec=st.sampled_from(CATALOGUE.list()),
     code=st.sampled_from(["EU", "EL", "UK", "GB", "KR", "RE", *sorted(EU_MEMBERS)]),
@@ -126,6 +127,7 @@ def test_no_excluded_model_passes_whatever_is_acknowledged(
         check_licence(spec, terms, code, acknowledged | {terms.name, terms.id, "*"})
 
 
+@settings(deadline=None)
 @given(
     verdict=st.sampled_from(["ok", "duty", "gate", "block"]),
     verified=st.booleans(),
