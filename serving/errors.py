@@ -72,7 +72,7 @@ class RequestError(ComptoirError):
 
     status = 400
     type = "invalid_request_error"
-    code = None
+    code: ClassVar[str | None] = None
 
 
 class MalformedJsonError(RequestError):

@@ -34,6 +34,8 @@ class ProcessSettings(BaseSettings):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     host: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
+    # Where replicas listen for gateways; by default the node's address in the cluster.
+    replica_host: str | None = None
 
     @field_validator("cache_dir")
     @classmethod

@@ -57,7 +57,8 @@ def up(
         dashboard="",
         config=str(config),
     )
-    stop = _stop_on_signals()
+    stop = threading.Event()
+    _stop_on_signals(stop)
     try:
         _run(file, settings, state, stop, timeout_s)
     finally:
@@ -80,10 +81,14 @@ def _run(
         processes.STACK_VARIABLE: state.stack_id,
         DIRECTORY_VARIABLE: str(progress),
         "COMPTOIR_CACHE_DIR": str(settings.cache_dir),
+        # Engines and gateway share this machine: nobody else need reach an engine.
+        "COMPTOIR_REPLICA_HOST": "127.0.0.1",
     }
     state.write(settings.cache_dir)
     note(f"starting Ray for {file.path} ({len(file.models)} models)")
     dashboard = stack_ray.start_ray(state.port)
+    # Again: Ray has just put handlers of its own in the place of ours.
+    _stop_on_signals(stop)
     state = StackState(**{**vars(state), "dashboard": dashboard})
     state.write(settings.cache_dir)
     stack_ray.deploy(dashboard, file.submission())
@@ -129,7 +134,7 @@ def _require_free(file: DeploymentFile, settings: ProcessSettings) -> None:
                 param="port",
             )
         note(f"cleaning up after a stack on port {old.port} that did not end properly")
-        processes.end_all(old.stack_id)
+        processes.end_all(old.stack_id, old.port)
         old.remove(settings.cache_dir)
     with socket.socket(socket.AF_INET6 if ":" in file.gateway.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -143,9 +148,7 @@ def _require_free(file: DeploymentFile, settings: ProcessSettings) -> None:
             ) from None
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-
+def _stop_on_signals(stop: threading.Event) -> None:
     def handler(signum: int, frame: Any) -> None:
         if stop.is_set():
             # The second one: no more waiting for open requests.
@@ -154,7 +157,6 @@ def _stop_on_signals() -> threading.Event:
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, handler)
-    return stop
 
 
 def _tear_down(state: StackState, settings: ProcessSettings) -> None:
@@ -164,7 +166,7 @@ def _tear_down(state: StackState, settings: ProcessSettings) -> None:
     except KeyboardInterrupt:
         note("stopping at once")
     finally:
-        processes.end_all(state.stack_id)
+        processes.end_all(state.stack_id, state.port)
         state.remove(settings.cache_dir)
     note("stopped")
 
@@ -188,6 +190,6 @@ def down(port: PortOption = None) -> None:
             deadline = time.monotonic() + 90
             while state.is_alive and time.monotonic() < deadline:
                 time.sleep(0.2)
-        processes.end_all(state.stack_id)
+        processes.end_all(state.stack_id, state.port)
         state.remove(settings.cache_dir)
         say(f"stopped the stack on port {state.port}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.commands import processes
 from serving.errors import ConfigError, StackError
 
 # Ray's schema of the request: https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api
@@ -26,8 +26,7 @@ def start_ray(port: int) -> str:
     """
     import ray
 
-    # Sockets live under this folder and their paths may have 107 bytes: a deep cache folder would not do.
-    session = Path(tempfile.gettempdir()) / f"comptoir-{os.getuid()}-{port}"
+    session = processes.session_root(port)
     session.mkdir(mode=0o700, exist_ok=True)
     try:
         context = ray.init(
@@ -71,7 +70,7 @@ def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
         dashboard + APPLICATIONS,
         data=body,
         method="PUT",
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json"} | _authorization(),
     )
     try:
         with urllib.request.urlopen(request, timeout=60):  # noqa: S310
@@ -87,12 +86,25 @@ def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
 
 def applications(dashboard: str) -> dict[str, dict[str, Any]]:
     """Serve's applications by name, as its REST API reports them; empty while it does not answer."""
+    request = urllib.request.Request(dashboard + APPLICATIONS, headers=_authorization())  # noqa: S310
     try:
-        with urllib.request.urlopen(dashboard + APPLICATIONS, timeout=10) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
             found = json.load(response).get("applications", {})
     except (urllib.error.URLError, TimeoutError, ValueError):
         return {}
     return dict(found)
+
+
+def _authorization() -> dict[str, str]:
+    """Ray's token, from where Ray itself looks: https://docs.ray.io/en/latest/ray-security/token-auth.html."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if not token:
+        path = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+        try:
+            token = Path(path).expanduser().read_text().strip()
+        except OSError:
+            return {}
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _last_line(text: str) -> str:

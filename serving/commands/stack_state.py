@@ -66,6 +66,6 @@ class StackState:
         """Whether the foreground process of the stack still runs."""
         try:
             process = psutil.Process(self.pid)
-            return process.environ().get(processes.STACK_VARIABLE) == self.stack_id
+            return bool(process.environ().get(processes.STACK_VARIABLE) == self.stack_id)
         except psutil.Error:
             return False

@@ -40,7 +40,7 @@ def status(
         typer.echo(json.dumps(body, indent=2))
         return
     if state is not None:
-        gib = processes.resident_bytes(state.stack_id) / 2**30
+        gib = processes.resident_bytes(state.stack_id, state.port) / 2**30
         say(f"stack on port {state.port}, process {state.pid}, {gib:.1f} GiB resident")
     console.print(_table(body))
 

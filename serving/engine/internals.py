@@ -10,7 +10,7 @@ from typing import Any
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 
 
-class LeanVLLMEngine(VLLMEngine):  # type: ignore[misc]
+class LeanVLLMEngine(VLLMEngine):
     """Ray's vLLM engine with what a single-node CPU replica does not need left out."""
 
     async def start(self) -> None:

@@ -14,7 +14,7 @@ from ray.serve.llm.deployment import LLMServer
 from serving.engine.internals import LeanVLLMEngine
 
 
-class ModelServer(LLMServer):  # type: ignore[misc]
+class ModelServer(LLMServer):
     """An `LLMServer` that starts no telemetry and hands out vLLM's ASGI app."""
 
     _default_engine_cls = LeanVLLMEngine

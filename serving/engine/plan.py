@@ -75,7 +75,8 @@ class EnginePlan:
     def placement_bundles(self) -> list[dict[str, float]]:
         """Ray resources of one replica: the actor and its first worker share a bundle."""
         if self.device == "cpu":
-            return []
+            # Without a group of its own, Ray LLM would ask for a whole core more.
+            return [{"CPU": self.num_cpus}]
         worker = {"GPU": 1.0}
         if self.accelerator_type:
             worker[f"accelerator_type:{self.accelerator_type}"] = 0.001
@@ -175,7 +176,9 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         model_id=config.id,
         device=device,
         source=config.entry,
-        engine_args=args | _device_args(config, device, kv_gib=0.25) | FRONTEND_ARGS
+        engine_args=args
+        | _device_args(config, device, kv_gib=0.25)
+        | FRONTEND_ARGS
         # A tiny model would otherwise claim a whole GPU's memory.
         | ({"gpu_memory_utilization": 0.2} if device == "gpu" else {})
         | config.engine_args,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from typing import Any
@@ -17,6 +18,7 @@ from serving.engine import progress, signals
 from serving.engine.access import GatewayDoor
 from serving.engine.plan import EnginePlan
 from serving.listener import Listener
+from serving.settings import ProcessSettings
 
 logger = logging.getLogger("ray.serve.comptoir")
 
@@ -27,7 +29,7 @@ LATE_ARRIVALS_S = 1.0
 class ModelReplica:
     """Starts an engine, serves vLLM's app to the gateways, reports to Serve, drains on shutdown."""
 
-    async def __init__(self, plan: EnginePlan) -> None:
+    async def __init__(self, plan: EnginePlan) -> None:  # type: ignore[misc]  # Ray awaits it
         self._plan = plan
         progress.report(plan.model_id, "importing")
         self._server: Any = None
@@ -41,6 +43,8 @@ class ModelReplica:
             raise
 
     async def _start(self) -> None:
+        # Before the imports: vLLM, torch and OpenMP read these once. Engine processes inherit them.
+        os.environ.update(self._plan.env)
         # Importing blocks for seconds; in a thread, Serve's own loop keeps answering.
         server_class, config = await asyncio.to_thread(_heavy, self._plan)
         source = await asyncio.to_thread(self._plan.materialise)
@@ -52,7 +56,7 @@ class ModelReplica:
         )
         import ray
 
-        self._host = ray.util.get_node_ip_address()
+        self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
         self._listener = Listener(self._door, self._host)
         await self._listener.start()
         progress.report(self._plan.model_id, "ready")

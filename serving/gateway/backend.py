@@ -9,7 +9,7 @@ from typing import Any
 from ray import serve
 
 from serving.routing.directory import Directory, Model
-from serving.routing.directory_ray import CARDS, SEEN
+from serving.routing.replica_table import CARDS, SEEN
 
 logger = logging.getLogger("ray.serve.comptoir")
 

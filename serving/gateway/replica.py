@@ -12,7 +12,7 @@ from serving.settings import GatewayConfig
 class GatewayReplica:
     """Binds the port, follows the models, answers, drains on shutdown."""
 
-    async def __init__(self, config: GatewayConfig) -> None:
+    async def __init__(self, config: GatewayConfig) -> None:  # type: ignore[misc]  # Ray awaits it
         self._config = config
         self._models = RayDirectory(config.discovery_period_s)
         self._services = Services.build(config, lambda: self._models.current)

@@ -62,9 +62,7 @@ def build_router(services: Services) -> APIRouter:
     return router
 
 
-def _forwarding(
-    services: Services, endpoint: Endpoint
-) -> Callable[[Request], Awaitable[Response]]:
+def _forwarding(services: Services, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def forward(request: Request) -> Response:
         request.state.request_id = request_id = uuid.uuid4().hex
         caller = _identify(services, request)

@@ -60,7 +60,7 @@ class StreamedAnswer(Response):
     ) -> None:
         super().__init__()
         self._answer = answer
-        self._headers = [(k.encode(), v.encode()) for k, v in headers.items()]
+        self._start_headers = [(k.encode(), v.encode()) for k, v in headers.items()]
         self._render_error = render_error
         self._finished = finished
 
@@ -79,7 +79,7 @@ class StreamedAnswer(Response):
             self._finished()
 
     async def _forward(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await send({"type": "http.response.start", "status": 200, "headers": self._start_headers})
         chunk = self._answer.first
         try:
             while chunk:

@@ -11,16 +11,12 @@ from typing import Any
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
+from serving.routing import replica_table
 from serving.routing.directory import Replica
-
-# Ray constructs the router itself and offers no way to reach the instance, so what it learns is kept
-# per process, by application. Values are replaced whole: the router runs in another thread.
-SEEN: dict[str, tuple[Replica, ...]] = {}
-CARDS: dict[str, dict[str, Any]] = {}
 
 
 class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
-    """Keeps `SEEN` current; its own choice serves control calls only."""
+    """Keeps `replica_table` current; its own choice serves control calls only."""
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)
@@ -28,14 +24,18 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         for replica in replicas:
             card = replica.replica_metadata.get("card")
             if card:
-                CARDS[app] = card
-        SEEN[app] = tuple(_replica(replica) for replica in replicas if replica.replica_metadata)
+                replica_table.CARDS[app] = card
+        replica_table.SEEN[app] = tuple(
+            _replica(replica) for replica in replicas if replica.replica_metadata
+        )
 
     def on_replica_actor_died(self, replica_id: Any) -> None:
         super().on_replica_actor_died(replica_id)
         app = self._deployment_id.app_name
         gone = replica_id.unique_id
-        SEEN[app] = tuple(replica for replica in SEEN.get(app, ()) if replica.id != gone)
+        replica_table.SEEN[app] = tuple(
+            replica for replica in replica_table.SEEN.get(app, ()) if replica.id != gone
+        )
 
     async def choose_replicas(
         self,
