@@ -66,7 +66,7 @@ MACHINE_PATHS = re.compile(
 )
 INDEX_HOSTS = re.compile(
     r"https?://[\w.-]*(?:pypi|artifactory|nexus|pythonhosted|registry)[\w.-]*|extra-index"
-    + r"-url|file:///"
+    + r"-url|file:/{3}"
 )
 
 
