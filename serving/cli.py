@@ -62,3 +62,7 @@ def main() -> None:
     except ComptoirError as error:
         complain(error)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+if __name__ == "__main__":
+    main()

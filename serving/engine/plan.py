@@ -36,6 +36,8 @@ CPU_ENV = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TORCH_COMPILE_DISABLE": "1",
     "CUDA_VISIBLE_DEVICES": "",
+    # An inherited value would win over kv_cache_gib.
+    "VLLM_CPU_KVCACHE_SPACE": "",
 }
 
 # The same on every device. Requests are never logged; documentation pages are not served.

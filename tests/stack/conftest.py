@@ -1,0 +1,118 @@
+"""One real stack for all tests of this folder: `comptoir up deployments/local.yaml` in a process of its own.
+
+TEST_STACK_PORT=8000 uses a stack that already runs on that port, for working on a test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from serving.commands import processes
+from serving.commands.stack_state import StackState
+from serving.settings import ProcessSettings
+
+ROOT = Path(__file__).parents[2]
+READY_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack and where it leaves its traces."""
+
+    port: int
+    cache_dir: Path
+    log: Path | None
+
+    @property
+    def url(self) -> str:
+        """Where the endpoint answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> StackState:
+        """The note it left on disk."""
+        state = StackState.read(self.cache_dir, self.port)
+        assert state is not None, "the stack left no note"
+        return state
+
+    @property
+    def session_root(self) -> Path:
+        """Ray's folder, logs included."""
+        return processes.session_root(self.port)
+
+    @property
+    def output(self) -> str:
+        """What it printed so far."""
+        return self.log.read_text() if self.log else ""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(config: Path, folder: Path, **env: str) -> tuple[subprocess.Popen[bytes], Stack]:
+    """Start a stack and wait until it says that it is ready."""
+    port = free_port()
+    log = folder / "up.log"
+    environment = os.environ | {"COMPTOIR_CACHE_DIR": str(folder / "cache"), "COMPTOIR_DEVICE": "cpu"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.cli", "up", str(config), "--port", str(port)],
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment | env,
+        )
+    stack = Stack(port, folder / "cache", log)
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while "ready: " not in stack.output:
+        if process.poll() is not None or time.monotonic() > deadline:
+            stop(process)
+            pytest.fail(f"the stack did not start:\n{stack.output[-4000:]}")
+        time.sleep(0.5)
+    return process, stack
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """Ask it to stop, as Ctrl-C does, and wait."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    return process.wait(timeout=120)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    running = os.environ.get("TEST_STACK_PORT")
+    if running:
+        yield Stack(int(running), ProcessSettings.load().cache_dir, None)
+        return
+    process, started = start(
+        ROOT / "deployments" / "local.yaml", tmp_path_factory.mktemp("stack")
+    )
+    state = started.state
+    try:
+        yield started
+    finally:
+        code = stop(process)
+    assert code == 0, started.output[-4000:]
+    assert processes.of_stack(state.stack_id, state.port) == []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/stack" in item.nodeid:
+            item.add_marker(pytest.mark.ray)
+            item.add_marker(pytest.mark.engine)
