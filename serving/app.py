@@ -15,7 +15,6 @@ from serving.catalogue.catalogue import load_catalogue
 from serving.catalogue.gpus import GPUS
 from serving.engine.plan import EnginePlan, make_plan
 from serving.engine.replica import ModelReplica
-
 from serving.gateway.replica import GatewayReplica
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
 
@@ -102,5 +101,3 @@ def _hardware(
         return "cpu", None
     kinds = [kind for kind in GPUS if f"accelerator_type:{kind.upper()}" in resources]
     return "gpu", config.gpu or (kinds[0] if kinds else None)
-
-

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 
 from serving.commands import processes, stack_ray
@@ -52,6 +53,7 @@ def up(
     state = StackState(
         stack_id=secrets.token_hex(8),
         pid=os.getpid(),
+        created=psutil.Process().create_time(),
         host=file.gateway.host,
         port=file.gateway.port,
         dashboard="",

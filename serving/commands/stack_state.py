@@ -9,8 +9,6 @@ from typing import Self
 
 import psutil
 
-from serving.commands import processes
-
 
 @dataclass(frozen=True)
 class StackState:
@@ -18,6 +16,7 @@ class StackState:
 
     stack_id: str
     pid: int
+    created: float
     host: str
     port: int
     dashboard: str
@@ -65,7 +64,7 @@ class StackState:
     def is_alive(self) -> bool:
         """Whether the foreground process of the stack still runs."""
         try:
-            process = psutil.Process(self.pid)
-            return bool(process.environ().get(processes.STACK_VARIABLE) == self.stack_id)
+            # The time, too: the number may long belong to another process.
+            return bool(psutil.Process(self.pid).create_time() == self.created)
         except psutil.Error:
             return False

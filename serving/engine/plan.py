@@ -36,9 +36,9 @@ CPU_ENV = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TORCH_COMPILE_DISABLE": "1",
     "CUDA_VISIBLE_DEVICES": "",
-    # An inherited value would win over kv_cache_gib.
-    "VLLM_CPU_KVCACHE_SPACE": "",
 }
+# An inherited value would win over kv_cache_gib.
+UNSET_ENV = ("VLLM_CPU_KVCACHE_SPACE",)
 
 # The same on every device. Requests are never logged; documentation pages are not served.
 FRONTEND_ARGS = {

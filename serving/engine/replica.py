@@ -16,7 +16,7 @@ from typing import Any
 
 from serving.engine import progress, signals
 from serving.engine.access import GatewayDoor
-from serving.engine.plan import EnginePlan
+from serving.engine.plan import UNSET_ENV, EnginePlan
 from serving.listener import Listener
 from serving.settings import ProcessSettings
 
@@ -45,6 +45,8 @@ class ModelReplica:
     async def _start(self) -> None:
         # Before the imports: vLLM, torch and OpenMP read these once. Engine processes inherit them.
         os.environ.update(self._plan.env)
+        for name in UNSET_ENV:
+            os.environ.pop(name, None)
         # Importing blocks for seconds; in a thread, Serve's own loop keeps answering.
         server_class, config = await asyncio.to_thread(_heavy, self._plan)
         source = await asyncio.to_thread(self._plan.materialise)
@@ -76,7 +78,8 @@ class ModelReplica:
 
     async def record_replica_metadata(self) -> dict[str, Any]:
         """Static facts for the gateways: where to send requests, with which token, what this is."""
-        assert self._listener is not None
+        if self._listener is None:
+            raise RuntimeError("the replica has not started")
         card = dict(self._plan.card, max_model_len=self._server.max_model_len)
         return {
             "host": self._host,

@@ -7,11 +7,16 @@ import logging
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from serving.routing.directory import Directory, Model
 from serving.routing.replica_table import CARDS, SEEN
 
 logger = logging.getLogger("ray.serve.comptoir")
+
+# What a call to Serve raises while its controller or a replica is being replaced.
+SERVE_TROUBLE = (RayError, RayServeException, RuntimeError, TimeoutError, ConnectionError)
 
 # The deployment that every model application has (serving/app.py).
 MODEL_DEPLOYMENT = "ModelReplica"
@@ -65,7 +70,7 @@ class RayDirectory:
             await asyncio.sleep(self._period_s)
             try:
                 await self._look()
-            except Exception as error:
+            except SERVE_TROUBLE as error:
                 # The controller may be restarting: keep serving from what is known.
                 logger.warning("discovery failed: %s", type(error).__name__)
 
@@ -97,8 +102,6 @@ async def _open_router(app_name: str) -> None:
             handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, app_name=app_name)
             await handle.ready.remote()
             return
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
+        except SERVE_TROUBLE as error:
             logger.warning("model %s does not answer yet: %s", app_name, type(error).__name__)
             await asyncio.sleep(1.0)

@@ -57,8 +57,8 @@ def error_response(error: ComptoirError, path: str, request_id: str | None = Non
 
 async def on_comptoir_error(request: Request, error: Exception) -> Response:
     """Exception handler for our own tree."""
-    assert isinstance(error, ComptoirError)
-    return error_response(error, request.url.path, getattr(request.state, "request_id", None))
+    ours = error if isinstance(error, ComptoirError) else ComptoirError("internal error")
+    return error_response(ours, request.url.path, getattr(request.state, "request_id", None))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -82,7 +82,8 @@ class Upstream:
             ReplicaGoneError: no answer has begun; it is safe to ask another replica.
             EngineTimeoutError: the engine is silent for too long.
         """
-        assert self._session is not None, "start() comes first"
+        if self._session is None:
+            raise RuntimeError("start() comes first")
         headers = {
             "content-type": "application/json",
             "x-comptoir-token": replica.token,
