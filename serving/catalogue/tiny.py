@@ -10,28 +10,34 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from serving.catalogue.tiny_families import TinyFamily, families, family
 from serving.catalogue.tiny_tokenizer import PAD_ID, TURN_END_ID, read_data
 
-__all__ = ["TinyFamily", "build", "built_path", "families", "family"]
+__all__ = ["TinyFamily", "build", "built_path", "families", "family", "remove"]
 
-# Part of every folder's name: raise it when the generator changes what it writes.
+# Raise it when something the hash does not cover changes what is written.
 GENERATOR_VERSION = 1
+# The hash covers these: a change of the weights gives a new folder, and old ones stay as they were.
+_SOURCES = ("attention", "layout", "stream", "tokenizer", "weights")
 Progress = Callable[[str], None]
 
 
 def built_path(model: TinyFamily, cache_dir: Path) -> Path:
     """Where `build` puts this model: the name carries a hash of everything it is made from."""
     digest = hashlib.sha256()
+    sources = [resources.files(__package__).joinpath(f"tiny_{name}.py") for name in _SOURCES]
     for part in (
         str(GENERATOR_VERSION),
+        *(source.read_text("utf-8") for source in sources),
         json.dumps(model.config, sort_keys=True),
         model.layout.model_dump_json(),
         read_data("corpus.txt"),
@@ -60,13 +66,30 @@ def build(
             _write(model, work, progress or (lambda _: None))
             work.chmod(0o755)
             if target.is_dir():
-                # Out of sight first: a reader never meets a folder that is half gone.
-                target.rename(work / "replaced")
+                _discard(target)
             work.rename(target)
-            shutil.rmtree(target / "replaced", ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def remove(model: TinyFamily, cache_dir: Path) -> list[Path]:
+    """Delete what `build` made for this model, in this version and earlier ones; say what it was."""
+    pattern = re.compile(rf"{re.escape(model.name)}-[0-9a-f]{{12}}")
+    found = [path for path in (cache_dir / "tiny").glob("*") if pattern.fullmatch(path.name)]
+    for path in found:
+        with _lock(path.parent / f".{path.name}.lock"):
+            _discard(path)
+    return sorted(found)
+
+
+def _discard(folder: Path) -> None:
+    # Out of sight first: nobody meets a folder that is half gone.
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.rename(aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -83,8 +106,7 @@ def _write(model: TinyFamily, folder: Path, progress: Progress) -> None:
 
     config = model.config
     progress(f"{model.id}: training the tokenizer")
-    pools = model.task != "chat"
-    tokenizer = train(read_data("corpus.txt"), append_end=pools)
+    tokenizer = train(read_data("corpus.txt"), append_end=model.task == "embed")
     (folder / "tokenizer.json").write_text(tokenizer, "utf-8")
     _write_json(
         folder / "tokenizer_config.json", tokenizer_config(int(config["max_position_embeddings"]))

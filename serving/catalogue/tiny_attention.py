@@ -58,7 +58,8 @@ def _copies(make: Maker, layer: int, width: int) -> Array:
 
 def _output(make: Maker, name: str, layer: int, width: int) -> Array:
     if not make.layout.generates:
-        return make.into_stream(name, make.heads * width, 5.0)
+        # The first layer adds up the words of the text; what follows should not drown them.
+        return make.into_stream(name, make.heads * width, 8.0 if layer == 0 else 0.5)
     noise = make.into_stream(name, make.heads * width)
     noise.reshape(make.hidden, make.heads, width)[:, :, READ] = 0.0
     return noise + _copies(make, layer, width)

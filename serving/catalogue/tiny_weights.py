@@ -25,7 +25,7 @@ from serving.catalogue.tiny_tokenizer import CODE_BITS, PAD_ID, TURN_END_ID, Cod
 
 NATS_PER_BIT = 1.5
 NEVER_BITS = -12.0
-END_BITS, END_MARGIN = 2, 1.5
+END_BITS = 2
 
 
 def tensors(
@@ -81,15 +81,17 @@ def _head(make: Maker) -> Array:
         rows[token, CONSTANT] = word.free * constant
     # The end shares its code word with an ordinary token, and takes its place after one token in
     # 2**END_BITS: a model that stopped as often as it says any other word would rarely say sixty.
-    rows[TURN_END_ID, READ][:END_BITS] = END_MARGIN * NATS_PER_BIT * make.rms / READ_SIZE
-    rows[TURN_END_ID, CONSTANT] -= (END_BITS - 1) * END_MARGIN * constant
+    rows[TURN_END_ID, READ][:END_BITS] = NATS_PER_BIT * make.rms / READ_SIZE
+    rows[TURN_END_ID, CONSTANT] -= (END_BITS - 1) * constant
     return rows
 
 
 def _mlp(make: Maker, prefix: str, width: int) -> Tensors:
     yield prefix + "gate_proj.weight", make.from_stream(prefix + "gate", width)
     yield prefix + "up_proj.weight", make.from_stream(prefix + "up", width)
-    yield prefix + "down_proj.weight", make.into_stream(prefix + "down", width)
+    # An embedding should say which words there are, more than what the noise makes of them.
+    size = 1.0 if make.layout.generates else 0.3
+    yield prefix + "down_proj.weight", make.into_stream(prefix + "down", width, size)
 
 
 def _experts(make: Maker, experts: ExpertNames, prefix: str) -> Tensors:
