@@ -25,18 +25,6 @@ class DeploymentFile:
     gateway: GatewayConfig
     models: tuple[ModelConfig, ...]
 
-    def submission(self) -> dict[str, Any]:
-        """The document to submit: the gateway listens where the command line and environment say."""
-        document: dict[str, Any] = dict(self.document)
-        applications = []
-        for application in document["applications"]:
-            if application["import_path"] == GATEWAY_BUILDER:
-                where = {"host": self.gateway.host, "port": self.gateway.port}
-                application = {**application, "args": {**(application.get("args") or {}), **where}}
-            applications.append(application)
-        document["applications"] = applications
-        return document
-
 
 def load_deployment_file(path: Path, process: ProcessSettings) -> DeploymentFile:
     """Read and validate.

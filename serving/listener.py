@@ -78,13 +78,9 @@ class Listener:
         if self._task is None:
             self._socket.close()
             return
+        self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]
         self._server.should_exit = True
-        try:
-            await asyncio.wait_for(asyncio.shield(self._task), timeout=grace_s + 0.5)
-        except TimeoutError:
-            self._server.force_exit = True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._task, timeout=2.0)
+        await self._task
         self._socket.close()
 
 

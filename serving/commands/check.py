@@ -72,7 +72,7 @@ def _check_against_serve(file: DeploymentFile) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     try:
-        ServeDeploySchema.model_validate(file.submission())
+        ServeDeploySchema.model_validate(file.document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -83,6 +83,9 @@ def _run(
         processes.STACK_VARIABLE: state.stack_id,
         DIRECTORY_VARIABLE: str(progress),
         "COMPTOIR_CACHE_DIR": str(settings.cache_dir),
+        # In the environment, not in the file: deploying the same file again then changes nothing.
+        "COMPTOIR_HOST": state.host,
+        "COMPTOIR_PORT": str(state.port),
         # Engines and gateway share this machine: nobody else need reach an engine.
         "COMPTOIR_REPLICA_HOST": "127.0.0.1",
     }
@@ -93,7 +96,7 @@ def _run(
     _stop_on_signals(stop)
     state = StackState(**{**vars(state), "dashboard": dashboard})
     state.write(settings.cache_dir)
-    stack_ray.deploy(dashboard, file.submission())
+    stack_ray.deploy(dashboard, file.document)
     wait_until_ready(file, state, progress, stop, timeout_s)
     if stop.is_set():
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ SiteFactory = Callable[..., Awaitable[Site]]
 
 @pytest.fixture
 async def make_site() -> AsyncIterator[SiteFactory]:
+    listeners: list[Listener] = []
     async with AsyncExitStack() as stack:
 
         async def make(
@@ -52,7 +54,7 @@ async def make_site() -> AsyncIterator[SiteFactory]:
                 door = GatewayDoor(engine.asgi(), TOKEN, lambda: dead)
                 listener = Listener(door, "127.0.0.1")
                 await listener.start()
-                stack.push_async_callback(listener.close)
+                listeners.append(listener)
                 url = f"http://127.0.0.1:{listener.port}"
                 replicas.append(Replica(f"replica-{number}", url, TOKEN))
                 doors.append(door)
@@ -64,17 +66,17 @@ async def make_site() -> AsyncIterator[SiteFactory]:
                 "fake": Model("fake", card, tuple(replicas)),
                 "sleeping": Model("sleeping", {"task": "chat"}, (), "DEPLOYING"),
             }
-            services = Services.build(
-                config or GatewayConfig(), lambda: Directory(models.values())
-            )
+            services = Services.build(config or GatewayConfig(), lambda: Directory(models.values()))
             await services.upstream.start()
             stack.push_async_callback(services.upstream.stop)
             front = Listener(build_asgi(services), "127.0.0.1")
             await front.start()
-            stack.push_async_callback(front.close)
+            listeners.append(front)
             base = f"http://127.0.0.1:{front.port}"
             client = httpx.AsyncClient(base_url=base, timeout=10)
             stack.push_async_callback(client.aclose)
             return Site(client, services, chosen, doors, base, models)
 
         yield make
+        # Together: each takes two tenths of a second.
+        await asyncio.gather(*(listener.close() for listener in listeners))

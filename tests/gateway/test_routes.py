@@ -112,7 +112,9 @@ async def test_a_wrong_request_is_refused_by_field_without_repeating_its_text(
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff", b'{"a": NaN}', b"[" * 5000])
-async def test_a_body_that_is_no_json_object_is_refused(make_site: SiteFactory, body: bytes) -> None:
+async def test_a_body_that_is_no_json_object_is_refused(
+    make_site: SiteFactory, body: bytes
+) -> None:
     site = await make_site()
     response = await site.client.post(
         "/v1/chat/completions", content=body, headers={"content-type": "application/json"}

@@ -66,7 +66,10 @@ def start(config: Path, folder: Path, **env: str) -> tuple[subprocess.Popen[byte
     """Start a stack and wait until it says that it is ready."""
     port = free_port()
     log = folder / "up.log"
-    environment = os.environ | {"COMPTOIR_CACHE_DIR": str(folder / "cache"), "COMPTOIR_DEVICE": "cpu"}
+    environment = os.environ | {
+        "COMPTOIR_CACHE_DIR": str(folder / "cache"),
+        "COMPTOIR_DEVICE": "cpu",
+    }
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.cli", "up", str(config), "--port", str(port)],
@@ -98,9 +101,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if running:
         yield Stack(int(running), ProcessSettings.load().cache_dir, None)
         return
-    process, started = start(
-        ROOT / "deployments" / "local.yaml", tmp_path_factory.mktemp("stack")
-    )
+    process, started = start(ROOT / "deployments" / "local.yaml", tmp_path_factory.mktemp("stack"))
     state = started.state
     try:
         yield started

@@ -1,0 +1,187 @@
+"""What must not disturb a running stack: another model's arrival, a crash, a client that leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+import yaml
+
+from serving.commands import processes
+from serving.environment import cluster_environment
+from tests.stack.conftest import ROOT, Stack
+
+MESSAGES: list[Any] = [{"role": "user", "content": "Tell me something long"}]
+
+
+def client(stack: Stack) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+
+
+def replicas(stack: Stack) -> dict[str, int]:
+    """Process id of each model's replica, by model."""
+    found = {}
+    for process in processes.of_stack(stack.state.stack_id, stack.port):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if title.startswith("ray::ServeReplica:") and ":ModelReplica" in title:
+            found[title.split(":")[3]] = process.pid
+    return found
+
+
+def engine_of(pid: int) -> psutil.Process:
+    """The engine process under a replica."""
+    (engine,) = (
+        child
+        for child in psutil.Process(pid).children(recursive=True)
+        if "EngineCore" in " ".join(child.cmdline())
+    )
+    return engine
+
+
+def deploy(stack: Stack, document: dict[str, Any], folder: Path) -> None:
+    """What an operator does: `serve deploy FILE`."""
+    path = folder / "deploy.yaml"
+    path.write_text(yaml.safe_dump(document))
+    env = os.environ | cluster_environment() | {"RAY_DASHBOARD_ADDRESS": stack.state.dashboard}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("serve")), "deploy", str(path)],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def eventually(check: Any, timeout_s: float) -> float:
+    """Wait until `check()` is true; returns the seconds it took."""
+    began = time.monotonic()
+    while not check():
+        assert time.monotonic() - began < timeout_s, "it did not happen in time"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def test_adding_and_removing_a_model_leaves_the_others_alone(stack: Stack, tmp_path: Path) -> None:
+    before = replicas(stack)
+    assert len(before) == 3
+    original = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text())
+    more = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text())
+    more["applications"].append(
+        {
+            "name": "yi",
+            "route_prefix": None,
+            "import_path": "serving.app:build_model",
+            "args": {"id": "yi", "catalogue": "tiny-yi"},
+        }
+    )
+    texts: list[str] = []
+    stop = threading.Event()
+
+    def stream_on() -> None:
+        while not stop.is_set():
+            stream = client(stack).chat.completions.create(
+                model="qwen3",
+                messages=MESSAGES,
+                max_tokens=400,
+                temperature=0,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+            texts.append("".join(c.choices[0].delta.content or "" for c in stream if c.choices))
+
+    streaming = threading.Thread(target=stream_on)
+    streaming.start()
+    try:
+        deploy(stack, more, tmp_path)
+
+        def arrived() -> bool:
+            return httpx.get(f"{stack.url}/ready").json()["models"].get("yi") == "ready"
+
+        eventually(arrived, 120)
+        answer = client(stack).chat.completions.create(model="yi", messages=MESSAGES, max_tokens=4)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 4
+        deploy(stack, original, tmp_path)
+        eventually(lambda: "yi" not in httpx.get(f"{stack.url}/ready").json()["models"], 60)
+    finally:
+        stop.set()
+        streaming.join(timeout=60)
+    with pytest.raises(openai.NotFoundError):
+        client(stack).chat.completions.create(model="yi", messages=MESSAGES)
+    assert len(set(texts)) == 1, "a stream was cut or changed"
+    assert {m: pid for m, pid in replicas(stack).items() if m != "yi"} == before
+
+
+def test_a_killed_engine_is_replaced_while_the_other_models_answer(stack: Stack) -> None:
+    before = replicas(stack)
+    engine_of(before["deepseek-v3"]).send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    seen: set[int] = set()
+    recovered = False
+    while not recovered:
+        assert time.monotonic() - began < 150, "the replica was not replaced"
+        other = client(stack).chat.completions.create(
+            model="qwen3", messages=MESSAGES, max_tokens=4
+        )
+        assert other.choices
+        asked = time.monotonic()
+        response = httpx.post(
+            f"{stack.url}/v1/chat/completions",
+            json={"model": "deepseek-v3", "messages": MESSAGES, "max_tokens": 4},
+            timeout=30,
+        )
+        assert time.monotonic() - asked < 15, "a request hung"
+        seen.add(response.status_code)
+        if response.status_code == 503:
+            assert int(response.headers["retry-after"]) > 0
+        recovered = response.status_code == 200 and replicas(stack) != before
+        time.sleep(0.5)
+    assert seen <= {200, 503}
+    after = replicas(stack)
+    assert after["deepseek-v3"] != before["deepseek-v3"]
+    assert after["qwen3"] == before["qwen3"]
+
+
+def test_a_stream_whose_engine_dies_ends_with_an_error_event(stack: Stack) -> None:
+    before = replicas(stack)
+    stream = client(stack).chat.completions.create(
+        model="deepseek-v3",
+        messages=MESSAGES,
+        max_tokens=4000,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    next(iter(stream))
+    engine_of(before["deepseek-v3"]).send_signal(signal.SIGKILL)
+    with pytest.raises(openai.APIError):
+        for _ in stream:
+            pass
+
+    def back() -> bool:
+        return httpx.get(f"{stack.url}/ready").status_code == 200 and replicas(stack) != before
+
+    eventually(back, 150)
+
+
+def test_deploying_the_same_file_again_changes_nothing(stack: Stack, tmp_path: Path) -> None:
+    before = replicas(stack)
+    deploy(stack, yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text()), tmp_path)
+    time.sleep(5)
+    assert replicas(stack) == before
+    assert httpx.get(f"{stack.url}/ready").status_code == 200
