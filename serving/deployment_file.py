@@ -65,7 +65,8 @@ def _read(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", param=str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # ValueError: text that is not UTF-8, or a date that does not exist.
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise ConfigError(f"{path}: is not YAML{where}", param=str(path)) from None

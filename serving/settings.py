@@ -10,9 +10,10 @@ import hashlib
 import ipaddress
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,9 +21,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from serving.errors import ConfigError
 
 ENV_PREFIX = "COMPTOIR_"
-_KEY_HASH = re.compile(r"^sha256:[0-9a-f]{64}$")
+_KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 T = TypeVar("T", bound=BaseModel)
-_MODEL_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,95}$")
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,95}")
 
 
 class ProcessSettings(BaseSettings):
@@ -61,7 +62,9 @@ class ProcessSettings(BaseSettings):
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class SiteConfig(_Config):
@@ -83,7 +86,7 @@ class KeyConfig(_Config):
     @field_validator("hash")
     @classmethod
     def _is_hash(cls, value: str) -> str:
-        if not _KEY_HASH.match(value):
+        if not _KEY_HASH.fullmatch(value):
             raise ValueError(
                 "must be 'sha256:' and 64 hexadecimal digits, as `comptoir keys new` prints it"
             )
@@ -117,10 +120,13 @@ class GatewayConfig(_Config):
 
     @model_validator(mode="after")
     def _keys_are_unique(self) -> Self:
-        names = [key.name for key in self.keys]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ValueError(f"keys: the name {doubled[0]!r} stands twice")
+        names = Counter(key.name for key in self.keys)
+        hashes = Counter(key.hash for key in self.keys)
+        for key in self.keys:
+            if names[key.name] > 1:
+                raise ValueError(f"keys: the name {key.name!r} stands twice")
+            if hashes[key.hash] > 1:
+                raise ValueError(f"keys: the hash of {key.name!r} stands twice")
         return self
 
     @property
@@ -147,7 +153,9 @@ class GatewayConfig(_Config):
             merged["port"] = process.port
         config = validated(cls, merged, "gateway")
         if config.keys_file is not None:
-            config = config.model_copy(update={"keys": config.keys + _keys_from(config.keys_file)})
+            # Built again, not copied: the rules about all keys hold for both places together.
+            merged["keys"] = config.keys + _keys_from(config.keys_file)
+            config = validated(cls, merged, "gateway")
         if not config.is_loopback and not config.keys:
             raise ConfigError(
                 f"host {config.host!r} can be reached from other machines and no API key is "
@@ -194,7 +202,7 @@ class ModelConfig(_Config):
     @classmethod
     def _is_model_id(cls, value: Any) -> Any:
         for name in (value,) if isinstance(value, str) else value:
-            if not _MODEL_ID.match(name):
+            if not _MODEL_ID.fullmatch(name):
                 raise ValueError(
                     f"{name!r} is not a model name: letters, digits and . _ / : - only, at most 96"
                 )
@@ -240,12 +248,20 @@ def _keys_from(path: Path) -> tuple[KeyConfig, ...]:
         raise ConfigError(
             f"keys_file {str(path)!r} cannot be read: {error.strerror}", param="keys_file"
         ) from None
-    except yaml.YAMLError:
+    # ValueError: text that is not UTF-8, or a date that does not exist.
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"keys_file {str(path)!r} is not YAML", param="keys_file") from None
     entries = content.get("keys") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise ConfigError(
             f"keys_file {str(path)!r} must hold a list of keys, or a mapping with `keys`",
+            param="keys_file",
+        )
+    if not entries:
+        # Without keys everyone is let in, which nobody means who names a file of keys.
+        raise ConfigError(
+            f"keys_file {str(path)!r} holds no key: add one (`comptoir keys new NAME` makes it) or "
+            "take keys_file out",
             param="keys_file",
         )
     return tuple(
@@ -269,18 +285,34 @@ def validated(cls: type[T], args: Mapping[str, Any], where: str) -> T:
 def _config_error(
     error: ValidationError, where: str, *, known: type[BaseModel] | None = None, env: bool = False
 ) -> ConfigError:
-    first = error.errors(include_url=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_context=False)
+    # A misspelt key is reported twice, as missing and as unknown: the second explains more.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"])
     if env:
         key = ENV_PREFIX + key.upper()
     if first["type"] == "extra_forbidden":
-        names = ", ".join(known.model_fields) if known and len(first["loc"]) == 1 else ""
-        text = "unknown key" + (f"; known are: {names}" if names else "")
+        model = _model_at(known, first["loc"][:-1]) if known else None
+        text = "unknown key" + (f"; known are: {', '.join(model.model_fields)}" if model else "")
     elif first["type"] == "missing":
         text = "is required"
     else:
         text = first["msg"].removeprefix("Value error, ")
     return ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}", param=key or where)
+
+
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model that holds the key at this place; None where it is not one of ours."""
+    for part in path:
+        if isinstance(part, str):
+            if part not in model.model_fields:
+                return None
+            kind = model.model_fields[part].annotation
+            kind = next(iter(get_args(kind)), kind)
+            if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+                return None
+            model = kind
+    return model
 
 
 def environment_overrides() -> dict[str, str]:

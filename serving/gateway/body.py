@@ -39,7 +39,8 @@ async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
 
 async def _read(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > max_bytes:
+    # `isdecimal`: `isdigit` also takes superscripts, which `int` refuses.
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
         raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
     parts: list[bytes] = []
     size = 0

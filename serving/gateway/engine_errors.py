@@ -28,7 +28,7 @@ _CONTEXT_TOKENS = re.compile(
 )
 _NO_TOOL_PARSER = re.compile(r"tool-call-parser|tool parser", re.IGNORECASE)
 _SCHEMA = re.compile(r"grammar|json.?schema|regex|xgrammar|structured", re.IGNORECASE)
-_PARAM = re.compile(r"^[a-z][a-z_]{0,40}$")
+_PARAM = re.compile(r"[a-z][a-z_]{0,40}")
 
 # A stream's error event. Quotation marks inside generated text are escaped in JSON, so these bytes can
 # only be the engine's own.
@@ -75,5 +75,5 @@ def _read(body: bytes) -> tuple[str, str | None]:
     if not isinstance(error, dict):
         return "", None
     message, param = error.get("message"), error.get("param")
-    known = isinstance(param, str) and _PARAM.match(param) is not None
+    known = isinstance(param, str) and _PARAM.fullmatch(param) is not None
     return message if isinstance(message, str) else "", param if known else None

@@ -55,11 +55,9 @@ def number(low: float | None = None, high: float | None = None) -> Check:
     """A finite number from `low` to `high`."""
 
     def check(value: Any, path: str) -> None:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # Not for integers: one beyond a float's range makes `isfinite` itself fail.
+        if not is_number or (isinstance(value, float) and not math.isfinite(value)):
             raise InvalidFieldError(f"'{path}' must be a number", param=path)
         _bounded(value, path, low, high)
 

@@ -263,25 +263,38 @@ def _anthropic_image(value: Any, path: str) -> None:
     )
 
 
+_CACHED: dict[str, Check] = {"type": text, "cache_control": anything}
+_PLAIN_BLOCKS: dict[str, Check] = {
+    "text": keyed(_CACHED | {"text": text, "citations": anything}, ("text",)),
+    "image": keyed(_CACHED | {"source": _anthropic_image}, ("source",)),
+}
+
+
+def _plain_block(value: Any, path: str) -> None:
+    mapping(value, path)
+    _shaped(value.get("type"), _PLAIN_BLOCKS, value, path)
+
+
+# A result holds no further result: the depth of a request would be the client's choice.
+_RESULT_CONTENT = either(text, many(_plain_block), "a string or a list of text and image blocks")
+_ANTHROPIC_BLOCKS: dict[str, Check] = _PLAIN_BLOCKS | {
+    "tool_use": keyed(
+        _CACHED | {"id": text, "name": text, "input": mapping, "caller": anything},
+        ("id", "name", "input"),
+    ),
+    "tool_result": keyed(
+        _CACHED | {"tool_use_id": text, "is_error": boolean, "content": _RESULT_CONTENT},
+        ("tool_use_id",),
+    ),
+    "thinking": keyed(_CACHED | {"thinking": text, "signature": text}, ("thinking",)),
+    "redacted_thinking": keyed(_CACHED | {"data": text}, ("data",)),
+}
+
+
 def anthropic_block(value: Any, path: str) -> None:
     """One content block of Anthropic's Messages API."""
     mapping(value, path)
-    cached: dict[str, Check] = {"type": text, "cache_control": anything}
-    shapes: dict[str, Check] = {
-        "text": keyed(cached | {"text": text, "citations": anything}, ("text",)),
-        "image": keyed(cached | {"source": _anthropic_image}, ("source",)),
-        "tool_use": keyed(
-            cached | {"id": text, "name": text, "input": mapping, "caller": anything},
-            ("id", "name", "input"),
-        ),
-        "tool_result": keyed(
-            cached | {"tool_use_id": text, "is_error": boolean, "content": _ANTHROPIC_CONTENT},
-            ("tool_use_id",),
-        ),
-        "thinking": keyed(cached | {"thinking": text, "signature": text}, ("thinking",)),
-        "redacted_thinking": keyed(cached | {"data": text}, ("data",)),
-    }
-    _shaped(value.get("type"), shapes, value, path)
+    _shaped(value.get("type"), _ANTHROPIC_BLOCKS, value, path)
 
 
 _ANTHROPIC_CONTENT = either(text, many(anthropic_block), "a string or a list of blocks")
