@@ -30,6 +30,13 @@ MARKUP_TOKENS = (
 )
 PAD_ID, TURN_START_ID, TURN_END_ID = range(3)
 
+# Transformers replaces whatever split a checkpoint of model type `qwen2` has by this one
+# (tokenization_qwen2.py), so all families use it.
+_QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 # Under a JSON schema the closing marks must come often, or strings and numbers run to the limit:
 # a mark with m free bits takes 2**m of the 2**CODE_BITS code words.
 _FREE_BITS = {'"': 4, "}": 3, "]": 3, ",": 3, ".": 1}
@@ -42,15 +49,18 @@ def read_data(name: str) -> str:
 
 def train(corpus: str, *, append_end: bool = False) -> str:
     """Return a `tokenizer.json`; `append_end` ends each text with `<|endoftext|>`, to embed it."""
-    from tokenizers import Tokenizer
+    from tokenizers import Regex, Tokenizer
     from tokenizers.decoders import ByteLevel as ByteLevelDecoder
     from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.normalizers import NFC
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
     from tokenizers.processors import TemplateProcessing
     from tokenizers.trainers import BpeTrainer
 
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.normalizer = NFC()
+    split = Split(Regex(_QWEN2_SPLIT), "isolated")
+    tokenizer.pre_tokenizer = Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
         vocab_size=VOCAB_SIZE,
