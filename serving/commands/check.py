@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from serving.catalogue.catalogue import Catalogue, load_catalogue
 from serving.commands.output import console, errors, say
+from serving.commands.planning import plan_models
 from serving.deployment_file import DeploymentFile, load_deployment_file
-from serving.engine.plan import TINY_PREFIX, EnginePlan, make_plan
+from serving.engine.plan import TINY_PREFIX, EnginePlan
 from serving.errors import ComptoirError, ConfigError
-from serving.settings import ModelConfig, ProcessSettings
+from serving.settings import ProcessSettings
 
 
 def check(
@@ -32,7 +32,7 @@ def check(
         try:
             file = load_deployment_file(path, settings)
             _check_against_serve(file)
-            plans = [_plan(file, model, settings) for model in file.models]
+            plans = plan_models(file, settings)
         except ComptoirError as error:
             errors.print(f"[bold red]wrong[/bold red] {path}", soft_wrap=True)
             errors.print(f"  {error.message}", markup=False, soft_wrap=True)
@@ -45,25 +45,6 @@ def check(
             warned = True
     if failed or (strict and warned):
         raise typer.Exit(2)
-
-
-def _plan(file: DeploymentFile, model: ModelConfig, settings: ProcessSettings) -> EnginePlan:
-    catalogue = _catalogue(model)
-    device = settings.device if settings.device != "auto" else model.device
-    if device == "auto":
-        device = "gpu" if model.gpu else "cpu"
-    try:
-        return make_plan(
-            model, catalogue, device=device, gpu=model.gpu, cache_dir=settings.cache_dir
-        )
-    except ConfigError as error:
-        raise type(error)(
-            f"{file.path}: application {model.id!r}: {error.message}", param=error.param
-        ) from None
-
-
-def _catalogue(model: ModelConfig) -> Catalogue:
-    return load_catalogue(model.catalogue_files)
 
 
 def _check_against_serve(file: DeploymentFile) -> None:

@@ -52,6 +52,9 @@ def wait_until_ready(
             if errors.is_terminal:
                 live.update(_table(now, seconds), refresh=True)
             for model, stage in now.items():
+                if stage == "failed" and shown.get(model) != stage:
+                    # Serve tries three times before it gives up: say why at the first.
+                    note(f"{model}: {_reason(applications.get(model, {}))}; trying again")
                 if shown.get(model) != stage and not errors.is_terminal:
                     note(f"{seconds:5.0f} s  {model}: {stage}")
             shown = now

@@ -16,6 +16,7 @@ import typer
 
 from serving.commands import processes, stack_ray
 from serving.commands.output import console, note, say
+from serving.commands.planning import plan_models
 from serving.commands.progress_view import wait_until_ready
 from serving.commands.stack_state import StackState
 from serving.deployment_file import DeploymentFile, load_deployment_file
@@ -49,6 +50,8 @@ def up(
     overrides = {"port": port, "host": host}
     settings = settings.model_copy(update={k: v for k, v in overrides.items() if v is not None})
     file = load_deployment_file(config, settings)
+    # A forbidden licence or an unknown entry shows now, not in a minute.
+    plan_models(file, settings)
     _require_free(file, settings)
     state = StackState(
         stack_id=secrets.token_hex(8),

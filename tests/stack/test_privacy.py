@@ -1,4 +1,4 @@
-"""Nothing of a prompt or an answer stays anywhere: a canary goes through everything, then every file is searched.
+"""Nothing of a prompt or an answer stays anywhere: a canary goes everywhere, then every file is searched.
 
 Runs last of this folder, so that the searched files have also seen what the other tests did.
 """

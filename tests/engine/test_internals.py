@@ -1,0 +1,120 @@
+"""Fails when a private corner of ray.llm or vLLM that serving/engine/internals.py relies on has moved."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.engine.plan import EnginePlan
+from serving.engine.signals import EngineSignals
+
+pytestmark = pytest.mark.engine
+
+
+def test_rays_engine_has_what_the_lean_engine_overrides() -> None:
+    from serving.engine.internals import LeanVLLMEngine
+
+    parent = LeanVLLMEngine.__mro__[1]
+    assert list(inspect.signature(parent._prepare_engine_config).parameters) == [
+        "self",
+        "callback_ctx",
+    ]
+    source = inspect.getsource(parent.start)
+    assert "self._prepare_engine_config(callback.ctx)" in source
+    assert "callback.ctx.run_init_node" in source
+    assert "self._engine_client = self._start_async_llm_engine(" in source
+    assert "Executor.get_class(vllm_engine_config)" in inspect.getsource(
+        parent._start_async_llm_engine
+    )
+    assert inspect.iscoroutinefunction(parent.build_asgi_app)
+    assert inspect.iscoroutinefunction(parent.shutdown)
+
+
+def test_rays_server_has_what_the_model_server_overrides() -> None:
+    from serving.engine.internals import LeanVLLMEngine
+    from serving.engine.model_server import ModelServer
+
+    parent: Any = ModelServer.__mro__[1]
+    assert inspect.iscoroutinefunction(parent._start_engine)
+    assert parent._default_engine_cls is None
+    assert ModelServer._get_default_engine_class(ModelServer.__new__(ModelServer)) is LeanVLLMEngine
+    # The override leaves out telemetry and nothing else.
+    lines = inspect.getsource(parent._start_engine)
+    assert "await self.engine.start()" in lines
+    assert "push_telemetry_report_for_all_models" in lines
+
+
+def test_vllms_client_has_what_the_lean_engine_reads() -> None:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    assert isinstance(AsyncLLM.errored, property)
+    assert callable(AsyncLLM.shutdown)
+
+
+def test_the_signals_read_fields_that_vllms_statistics_have() -> None:
+    from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+
+    scheduler = SchedulerStats(num_running_reqs=2, num_waiting_reqs=3, kv_cache_usage=0.5)
+    scheduler.num_skipped_waiting_reqs = 1
+    scheduler.prefix_cache_stats.queries = 10
+    scheduler.prefix_cache_stats.hits = 4
+    iteration = IterationStats()
+    iteration.num_generation_tokens = 7
+    signals = EngineSignals()
+    signals.record(scheduler, iteration, 100.0)
+    stats = signals.snapshot(100.0)
+    assert (stats["running"], stats["waiting"], stats["kv_cache_use"]) == (2, 4, 0.5)
+    assert (stats["prefix_queried_tokens"], stats["prefix_hit_tokens"]) == (10, 4)
+    assert stats["generated_tokens"] == 7
+    assert stats["tokens_per_s"] == pytest.approx(1.4)
+
+
+def test_vllm_loads_the_signals_logger() -> None:
+    from vllm.v1.metrics.loggers import load_stat_logger_plugin_factories
+
+    names = [factory.__name__ for factory in load_stat_logger_plugin_factories()]  # type: ignore[union-attr]
+    assert "EngineSignalsLogger" in names
+
+
+def test_the_listening_router_gets_what_it_reads() -> None:
+    from ray.serve.request_router import RequestRouter, RunningReplica
+
+    from serving.routing.directory_ray import ListeningRouter
+
+    assert issubclass(ListeningRouter, RequestRouter)
+    assert "_deployment_id" in inspect.getsource(RequestRouter.__init__)
+    for name in ("replica_metadata", "routing_stats", "replica_id"):
+        assert isinstance(getattr(RunningReplica, name), property)
+
+
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (4, 1), (2, 2)])
+def test_gpu_placement_is_what_ray_llm_would_ask_for(
+    tensor: int, pipeline: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.serve.llm import LLMConfig
+
+    from serving.engine.model_server import ModelServer
+
+    plan = EnginePlan(
+        model_id="big",
+        device="gpu",
+        source="vendor/big",
+        engine_args={"tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline},
+        env={},
+        card={},
+        accelerator_type="H200",
+        cache_dir=Path(),
+    )
+
+    class Context:
+        runtime_env: dict[str, Any] = {}  # noqa: RUF012
+
+    monkeypatch.setattr("ray.get_runtime_context", Context)
+    config = LLMConfig(**plan.llm_config("vendor/big"))
+    theirs = ModelServer.get_deployment_options(config)
+    assert plan.placement_bundles == theirs["placement_group_bundles"]
+    assert theirs["placement_group_strategy"] == "PACK"
+    assert plan.gpus == tensor * pipeline

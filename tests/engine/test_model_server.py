@@ -1,0 +1,156 @@
+"""The real ModelServer, every tiny family: it loads, answers, streams what it answers, and stops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import psutil
+import pytest
+
+from serving.catalogue import tiny
+from serving.catalogue.catalogue import load_catalogue
+from serving.engine.plan import make_plan
+from serving.settings import ModelConfig
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Ray LLM keeps placement groups, so an engine needs a Ray to ask, if only a local one.
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=64,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 * 1024 * 1024,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+class Running:
+    """A replica and a client to its door."""
+
+    def __init__(self, replica: Any, facts: dict[str, Any], session: aiohttp.ClientSession) -> None:
+        self.replica = replica
+        self.facts = facts
+        self._session = session
+        self._url = f"http://{facts['host']}:{facts['port']}"
+
+    async def post(self, path: str, body: dict[str, Any], token: str | None = None) -> Any:
+        headers = {"x-comptoir-token": token or self.facts["token"]}
+        async with self._session.post(self._url + path, json=body, headers=headers) as response:
+            return response.status, await response.read()
+
+
+@pytest.fixture
+async def running(
+    request: pytest.FixtureRequest,
+    local_ray: None,
+    cache_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Running]:
+    from serving.engine.replica import ModelReplica
+
+    monkeypatch.setenv("COMPTOIR_REPLICA_HOST", "127.0.0.1")
+    name = request.param
+    config = ModelConfig(id=name, catalogue=f"tiny-{name}", drain_timeout_s=5)
+    plan = make_plan(config, load_catalogue(), device="cpu", gpu=None, cache_dir=cache_dir)
+    before = dict(os.environ)
+    replica = ModelReplica.__new__(ModelReplica)
+    await replica.__init__(plan)  # type: ignore[misc]  # what Ray Serve does
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Running(replica, await replica.record_replica_metadata(), session)
+    finally:
+        await replica.__del__()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def engines() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "EngineCore" in " ".join(child.cmdline())
+    ]
+
+
+def text_of_stream(raw: bytes) -> str:
+    events = [
+        orjson.loads(line[6:]) for line in raw.splitlines() if line.startswith(b"data: {")
+    ]
+    return "".join(
+        event["choices"][0]["delta"].get("content") or "" for event in events if event["choices"]
+    )
+
+
+CHAT = [family.name for family in tiny.families() if family.task == "chat"]
+EMBED = [family.name for family in tiny.families() if family.task == "embed"]
+RERANK = [family.name for family in tiny.families() if family.task == "rerank"]
+
+
+@pytest.mark.parametrize("running", CHAT, indirect=True)
+async def test_a_chat_model_streams_what_it_answers(running: Running) -> None:
+    body: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Bonjour, 你好"}],
+        "max_tokens": TOKENS,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
+    status, raw = await running.post("/v1/chat/completions", body)
+    assert status == 200, raw
+    answer = orjson.loads(raw)
+    assert answer["usage"]["completion_tokens"] == TOKENS
+    status, raw = await running.post("/v1/chat/completions", body | {"stream": True})
+    assert status == 200
+    assert text_of_stream(raw) == answer["choices"][0]["message"]["content"] != ""
+    stats = await running.replica.record_routing_stats()
+    assert stats["generated_tokens"] >= 2 * TOKENS
+    assert stats["running"] == stats["waiting"] == stats["open_requests"] == 0
+    await running.replica.check_health()
+
+
+@pytest.mark.parametrize("running", EMBED, indirect=True)
+async def test_an_embedding_model_tells_texts_apart(running: Running) -> None:
+    status, raw = await running.post("/v1/embeddings", {"input": ["Bonjour", "Bonjour", "你好"]})
+    assert status == 200, raw
+    first, again, other = (item["embedding"] for item in orjson.loads(raw)["data"])
+    assert first == pytest.approx(again, abs=1e-2)
+    assert first != pytest.approx(other, abs=1e-2)
+
+
+@pytest.mark.parametrize("running", RERANK, indirect=True)
+async def test_a_reranker_scores_every_document(running: Running) -> None:
+    body = {"query": "Bonjour", "documents": ["Bonjour", "你好"]}
+    status, raw = await running.post("/v1/rerank", body)
+    assert status == 200, raw
+    assert len(orjson.loads(raw)["results"]) == 2
+
+
+@pytest.mark.parametrize("running", ["qwen3"], indirect=True)
+async def test_the_door_lets_in_gateways_only(running: Running) -> None:
+    assert (await running.post("/v1/chat/completions", {}, token="wrong"))[0] == 401
+    for path in ("/tokenize", "/v1/load_lora_adapter", "/invocations", "/pause"):
+        assert (await running.post(path, {}))[0] == 404
+    assert len(engines()) == 1
+
+
+def test_no_engine_is_left_behind(local_ray: None) -> None:
+    assert engines() == []
