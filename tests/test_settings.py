@@ -33,14 +33,22 @@ def gateway(**args: Any) -> GatewayConfig:
     return GatewayConfig.from_args(args, PROCESS)
 
 
-def key(name: str = "acme", secret: str = "a", **fields: Any) -> dict[str, Any]:
-    return {"name": name, "hash": hash_key(secret)} | fields
+def key(name: str = "acme", plain: str = "a", **fields: Any) -> dict[str, Any]:
+    return {"name": name, "hash": hash_key(plain)} | fields
 
 
 def refusal(build: Any, *args: Any, **kwargs: Any) -> ConfigError:
     with pytest.raises(ConfigError) as raised:
         build(*args, **kwargs)
     return raised.value
+
+
+def attempt(build: Any, *args: Any) -> tuple[Any, ConfigError | None]:
+    """What it builds, or why it refuses; anything else is raised."""
+    try:
+        return build(*args), None
+    except ConfigError as error:
+        return None, error
 
 
 # ---- defaults ----------------------------------------------------------------------------------------
@@ -187,9 +195,8 @@ JSON = st.recursive(
 def test_any_gateway_args_give_a_configuration_or_a_named_error(args: dict[str, Any]) -> None:
     # A path that is drawn must not be read from this machine.
     args.pop("keys_file", None)
-    try:
-        config = GatewayConfig.from_args(args, PROCESS)
-    except ConfigError as error:
+    config, error = attempt(GatewayConfig.from_args, args, PROCESS)
+    if error is not None:
         assert error.param
         assert error.message.startswith("gateway: ") or error.param == "keys"
     else:
@@ -204,9 +211,8 @@ def test_any_gateway_args_give_a_configuration_or_a_named_error(args: dict[str, 
 def test_any_model_args_give_a_configuration_or_a_named_error(
     args: dict[str, Any], model_id: str
 ) -> None:
-    try:
-        config = ModelConfig.from_args({"id": model_id} | args)
-    except ConfigError as error:
+    config, error = attempt(ModelConfig.from_args, {"id": model_id} | args)
+    if error is not None:
         assert error.param
     else:
         assert set(args) <= set(ModelConfig.model_fields)

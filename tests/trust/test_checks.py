@@ -1,0 +1,107 @@
+"""The small checkers: what passes, what is refused, and that no value is repeated."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.errors import InvalidFieldError, MissingFieldError, UnsupportedFieldError
+from serving.trust.checks import (
+    Check,
+    anything,
+    boolean,
+    either,
+    filled,
+    integer,
+    keyed,
+    many,
+    mapping,
+    members,
+    number,
+    one_of,
+    text,
+)
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (boolean, [True, False], [0, 1, "true", None]),
+        (text, ["", "a"], [1, True, None, ["a"]]),
+        (filled, ["a"], ["", 1]),
+        (mapping, [{}, {"a": 1}], [[], "a"]),
+        (integer(), [0, -5, HUGE], [True, 1.0, "1", math.nan]),
+        (integer(1, 3), [1, 2, 3], [0, 4, HUGE, -HUGE]),
+        (number(0, 2), [0, 0.0, 1.5, 2], [-0.1, 2.1, HUGE, -HUGE, math.inf, math.nan, True, "1"]),
+        (one_of("a", "b"), ["a", "b"], ["", "A", 1, ["a"]]),
+        (many(text, 1, 2), [["a"], ["a", "b"]], [[], ["a", "b", "c"], "a", [1], {"0": "a"}]),
+        (either(text, many(text), "text"), ["a", [], ["a"]], [1, None, [1], {}]),
+        (keyed({"a": text}, ("a",)), [{"a": ""}], [{"a": 1}, [], "a"]),
+    ],
+)
+def test_a_checker_takes_what_it_says_and_nothing_else(
+    check: Check, good: list[Any], bad: list[Any]
+) -> None:
+    for value in good:
+        check(value, "field")
+    for value in bad:
+        with pytest.raises(InvalidFieldError) as raised:
+            check(value, "field")
+        assert raised.value.param is not None
+        assert raised.value.param.startswith("field")
+
+
+def test_an_element_is_named_by_its_place() -> None:
+    with pytest.raises(InvalidFieldError) as raised:
+        many(keyed({"n": many(integer())}))([{}, {"n": [1, "x"]}], "a")
+    assert raised.value.param == "a[1].n[1]"
+
+
+def test_null_counts_as_absent() -> None:
+    members({"a": None}, {"a": text})
+    with pytest.raises(MissingFieldError) as raised:
+        members({"a": None}, {"a": text}, ("a",), prefix="body.")
+    assert raised.value.param == "body.a"
+
+
+def test_an_unknown_member_is_refused_at_its_place_without_its_name() -> None:
+    with pytest.raises(UnsupportedFieldError) as raised:
+        keyed({"good": text})({"canary": 1}, "outer.inner")
+    assert raised.value.param == "outer.inner"
+    assert "good" in raised.value.message
+    assert "canary" not in raised.value.message
+
+
+def test_unknown_members_pass_only_where_that_is_said() -> None:
+    keyed({"a": text}, extra=True)({"a": "", "b": 1}, "x")
+
+
+def test_a_scalar_of_neither_kind_is_told_what_both_are() -> None:
+    check = either(text, many(text), "a string or a list of strings")
+    with pytest.raises(InvalidFieldError, match="a string or a list of strings"):
+        check(1, "stop")
+
+
+@given(st.integers() | st.floats() | st.sampled_from([HUGE, -HUGE]))
+def test_a_number_passes_exactly_within_its_bounds(value: float) -> None:
+    inside = not (isinstance(value, float) and math.isnan(value)) and -2 <= value <= 2
+    if inside:
+        number(-2, 2)(value, "x")
+    else:
+        with pytest.raises(InvalidFieldError):
+            number(-2, 2)(value, "x")
+
+
+@given(st.lists(st.integers(), max_size=6), st.integers(0, 4), st.integers(0, 4))
+def test_a_list_passes_exactly_with_so_many_items(items: list[int], low: int, high: int) -> None:
+    if low <= len(items) <= high:
+        many(anything, low, high)(items, "x")
+    else:
+        with pytest.raises(InvalidFieldError):
+            many(anything, low, high)(items, "x")

@@ -1,0 +1,268 @@
+"""The allow-list: nothing off the list reaches an engine, and no error repeats what a client wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.errors import (
+    InvalidFieldError,
+    MissingFieldError,
+    RequestError,
+    UnsupportedFieldError,
+)
+from serving.settings import RequestLimits
+from serving.trust.fields import DROPPED, INT64, REFUSED, Endpoint, endpoints
+
+LIMITS = RequestLimits(max_n=3, max_stop=2, max_output_tokens=100, max_inputs=5)
+ENDPOINTS = endpoints(LIMITS)
+CANARY = "canary-93de"
+MESSAGES = [{"role": "user", "content": "hello"}]
+GOOD: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": "m", "messages": MESSAGES},
+    "/v1/completions": {"model": "m", "prompt": "hello"},
+    "/v1/responses": {"model": "m", "input": "hello"},
+    "/v1/messages": {"model": "m", "messages": MESSAGES, "max_tokens": 5},
+    "/v1/embeddings": {"model": "m", "input": ["hello"]},
+    "/v1/rerank": {"model": "m", "query": "q", "documents": ["d"]},
+    "/v1/score": {"model": "m", "text_1": "a", "text_2": ["b"]},
+}
+PATHS = sorted(ENDPOINTS)
+
+
+def attempt(endpoint: Endpoint, body: dict[str, Any]) -> tuple[dict[str, Any], RequestError | None]:
+    """What passes, or why it is refused; anything else is raised."""
+    try:
+        return endpoint.check(body), None
+    except RequestError as error:
+        return {}, error
+
+
+def test_every_endpoint_is_tested() -> None:
+    assert set(GOOD) == set(ENDPOINTS)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_usual_request_passes_unchanged(path: str) -> None:
+    assert ENDPOINTS[path].check(GOOD[path]) == GOOD[path]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_required_field_is_asked_for(path: str) -> None:
+    for name in ENDPOINTS[path].required:
+        for body in (
+            {key: value for key, value in GOOD[path].items() if key != name},
+            GOOD[path] | {name: None},
+        ):
+            with pytest.raises(MissingFieldError) as raised:
+                ENDPOINTS[path].check(body)
+            assert raised.value.param == name
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_field_off_the_list_is_refused(path: str) -> None:
+    for name in (CANARY, "Model", "model ", "extra_body", "guided_json", "lora_request"):
+        with pytest.raises(UnsupportedFieldError) as raised:
+            ENDPOINTS[path].check(GOOD[path] | {name: "x"})
+        assert CANARY not in raised.value.message
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_field_that_reaches_into_the_engine_is_refused_with_the_reason(path: str) -> None:
+    endpoint = ENDPOINTS[path]
+    for name in REFUSED.keys() - endpoint.fields.keys():
+        with pytest.raises(UnsupportedFieldError) as raised:
+            endpoint.check(GOOD[path] | {name: None})
+        assert raised.value.param == name
+        assert REFUSED[name] in raised.value.message
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_fields_for_other_services_are_dropped_whatever_they_hold(path: str) -> None:
+    extra = dict.fromkeys(DROPPED, {"anything": [CANARY]})
+    assert ENDPOINTS[path].check(GOOD[path] | extra) == GOOD[path]
+
+
+# vLLM's fields that change templates, caches, transfer, priority or logging, and must never pass.
+DANGEROUS = (
+    "chat_template",
+    "mm_processor_kwargs",
+    "media_io_kwargs",
+    "kv_transfer_params",
+    "vllm_xargs",
+    "priority",
+    "prompt_logprobs",
+    "use_beam_search",
+    "prompt_embeds",
+    "cache_salt",
+    "request_id",
+    "structured_outputs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "documents",
+    "logits_processors",
+    "return_token_ids",
+    "bad_words",
+    "allowed_token_ids",
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_no_generating_endpoint_lists_a_dangerous_field(path: str, name: str) -> None:
+    assert name not in ENDPOINTS[path].fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 4}, "n"),
+        ({"stop": ["a", "b", "c"]}, "stop"),
+        ({"max_tokens": 101}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"seed": INT64 + 1}, "seed"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}] * 129}, "tools"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": "no"}},
+            "chat_template_kwargs.enable_thinking",
+        ),
+        ({"chat_template_kwargs": {"other": True}}, "chat_template_kwargs"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
+    ],
+)
+def test_the_limits_hold(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        ENDPOINTS["/v1/chat/completions"].check(GOOD["/v1/chat/completions"] | fields)
+    assert raised.value.param == param
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank", "/v1/score"])
+def test_the_number_of_inputs_is_limited(path: str) -> None:
+    name = {"/v1/embeddings": "input", "/v1/rerank": "documents", "/v1/score": "text_2"}[path]
+    ENDPOINTS[path].check(GOOD[path] | {name: ["x"] * 5})
+    with pytest.raises(InvalidFieldError) as raised:
+        ENDPOINTS[path].check(GOOD[path] | {name: ["x"] * 6})
+    assert raised.value.param == name
+
+
+def test_stream_options_need_a_stream() -> None:
+    endpoint, body = ENDPOINTS["/v1/chat/completions"], GOOD["/v1/chat/completions"]
+    options = {"stream_options": {"include_usage": True}}
+    assert endpoint.check(body | options | {"stream": True})["stream_options"]
+    for stream in (False, None):
+        with pytest.raises(InvalidFieldError):
+            endpoint.check(body | options | {"stream": stream})
+    endpoint.check(body | {"stream_options": None})
+
+
+def test_only_generating_endpoints_serve_chat_models() -> None:
+    chat = {path for path, endpoint in ENDPOINTS.items() if "chat" in endpoint.tasks}
+    assert chat == {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+    assert chat == {path for path, endpoint in ENDPOINTS.items() if endpoint.streams}
+
+
+# ---- any JSON ----------------------------------------------------------------------------------------
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([CANARY, f"data:image/png;base64,{CANARY}", f"http://x/{CANARY}", 10**400])
+    | st.text(max_size=5)
+)
+# Words of the API, so that drawn values come deep into the checkers.
+WORDS = st.sampled_from(
+    """role content type text function tool_result tool_use image_url url name arguments user
+    assistant tool input_text message function_call reasoning summary source data id input output
+    call_id tool_use_id json_schema schema format include_usage parameters""".split()
+)
+NAMES = WORDS | st.just(CANARY) | st.text(max_size=5)
+JSON = st.recursive(
+    SCALARS | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[Endpoint, dict[str, Any]]:
+    endpoint = ENDPOINTS[draw(st.sampled_from(PATHS))]
+    listed = st.sampled_from(sorted(endpoint.fields))
+    others = st.sampled_from(sorted(DROPPED | REFUSED.keys())) | NAMES
+    changes = draw(st.dictionaries(listed, JSON, max_size=4))
+    if draw(st.booleans()):
+        changes |= draw(st.dictionaries(others, JSON, max_size=2))
+    return endpoint, GOOD[endpoint.path] | changes
+
+
+@given(bodies())
+def test_any_body_is_checked_or_refused_by_field_and_nothing_of_it_is_repeated(
+    drawn: tuple[Endpoint, dict[str, Any]],
+) -> None:
+    endpoint, body = drawn
+    before = repr(body)
+    kept, error = attempt(endpoint, body)
+    if error is not None:
+        assert CANARY not in error.message
+        assert CANARY not in (error.param or "")
+        assert 400 <= error.status < 500
+    else:
+        assert kept.keys() <= endpoint.fields.keys()
+        assert kept == {name: body[name] for name in kept}
+        assert body.keys() - kept.keys() <= DROPPED
+    assert repr(body) == before
+
+
+@given(st.sampled_from(PATHS), st.text(min_size=1), JSON)
+def test_no_name_off_the_list_is_ever_sent_on(path: str, name: str, value: Any) -> None:
+    endpoint = ENDPOINTS[path]
+    if name in endpoint.fields or name in DROPPED:
+        return
+    with pytest.raises(UnsupportedFieldError):
+        endpoint.check(GOOD[path] | {name: value})
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> dict[str, Any]:
+    part = st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "image_url", "refusal", CANARY])},
+        optional={"text": JSON, "image_url": JSON, "refusal": JSON, CANARY: JSON},
+    )
+    return draw(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["user", "assistant", "tool", CANARY])},
+            optional={
+                "content": st.just(CANARY) | st.lists(part, max_size=2) | JSON,
+                "tool_calls": st.lists(JSON, max_size=2),
+                "name": JSON,
+                CANARY: JSON,
+            },
+        )
+    )
+
+
+@given(st.lists(messages(), max_size=3))
+def test_no_error_about_a_message_repeats_it(drawn: list[dict[str, Any]]) -> None:
+    _, error = attempt(ENDPOINTS["/v1/chat/completions"], {"model": "m", "messages": drawn})
+    if error is not None:
+        assert CANARY not in error.message
+        assert CANARY not in (error.param or "")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("depth", [50, 1000])
+def test_a_deep_value_in_any_field_is_no_crash(path: str, depth: int) -> None:
+    endpoint = ENDPOINTS[path]
+    kinds = ("text", "tool_result", "tool_use", "message", "function_call_output", "reasoning")
+    for kind in kinds:
+        deep: Any = "x"
+        for _ in range(depth):
+            deep = [{"type": kind, "role": "user", "content": deep, "tool_use_id": "1"}]
+        for name in endpoint.fields:
+            attempt(endpoint, GOOD[path] | {name: deep})
