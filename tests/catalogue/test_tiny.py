@@ -13,8 +13,8 @@ from safetensors import safe_open
 from serving.catalogue import tiny
 from serving.errors import CatalogueError
 
-ALL = tiny.families()
-NAMES = [family.name for family in ALL]
+NAMES = [family.name for family in tiny.families()]
+PAGE = Path(__file__).parents[2] / "docs" / "tiny-models.md"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,15 @@ def test_the_names_are_those_that_others_rely_on() -> None:
         "qwen3-reranker",
     } <= set(NAMES)
     assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_describes_the_family(name: str) -> None:
+    family = tiny.family(name)
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{family.id}`")]
+    assert len(rows) == 1
+    assert family.architecture in rows[0]
+    assert family.stands_for in rows[0]
 
 
 def test_a_family_is_found_by_its_name_and_by_its_id() -> None:
