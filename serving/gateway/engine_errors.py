@@ -7,6 +7,8 @@ and known causes survive.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import orjson
 
@@ -15,55 +17,107 @@ from serving.errors import (
     ContextLengthError,
     EngineFailedError,
     EngineRejectedError,
+    RequestError,
     UnsupportedEndpointError,
 )
 
-_CONTEXT = re.compile(
-    r"maximum context length|max_model_len|maximum model length|maximum input length"
-    r"|exceeds the model|longer than the maximum|is too long",
-    re.IGNORECASE,
-)
 _CONTEXT_TOKENS = re.compile(
     r"(?:maximum context length (?:is|of)|max_model_len[^0-9]{0,20}|maximum model length of) ?(\d+)"
 )
-_NO_TOOL_PARSER = re.compile(r"tool-call-parser|tool parser", re.IGNORECASE)
-_SCHEMA = re.compile(r"grammar|json.?schema|regex|xgrammar|structured", re.IGNORECASE)
-_PARAM = re.compile(r"[a-z][a-z_]{0,40}")
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """What an engine means: how it says it, how we say it, and which fields it can be about."""
+
+    says: re.Pattern[str]
+    message: str
+    fields: tuple[str, ...]
+    error: type[RequestError] = EngineRejectedError
+
+
+def _cause(
+    says: str, message: str, *fields: str, error: type[RequestError] = EngineRejectedError
+) -> _Cause:
+    return _Cause(re.compile(says, re.IGNORECASE), message, fields, error)
+
+
+# The first that fits counts. Of `fields`, the error names the first that the request has.
+_CAUSES = (
+    _cause(
+        r"maximum context length|max_model_len|maximum model length|maximum input length"
+        r"|exceeds the model|longer than the maximum|is too long",
+        "prompt and requested completion do not fit {context}; shorten the prompt or lower max_tokens",
+        *("messages", "prompt", "input", "documents", "text_2", "data_2", "items"),
+        error=ContextLengthError,
+    ),
+    _cause(
+        r"tool-call-parser|tool parser",
+        "this model is served without a tool parser; tools need one",
+        "tools",
+    ),
+    _cause(
+        r"matryoshka|only supports dimensions",
+        "this model's embeddings do not come in this size; leave 'dimensions' out",
+        "dimensions",
+    ),
+    _cause(
+        r"min_tokens must be less",
+        "'min_tokens' must not be larger than 'max_tokens'",
+        "min_tokens",
+    ),
+    _cause(
+        r"budget_tokens",
+        "'thinking.budget_tokens' must be at least 1024 and less than 'max_tokens'",
+        "thinking",
+    ),
+    _cause(
+        r"out of vocabulary|out-of-vocab",
+        "a token id is not in the model's vocabulary",
+        *("stop_token_ids", "prompt", "input"),
+    ),
+    _cause(
+        r"not a multimodal model|at most 0 ",
+        "this model reads text only",
+        *("messages", "input"),
+    ),
+    _cause(
+        r"grammar|json.?schema|regex|xgrammar|structured",
+        "the engine cannot compile this schema or format",
+        *("response_format", "text", "tools"),
+    ),
+)
+_PARAM = re.compile(r"[a-z][a-z_0-9]{0,40}")
 
 # A stream's error event. Quotation marks inside generated text are escaped in JSON, so these bytes can
 # only be the engine's own.
 STREAM_ERROR = b'data: {"error"'
 
 
-def from_engine(status: int, body: bytes) -> ComptoirError:
-    """Our error for an engine's answer with status 400 or above."""
+def from_engine(status: int, body: bytes, sent: Collection[str] = ()) -> ComptoirError:
+    """Our error for an engine's answer with status 400 or above; `sent` are the request's fields."""
     if status >= 500:
         if status == 501:
             return UnsupportedEndpointError("this model does not support this request")
         return EngineFailedError("the engine failed on this request")
     message, param = _read(body)
+    # Engines also name what is theirs alone (`input_tokens`, `body`): clients know their own fields.
+    param = param if param in sent else None
     if status == 404:
         return UnsupportedEndpointError("this model does not serve this endpoint", param="model")
-    if _CONTEXT.search(message):
-        found = _CONTEXT_TOKENS.search(message)
-        limit = (
-            f"the model's context of {found.group(1)} tokens" if found else "the model's context"
-        )
-        return ContextLengthError(
-            f"prompt and requested completion do not fit {limit}; shorten the prompt or lower "
-            "max_tokens",
-            param=param or "messages",
-        )
-    if _NO_TOOL_PARSER.search(message):
-        return EngineRejectedError(
-            "this model is served without a tool parser; tools need one", param="tools"
-        )
-    if _SCHEMA.search(message):
-        return EngineRejectedError(
-            "the engine cannot compile this schema or format", param=param or "response_format"
-        )
+    for cause in _CAUSES:
+        if cause.says.search(message):
+            about = next((name for name in cause.fields if name in sent), None)
+            return cause.error(
+                cause.message.format(context=_context(message)), param=param or about
+            )
     where = f" (field '{param}')" if param else ""
     return EngineRejectedError(f"the engine refused the request{where}", param=param)
+
+
+def _context(message: str) -> str:
+    found = _CONTEXT_TOKENS.search(message)
+    return f"the model's context of {found.group(1)} tokens" if found else "the model's context"
 
 
 def _read(body: bytes) -> tuple[str, str | None]:

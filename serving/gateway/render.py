@@ -42,11 +42,17 @@ def dialect_of(path: str) -> Any:
     return anthropic_error if path.startswith("/v1/messages") else openai_error
 
 
+def request_id_headers(path: str, request_id: str) -> dict[str, str]:
+    """The request's id, under the name that the official clients of this path look for."""
+    headers = {"x-request-id": request_id}
+    if path.startswith("/v1/messages"):
+        headers["request-id"] = request_id
+    return headers
+
+
 def error_response(error: ComptoirError, path: str, request_id: str | None = None) -> Response:
     """The HTTP response of an error."""
-    headers = {}
-    if request_id:
-        headers["x-request-id"] = request_id
+    headers = request_id_headers(path, request_id) if request_id else {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if error.status == 401:
@@ -70,7 +76,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         ours = RouteNotFoundError("there is no such endpoint; the API is under /v1")
     else:
         ours = ComptoirError("the request could not be handled")
-    return error_response(ours, request.url.path)
+    response = error_response(ours, request.url.path)
+    # RFC 9110 wants `Allow` with a 405; the router knows it.
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:

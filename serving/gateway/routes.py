@@ -15,7 +15,7 @@ from serving.errors import UnsupportedEndpointError
 from serving.gateway import listing
 from serving.gateway.body import encode, read_object
 from serving.gateway.engine_errors import from_engine
-from serving.gateway.render import dialect_of
+from serving.gateway.render import dialect_of, request_id_headers
 from serving.gateway.services import Services
 from serving.gateway.streaming import ClientLeftError, StreamedAnswer, unless_client_leaves
 from serving.gateway.upstream import ReplicaBrokeError
@@ -64,7 +64,7 @@ def build_router(services: Services) -> APIRouter:
 
 def _forwarding(services: Services, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def forward(request: Request) -> Response:
-        request.state.request_id = request_id = uuid.uuid4().hex
+        request.state.request_id = uuid.uuid4().hex
         caller = _identify(services, request)
         body = await read_object(request, services.config.limits.max_body_bytes)
         checked = endpoint.check(body)
@@ -73,7 +73,7 @@ def _forwarding(services: Services, endpoint: Endpoint) -> Callable[[Request], A
         checked["model"] = model.id
         if endpoint.path == "/v1/responses":
             checked["store"] = False
-        return await _answer(services, request, endpoint, model, encode(checked), request_id)
+        return await _answer(services, request, endpoint, model, checked)
 
     return forward
 
@@ -83,16 +83,16 @@ async def _answer(
     request: Request,
     endpoint: Endpoint,
     model: Model,
-    body: bytes,
-    request_id: str,
+    checked: dict[str, Any],
 ) -> Response:
-    opening = services.forwarder.open(model.id, endpoint.path, body, request_id)
+    request_id = request.state.request_id
+    opening = services.forwarder.open(model.id, endpoint.path, encode(checked), request_id)
     try:
         answer, replica = await unless_client_leaves(request.receive, opening)
     except ClientLeftError:
         return _Nobody()
-    headers = {"content-type": answer.content_type, "x-request-id": request_id}
-    headers["x-comptoir-model"] = model.id
+    headers = {"content-type": answer.content_type, "x-comptoir-model": model.id}
+    headers |= request_id_headers(endpoint.path, request_id)
     if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
         headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamedAnswer(
@@ -111,7 +111,7 @@ async def _answer(
         answer.close()
         services.forwarder.done(replica)
     if answer.status >= 400:
-        raise from_engine(answer.status, whole)
+        raise from_engine(answer.status, whole, checked.keys())
     return Response(whole, answer.status, headers)
 
 

@@ -312,3 +312,19 @@ anthropic_tool = keyed(
     },
     ("name", "input_schema"),
 )
+anthropic_tool_choice = keyed(
+    {
+        "type": one_of("auto", "any", "tool", "none"),
+        "name": filled,
+        "disable_parallel_tool_use": boolean,
+    },
+    ("type",),
+)
+anthropic_thinking = keyed(
+    {
+        "type": one_of("enabled", "disabled", "adaptive"),
+        "budget_tokens": integer(1024),
+        "display": one_of("summarized", "omitted", "updates"),
+    },
+    ("type",),
+)

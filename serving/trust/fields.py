@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serving.errors import InvalidFieldError, UnsupportedFieldError
+from serving.errors import InvalidFieldError, MissingFieldError, UnsupportedFieldError
 from serving.settings import RequestLimits
 from serving.trust import content
 from serving.trust.checks import (
@@ -25,7 +25,6 @@ from serving.trust.checks import (
     integer,
     keyed,
     many,
-    mapping,
     members,
     number,
     one_of,
@@ -33,6 +32,15 @@ from serving.trust.checks import (
 )
 
 INT64 = 2**63 - 1
+_STOP = "a string that is not empty, or a list of such strings"
+
+# The names vLLM takes for the two sides of a score.
+SCORE_PAIRS = (
+    ("text_1", "text_2"),
+    ("queries", "documents"),
+    ("data_1", "data_2"),
+    ("queries", "items"),
+)
 
 # Accepted and not sent on: they mean something to other services only, and may hold personal data.
 DROPPED = frozenset(
@@ -84,6 +92,7 @@ class Endpoint:
     tasks: frozenset[str]
     streams: bool = False
     dialect: str = "openai"
+    pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
 
     def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Validate a body and return what may be sent to an engine.
@@ -102,11 +111,21 @@ class Endpoint:
                     f"'{name}' is not supported: {REFUSED[name]}", param=name
                 )
         members(kept, self.fields, self.required)
+        self._require_pair(kept)
         if kept.get("stream_options") is not None and not kept.get("stream"):
             raise InvalidFieldError(
                 "'stream_options' is only allowed with 'stream': true", param="stream_options"
             )
         return kept
+
+    def _require_pair(self, kept: Mapping[str, Any]) -> None:
+        given = {name for name, value in kept.items() if value is not None}
+        if not self.pairs or any(given.issuperset(pair) for pair in self.pairs):
+            return
+        begun = next((pair for pair in self.pairs if given & set(pair)), self.pairs[0])
+        missing = next(name for name in begun if name not in given)
+        choices = ", or ".join(f"'{first}' and '{second}'" for first, second in self.pairs)
+        raise MissingFieldError(f"'{missing}' is required; send {choices}", param=missing)
 
 
 def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
@@ -131,7 +150,7 @@ def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
         ),
         Endpoint("/v1/embeddings", _embeddings(limits), ("model", "input"), frozenset({"embed"})),
         Endpoint("/v1/rerank", _rerank(limits), ("model", "query", "documents"), pooled),
-        Endpoint("/v1/score", _score(limits), ("model",), pooled),
+        Endpoint("/v1/score", _score(limits), ("model",), pooled, pairs=SCORE_PAIRS),
     )
     return {endpoint.path: endpoint for endpoint in table}
 
@@ -148,7 +167,7 @@ def _sampling(limits: RequestLimits) -> dict[str, Check]:
         "presence_penalty": number(-2, 2),
         "frequency_penalty": number(-2, 2),
         "repetition_penalty": number(0.01, 10),
-        "stop": either(text, many(text, high=limits.max_stop), "a string or a list of strings"),
+        "stop": either(filled, many(filled, high=limits.max_stop), _STOP),
         "stop_token_ids": many(integer(0), high=limits.max_stop),
         "ignore_eos": boolean,
         "skip_special_tokens": boolean,
@@ -218,7 +237,7 @@ def _responses(limits: RequestLimits) -> dict[str, Check]:
         "presence_penalty": number(-2, 2),
         "frequency_penalty": number(-2, 2),
         "seed": integer(-INT64 - 1, INT64),
-        "stop": either(text, many(text, high=limits.max_stop), "a string or a list of strings"),
+        "stop": either(filled, many(filled, high=limits.max_stop), _STOP),
     }
 
 
@@ -228,14 +247,14 @@ def _messages(limits: RequestLimits) -> dict[str, Check]:
         "messages": many(content.anthropic_message, low=1),
         "max_tokens": integer(1, limits.max_output_tokens),
         "system": either(text, many(content.anthropic_block), "a string or a list of blocks"),
-        "stop_sequences": many(text, high=limits.max_stop),
+        "stop_sequences": many(filled, high=limits.max_stop),
         "stream": boolean,
         "temperature": number(0, 1),
         "top_p": number(0, 1),
         "top_k": integer(0),
         "tools": many(content.anthropic_tool, high=128),
-        "tool_choice": mapping,
-        "thinking": mapping,
+        "tool_choice": content.anthropic_tool_choice,
+        "thinking": content.anthropic_thinking,
     }
 
 
@@ -261,16 +280,8 @@ def _rerank(limits: RequestLimits) -> dict[str, Check]:
 
 def _score(limits: RequestLimits) -> dict[str, Check]:
     texts = either(text, many(text, low=1, high=limits.max_inputs), "a string or a list of strings")
-    # vLLM takes either pair of names.
-    return {
+    return {name: texts for pair in SCORE_PAIRS for name in pair} | {
         "model": filled,
-        "text_1": texts,
-        "text_2": texts,
-        "queries": texts,
-        "documents": texts,
-        "data_1": texts,
-        "data_2": texts,
-        "items": texts,
         "truncate_prompt_tokens": integer(-1, INT64),
         "encoding_format": anything,
     }
