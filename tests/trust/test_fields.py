@@ -82,7 +82,7 @@ def test_a_field_that_reaches_into_the_engine_is_refused_with_the_reason(path: s
 
 @pytest.mark.parametrize("path", PATHS)
 def test_fields_for_other_services_are_dropped_whatever_they_hold(path: str) -> None:
-    extra = dict.fromkeys(DROPPED, {"anything": [CANARY]})
+    extra = {name: {"anything": [CANARY]} for name in DROPPED}
     assert ENDPOINTS[path].check(GOOD[path] | extra) == GOOD[path]
 
 
@@ -177,11 +177,12 @@ SCALARS = (
     | st.text(max_size=5)
 )
 # Words of the API, so that drawn values come deep into the checkers.
-WORDS = st.sampled_from(
-    """role content type text function tool_result tool_use image_url url name arguments user
-    assistant tool input_text message function_call reasoning summary source data id input output
-    call_id tool_use_id json_schema schema format include_usage parameters""".split()
-)
+_WORDS = """
+role content type text function tool_result tool_use image_url url name arguments user assistant tool
+input_text message function_call reasoning summary source data id input output call_id tool_use_id
+json_schema schema format include_usage parameters
+"""
+WORDS = st.sampled_from(_WORDS.split())
 NAMES = WORDS | st.just(CANARY) | st.text(max_size=5)
 JSON = st.recursive(
     SCALARS | WORDS,

@@ -1,0 +1,152 @@
+"""The door of a replica: who gets in, and when it is empty."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from serving.engine.access import ENDPOINTS, TOKEN_HEADER, GatewayDoor
+
+TOKEN = "right"
+CHAT = ("POST", "/v1/chat/completions")
+
+
+class App:
+    """Notes which requests reached it, and holds them until it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.fails = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.seen.append(scope["path"])
+        await self.go_on.wait()
+        if self.fails:
+            raise RuntimeError("engine")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def knock(
+    door: GatewayDoor,
+    method: str = CHAT[0],
+    path: str = CHAT[1],
+    headers: list[tuple[bytes, bytes]] | None = None,
+    kind: str = "http",
+) -> int | None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    if headers is None:
+        headers = [(TOKEN_HEADER, TOKEN.encode())]
+    scope = {"type": kind, "method": method, "path": path, "headers": headers}
+    await door(scope, receive, send)
+    return sent[0]["status"] if sent else None
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+@pytest.fixture
+def door(app: App) -> GatewayDoor:
+    return GatewayDoor(app, TOKEN, lambda: False)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(TOKEN_HEADER, b"wrong")],
+        [(TOKEN_HEADER, b"")],
+        [(TOKEN_HEADER, b"right ")],
+        [(TOKEN_HEADER, b"\xff\xfe")],
+        [(b"authorization", b"right")],
+        [(TOKEN_HEADER, b"wrong"), (TOKEN_HEADER, b"right")],
+    ],
+)
+async def test_without_the_token_nothing_is_reached(
+    app: App, door: GatewayDoor, headers: list[tuple[bytes, bytes]]
+) -> None:
+    assert await knock(door, headers=headers) == 401
+    assert await knock(door, path="/no/such", headers=headers) == 401
+    assert app.seen == []
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(ENDPOINTS))
+async def test_listed_endpoints_are_reached(
+    app: App, door: GatewayDoor, method: str, path: str
+) -> None:
+    assert await knock(door, method, path) == 200
+    assert app.seen == [path]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/load_lora_adapter"),
+        ("POST", "/tokenize"),
+        ("POST", "/invocations"),
+        ("POST", "/sleep"),
+        ("POST", "/scale_elastic_ep"),
+        ("POST", "/collective_rpc"),
+        ("GET", "/server_info"),
+        ("GET", "/docs"),
+        ("GET", "/v1/chat/completions"),
+        ("POST", "/v1/chat/completions/"),
+        ("POST", "//v1/chat/completions"),
+        ("POST", "/metrics"),
+    ],
+)
+async def test_everything_else_is_not_there(
+    app: App, door: GatewayDoor, method: str, path: str
+) -> None:
+    assert await knock(door, method, path) == 404
+    assert app.seen == []
+
+
+async def test_other_protocols_are_ignored(app: App, door: GatewayDoor) -> None:
+    assert await knock(door, kind="websocket") is None
+    assert await knock(door, kind="lifespan") is None
+    assert app.seen == []
+
+
+async def test_a_dead_engine_is_a_503_so_that_another_replica_is_asked(app: App) -> None:
+    assert await knock(GatewayDoor(app, TOKEN, lambda: True)) == 503
+    assert app.seen == []
+
+
+async def test_open_requests_are_counted_and_waited_for(app: App, door: GatewayDoor) -> None:
+    assert await door.drained(0.1)
+    app.go_on.clear()
+    requests = [asyncio.create_task(knock(door)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert door.open_requests == 3
+    assert not await door.drained(0.01)
+    waiting = asyncio.create_task(door.drained(5))
+    app.go_on.set()
+    assert await waiting
+    assert await asyncio.gather(*requests) == [200] * 3
+    assert door.open_requests == 0
+
+
+async def test_a_request_that_fails_or_is_cancelled_is_over(app: App, door: GatewayDoor) -> None:
+    app.fails = True
+    with pytest.raises(RuntimeError):
+        await knock(door)
+    app.go_on.clear()
+    request = asyncio.create_task(knock(door))
+    await asyncio.sleep(0)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    assert door.open_requests == 0
+    assert await door.drained(0.1)

@@ -1,0 +1,69 @@
+"""What the gateway takes over from Ray's view of a replica."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving.routing import replica_table
+from serving.routing.directory_ray import ListeningRouter
+
+
+def running(name: str, metadata: dict[str, Any], stats: dict[str, float] | None = None) -> Any:
+    return SimpleNamespace(
+        replica_id=SimpleNamespace(unique_id=name), replica_metadata=metadata, routing_stats=stats
+    )
+
+
+def metadata(host: str = "10.0.0.1", **more: Any) -> dict[str, Any]:
+    return {"host": host, "port": 4000, "token": "t"} | more
+
+
+@pytest.fixture
+def router(monkeypatch: pytest.MonkeyPatch) -> ListeningRouter:
+    """A router without Ray behind it: only what it adds to its parent runs."""
+    parent = ListeningRouter.__mro__[1]
+    monkeypatch.setattr(parent, "update_replicas", lambda *_: None, raising=False)
+    monkeypatch.setattr(parent, "on_replica_actor_died", lambda *_: None, raising=False)
+    monkeypatch.setattr(replica_table, "SEEN", {})
+    monkeypatch.setattr(replica_table, "CARDS", {})
+    router = ListeningRouter.__new__(ListeningRouter)
+    router._deployment_id = SimpleNamespace(app_name="m")
+    return router
+
+
+def test_replicas_are_known_by_address_token_and_load(router: ListeningRouter) -> None:
+    router.update_replicas([running("r1", metadata(), {"running": 2.0, "waiting": 1.0})])
+    (seen,) = replica_table.SEEN["m"]
+    assert (seen.id, seen.base_url, seen.token) == ("r1", "http://10.0.0.1:4000", "t")
+    assert seen.load == 3.0
+
+
+def test_an_ipv6_address_is_put_in_brackets(router: ListeningRouter) -> None:
+    router.update_replicas([running("r1", metadata("fd00::1"))])
+    assert replica_table.SEEN["m"][0].base_url == "http://[fd00::1]:4000"
+
+
+def test_a_replica_that_has_not_said_where_it_is_is_left_out(router: ListeningRouter) -> None:
+    router.update_replicas([running("starting", {}), running("r1", metadata())])
+    assert [seen.id for seen in replica_table.SEEN["m"]] == ["r1"]
+
+
+def test_the_card_stays_when_the_last_replica_goes(router: ListeningRouter) -> None:
+    router.update_replicas([running("r1", metadata(card={"task": "chat"}))])
+    router.update_replicas([])
+    assert replica_table.SEEN["m"] == ()
+    assert replica_table.CARDS["m"] == {"task": "chat"}
+
+
+def test_a_dead_replica_is_forgotten_at_once(router: ListeningRouter) -> None:
+    router.update_replicas([running("r1", metadata()), running("r2", metadata())])
+    router.on_replica_actor_died(SimpleNamespace(unique_id="r1"))
+    assert [seen.id for seen in replica_table.SEEN["m"]] == ["r2"]
+
+
+async def test_ray_may_take_any_replica_for_control_calls(router: ListeningRouter) -> None:
+    replicas = [running("r1", metadata())]
+    assert await router.choose_replicas(replicas) == [replicas]

@@ -1,0 +1,130 @@
+"""API keys: who is let in, as whom, and what they may use."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.errors import AuthenticationError, PermissionDeniedError
+from serving.settings import KeyConfig, hash_key
+from serving.tenancy.keys import ANONYMOUS, PREFIX, Caller, KeyRing, new_key
+
+SECRETS = ("sk-comptoir-alpha", "sk-comptoir-beta")
+RING = KeyRing(
+    (
+        KeyConfig(name="alpha", hash=hash_key(SECRETS[0]), models=("m",), weight=2.0),
+        KeyConfig(name="beta", hash=hash_key(SECRETS[1]), priority="batch"),
+    )
+)
+# What can stand in an HTTP header, as a server hands it on.
+HEADER = st.text(st.characters(max_codepoint=255), max_size=40)
+
+
+def test_a_key_gives_its_owners_name_and_rights() -> None:
+    assert RING.identify(f"Bearer {SECRETS[0]}") == Caller(
+        "alpha", frozenset({"m"}), "standard", 2.0
+    )
+    assert RING.identify(f"Bearer {SECRETS[1]}").priority == "batch"
+    assert len(RING) == 2
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
+def test_the_scheme_may_be_written_in_any_case(scheme: str) -> None:
+    assert RING.identify(f"{scheme} {SECRETS[0]}").name == "alpha"
+
+
+def test_anthropics_header_is_as_good() -> None:
+    assert RING.identify(None, SECRETS[1]).name == "beta"
+    assert RING.identify("Basic abc", f" {SECRETS[1]} ").name == "beta"
+
+
+def test_a_wrong_bearer_is_not_saved_by_the_other_header() -> None:
+    with pytest.raises(AuthenticationError):
+        RING.identify("Bearer wrong", SECRETS[0])
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer ", SECRETS[0], f"Basic {SECRETS[0]}"]
+)
+def test_without_a_key_the_error_says_how_to_send_one(authorization: str | None) -> None:
+    with pytest.raises(AuthenticationError, match="Authorization: Bearer"):
+        RING.identify(authorization)
+
+
+@given(HEADER | st.none(), HEADER | st.none())
+def test_nobody_else_is_let_in_and_nothing_they_sent_is_repeated(
+    authorization: str | None, x_api_key: str | None
+) -> None:
+    with pytest.raises(AuthenticationError) as raised:
+        RING.identify(authorization, x_api_key)
+    for sent in (authorization, x_api_key):
+        # Short texts stand in any sentence by accident.
+        assert sent is None or len(sent) < 12 or sent not in raised.value.message
+
+
+@given(st.sampled_from(SECRETS), st.integers(0, 16), st.characters(max_codepoint=255))
+def test_a_key_with_one_character_changed_is_unknown(
+    secret: str, place: int, character: str
+) -> None:
+    changed = secret[:place] + character + secret[place + 1 :]
+    if changed.strip() in SECRETS:
+        return
+    with pytest.raises(AuthenticationError):
+        RING.identify(f"Bearer {changed}")
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(categories=("L", "N"), max_codepoint=127), min_size=8, max_size=20),
+        st.sets(st.sampled_from(["a", "b", "c"]), min_size=1),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_every_key_of_a_ring_is_known_as_itself(owners: dict[str, set[str]]) -> None:
+    ring = KeyRing(
+        KeyConfig(name=f"k{number}", hash=hash_key(secret), models=tuple(models))
+        for number, (secret, models) in enumerate(owners.items())
+    )
+    for number, (secret, models) in enumerate(owners.items()):
+        caller = ring.identify(f"Bearer {secret}")
+        assert caller.name == f"k{number}"
+        assert {model for model in "abc" if caller.may_use(model)} == models
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer anything"])
+def test_without_any_key_everyone_is_anonymous(authorization: str | None) -> None:
+    assert KeyRing(()).identify(authorization) is ANONYMOUS
+    assert ANONYMOUS.may_use("any model")
+
+
+def test_a_model_that_is_not_allowed_is_refused_without_its_name() -> None:
+    caller = Caller("alpha", frozenset({"m"}))
+    caller.require("m")
+    with pytest.raises(PermissionDeniedError) as raised:
+        caller.require("canary")
+    assert raised.value.status == 403
+    assert "canary" not in raised.value.message
+
+
+def test_a_star_allows_every_model_and_a_name_only_itself() -> None:
+    assert Caller("a", frozenset({"*"})).may_use("m")
+    assert not Caller("a", frozenset({"m*"})).may_use("mm")
+    assert not Caller("a", frozenset()).may_use("m")
+
+
+def test_new_keys_are_long_differ_and_fit_a_header() -> None:
+    keys = {new_key() for _ in range(100)}
+    assert len(keys) == 100
+    for key in keys:
+        assert key.startswith(PREFIX)
+        assert len(key.removeprefix(PREFIX)) >= 43
+        assert key.isascii()
+        assert key.isprintable()
+        assert " " not in key
+
+
+def test_no_key_can_be_read_from_a_ring() -> None:
+    shown = repr(vars(RING)) + repr(RING.identify(f"Bearer {SECRETS[0]}"))
+    assert not any(secret in shown for secret in SECRETS)
