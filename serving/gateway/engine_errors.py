@@ -57,6 +57,23 @@ _CAUSES = (
         "tools",
     ),
     _cause(
+        r"using `tool_choice`, `tools` must be set", "'tool_choice' needs 'tools'", "tool_choice"
+    ),
+    _cause(
+        r"does not match any of the specified `tools`|not found in the tools list"
+        r"|tool_choice\.name is required",
+        "'tool_choice' must name one of 'tools'",
+        "tool_choice",
+    ),
+    _cause(
+        r"`logprobs` must be set to true", "'top_logprobs' needs 'logprobs': true", "top_logprobs"
+    ),
+    _cause(
+        r"thinking_token_budget is set",
+        "this model cannot think within a budget; leave 'thinking' out",
+        "thinking",
+    ),
+    _cause(
         r"matryoshka|only supports dimensions",
         "this model's embeddings do not come in this size; leave 'dimensions' out",
         "dimensions",

@@ -1,0 +1,67 @@
+"""What the gateway refuses itself because an engine would only say that it cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serving.errors import InvalidFieldError, MissingFieldError, RequestError
+from serving.settings import RequestLimits
+from serving.trust.fields import SCORE_PAIRS, endpoints
+
+ENDPOINTS = endpoints(RequestLimits())
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize("pair", SCORE_PAIRS)
+def test_a_score_takes_every_pair_of_names(pair: tuple[str, str]) -> None:
+    body = {"model": "m", pair[0]: "a", pair[1]: ["b", "c"]}
+    assert ENDPOINTS["/v1/score"].check(body) == body
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "text_1"),
+        ({"text_1": "a"}, "text_2"),
+        ({"text_1": "a", "text_2": None}, "text_2"),
+        ({"documents": ["a"]}, "queries"),
+        ({"data_2": "a"}, "data_1"),
+        ({"text_1": "a", "documents": ["b"]}, "text_2"),
+    ],
+)
+def test_half_a_pair_names_the_other_half(given: dict[str, Any], missing: str) -> None:
+    with pytest.raises(MissingFieldError) as raised:
+        ENDPOINTS["/v1/score"].check({"model": "m"} | given)
+    assert raised.value.param == missing
+    assert "'queries' and 'documents'" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"stop": ""}, "stop"),
+        ("/v1/chat/completions", {"stop": ["a", ""]}, "stop[1]"),
+        ("/v1/messages", {"max_tokens": 5, "stop_sequences": [""]}, "stop_sequences[0]"),
+        ("/v1/messages", {"max_tokens": 5, "tool_choice": {"type": "x"}}, "tool_choice.type"),
+        ("/v1/messages", {"max_tokens": 5, "tool_choice": {"x": 1}}, "tool_choice.type"),
+        ("/v1/messages", {"max_tokens": 5, "thinking": {"type": "x"}}, "thinking.type"),
+        (
+            "/v1/messages",
+            {"max_tokens": 5, "thinking": {"type": "enabled", "budget_tokens": 10}},
+            "thinking.budget_tokens",
+        ),
+    ],
+)
+def test_a_value_no_engine_takes_is_refused_by_name(
+    path: str, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(RequestError) as raised:
+        ENDPOINTS[path].check({"model": "m", "messages": MESSAGES} | fields)
+    assert raised.value.param == param
+
+
+def test_an_empty_stop_is_said_to_be_empty() -> None:
+    with pytest.raises(InvalidFieldError, match="not empty"):
+        ENDPOINTS["/v1/completions"].check({"model": "m", "prompt": "x", "stop": ""})
