@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from serving.commands.output import console, errors, say
@@ -34,11 +35,11 @@ def check(
             _check_against_serve(file)
             plans = plan_models(file, settings)
         except ComptoirError as error:
-            errors.print(f"[bold red]wrong[/bold red] {path}", soft_wrap=True)
+            errors.print(f"[bold red]wrong[/bold red] {escape(str(path))}", soft_wrap=True)
             errors.print(f"  {error.message}", markup=False, soft_wrap=True)
             failed = True
             continue
-        say(f"[bold green]right[/bold green] {path}")
+        say(f"[bold green]right[/bold green] {escape(str(path))}")
         console.print(_table(plans))
         for warning in _warnings(file, plans):
             errors.print("  [yellow]warning:[/yellow]", warning, soft_wrap=True)

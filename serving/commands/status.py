@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -64,12 +65,17 @@ def _fetch(url: str, key: str | None) -> dict[str, Any]:
         request.add_header("Authorization", f"Bearer {key}")
     try:
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-            return dict(json.load(response))
+            body = json.load(response)
     except urllib.error.HTTPError as error:
         hint = ": give a key with --key or COMPTOIR_API_KEY" if error.code == 401 else ""
         raise StackError(f"{url} answers with status {error.code}{hint}") from None
-    except (urllib.error.URLError, TimeoutError, ValueError, ConnectionError):
+    except (http.client.HTTPException, ValueError):
+        raise StackError(f"{url} is not a Comptoir endpoint", param="url") from None
+    except OSError:
         raise StackError(f"{url} does not answer") from None
+    if not isinstance(body, dict) or not isinstance(body.get("models"), list):
+        raise StackError(f"{url} is not a Comptoir endpoint", param="url")
+    return body
 
 
 def _table(body: dict[str, Any]) -> Table:

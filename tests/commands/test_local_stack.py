@@ -1,0 +1,271 @@
+"""What surrounds a local stack: its note on disk, its processes, and what is refused before it starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from serving.cli import app
+from serving.commands import processes, progress_view, stack, stack_ray
+from serving.commands.stack_state import StackState
+from serving.deployment_file import load_deployment_file
+from serving.errors import ComptoirError, LicenceError, StackError
+from serving.settings import ProcessSettings
+
+LOCAL = Path(__file__).parents[2] / "deployments" / "local.yaml"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COMPTOIR_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def state(port: int = 8123, **changes: Any) -> StackState:
+    fields: dict[str, Any] = {
+        "stack_id": "a1",
+        "pid": os.getpid(),
+        "created": psutil.Process().create_time(),
+        "host": "127.0.0.1",
+        "port": port,
+        "dashboard": "http://127.0.0.1:1",
+        "config": "site.yaml",
+    }
+    return StackState(**fields | changes)
+
+
+# ---- the note ----------------------------------------------------------------------------------------
+
+
+def test_a_note_is_read_as_it_was_written(tmp_path: Path) -> None:
+    state().write(tmp_path)
+    assert StackState.read(tmp_path, 8123) == state()
+    assert [one.port for one in StackState.all(tmp_path)] == [8123]
+    state().remove(tmp_path)
+    state().remove(tmp_path)
+    assert StackState.read(tmp_path, 8123) is None
+    assert StackState.all(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"port": 1}', "null"])
+def test_a_damaged_note_counts_as_none(tmp_path: Path, content: str) -> None:
+    folder = StackState.directory(tmp_path, 8123)
+    folder.mkdir(parents=True)
+    (folder / "stack.json").write_text(content)
+    (tmp_path / "run" / "other").mkdir()
+    assert StackState.all(tmp_path) == []
+
+
+def test_a_stack_is_alive_while_the_very_process_runs() -> None:
+    assert state().is_alive
+    # The same number, another process.
+    assert not state(created=1.0).is_alive
+    assert not state(pid=2**22 - 1).is_alive
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8123"),
+        ("0.0.0.0", "http://127.0.0.1:8123"),
+        ("::", "http://127.0.0.1:8123"),
+        ("::1", "http://[::1]:8123"),
+        ("10.0.0.7", "http://10.0.0.7:8123"),
+    ],
+)
+def test_this_machine_reaches_the_endpoint_there(host: str, url: str) -> None:
+    assert state(host=host).base_url == url
+
+
+# ---- its processes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def member() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"],
+        env=os.environ | {processes.STACK_VARIABLE: "a1"},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    yield child
+    child.kill()
+    child.wait()
+    child.stdout.close()
+
+
+def test_a_process_with_the_stacks_value_belongs_to_it_and_others_do_not(
+    member: subprocess.Popen[bytes],
+) -> None:
+    assert [one.pid for one in processes.of_stack("a1", 8123)] == [member.pid]
+    assert processes.of_stack("a2", 8123) == []
+    assert processes.resident_bytes("a1", 8123) > 2**20
+
+
+def test_ending_a_stack_ends_its_processes_only(member: subprocess.Popen[bytes]) -> None:
+    assert processes.end_all("a2", 8123) == 0
+    assert member.poll() is None
+    assert processes.end_all("a1", 8123) == 1
+    assert not psutil.pid_exists(member.pid)
+
+
+def test_a_process_that_ignores_the_request_is_killed() -> None:
+    code = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {processes.STACK_VARIABLE: "a3"},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    assert processes.end_all("a3", 8123, grace_s=0.1) == 1
+    assert not psutil.pid_exists(child.pid)
+    child.stdout.close()
+    child.wait()
+
+
+def test_rays_socket_paths_stay_short() -> None:
+    # Ray appends about 60 characters; a socket's path may have 107.
+    assert len(str(processes.session_root(65535))) < 45
+
+
+# ---- up and down, without Ray ------------------------------------------------------------------------
+
+
+def up(*words: str) -> ComptoirError:
+    result = CliRunner().invoke(app, ["up", *words])
+    assert isinstance(result.exception, ComptoirError), result.output
+    return result.exception
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("Ray must not start")
+
+    monkeypatch.setattr(stack_ray, "start_ray", fail)
+
+
+@pytest.mark.usefixtures("cache", "no_ray")
+def test_a_port_that_another_program_has_is_refused_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        error = up(str(LOCAL), "--port", str(port))
+    assert isinstance(error, StackError)
+    assert str(port) in error.message
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_second_stack_on_the_port_is_refused_with_what_to_do(cache: Path) -> None:
+    state(8124).write(cache)
+    error = up(str(LOCAL), "--port", "8124")
+    assert "comptoir down --port 8124" in error.message
+
+
+@pytest.mark.usefixtures("cache", "no_ray")
+def test_a_forbidden_model_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    document = yaml.safe_load(LOCAL.read_text())
+    document["applications"][1]["args"]["catalogue"] = "hunyuan-7b-instruct"
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert isinstance(up(str(path), "--port", "8125"), LicenceError)
+
+
+def test_down_without_a_stack_is_no_failure(cache: Path) -> None:
+    result = CliRunner().invoke(app, ["down", "--port", "8126"])
+    assert (result.exit_code, result.output) == (0, "no stack is running on port 8126\n")
+
+
+def test_down_cleans_up_after_a_stack_whose_process_is_gone(cache: Path) -> None:
+    state(8127, created=1.0, stack_id="gone").write(cache)
+    result = CliRunner().invoke(app, ["down"])
+    assert "stopped the stack on port 8127" in result.output
+    assert StackState.all(cache) == []
+
+
+# ---- waiting until it is ready -----------------------------------------------------------------------
+
+
+class Starting:
+    """What Serve and the gateway say while a stack starts, one entry a look."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.applications: dict[str, Any] = {}
+        self.ready: list[set[str]] = [set()]
+        monkeypatch.setattr(stack_ray, "applications", lambda _: self.applications)
+        monkeypatch.setattr(progress_view, "_ready_models", lambda _: self._next())
+        monkeypatch.setattr(progress_view, "POLL_S", 0.01)
+
+    def _next(self) -> set[str]:
+        return self.ready.pop(0) if len(self.ready) > 1 else self.ready[0]
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
+    return Starting(monkeypatch)
+
+
+ALL = {"qwen3", "deepseek-v3", "qwen3-embedding"}
+
+
+def wait(folder: Path, stop: threading.Event | None = None, timeout_s: float = 5.0) -> None:
+    file = load_deployment_file(LOCAL, ProcessSettings())
+    progress_view.wait_until_ready(file, state(), folder, stop or threading.Event(), timeout_s)
+
+
+def test_it_waits_until_every_model_answers(starting: Starting, tmp_path: Path) -> None:
+    starting.ready = [set(), {"qwen3"}, ALL]
+    wait(tmp_path)
+    assert starting.ready == [ALL]
+
+
+def test_a_model_that_cannot_start_ends_the_wait_with_its_reason(
+    starting: Starting, tmp_path: Path
+) -> None:
+    starting.applications = {
+        "qwen3": {
+            "status": "DEPLOY_FAILED",
+            "message": "Traceback\n  File x\nValueError: the telling line\n\n",
+        }
+    }
+    with pytest.raises(StackError, match="qwen3 cannot be started: ValueError: the telling line"):
+        wait(tmp_path)
+
+
+def test_the_models_that_are_late_are_named(starting: Starting, tmp_path: Path) -> None:
+    starting.ready = [{"qwen3"}]
+    with pytest.raises(StackError) as raised:
+        wait(tmp_path, timeout_s=0.05)
+    assert "deepseek-v3 (starting), qwen3-embedding (starting)" in raised.value.message
+    assert "qwen3 (" not in raised.value.message.replace("qwen3-embedding", "")
+
+
+def test_a_stop_ends_the_wait_quietly(starting: Starting, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    wait(tmp_path, stop)
+
+
+def test_the_announcement_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    file = load_deployment_file(LOCAL, ProcessSettings())
+    stack._announce(file, state(), 12.3)
+    shown = capsys.readouterr().out
+    assert "http://127.0.0.1:8123/v1" in shown
+    assert 'OpenAI(base_url="http://127.0.0.1:8123/v1", api_key="none")' in shown
+    assert '"model": "qwen3"' in shown

@@ -1,0 +1,150 @@
+"""An HTTP server inside a running loop: it starts, shares, drains and says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.errors import StackError
+from serving.listener import Listener
+
+
+class Slow:
+    """Answers as soon as it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        await hello(scope, receive, send)
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Any = hello, **options: Any) -> AsyncIterator[Listener]:
+    listener = Listener(app, options.pop("host", "127.0.0.1"), **options)
+    await listener.start()
+    try:
+        yield listener
+    finally:
+        await listener.close()
+
+
+async def get(port: int) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"http://127.0.0.1:{port}/", timeout=5)
+
+
+async def test_it_answers_as_soon_as_it_has_started() -> None:
+    async with listening() as listener:
+        response = await get(listener.port)
+    assert response.text == "hello"
+    assert "server" not in response.headers
+
+
+async def test_a_taken_port_is_known_at_once_and_named() -> None:
+    async with listening() as listener:
+        port = listener.port
+        with pytest.raises(StackError) as raised:
+            Listener(hello, "127.0.0.1", port)
+    assert raised.value.param == "port"
+    assert str(port) in raised.value.message
+    assert "COMPTOIR_PORT" in raised.value.message
+
+
+async def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(StackError, match=r"192\.0\.2\.1"):
+        Listener(hello, "192.0.2.1")
+
+
+async def test_several_can_share_a_port_when_all_say_so() -> None:
+    async with (
+        listening(share_port=True) as first,
+        listening(port=first.port, share_port=True) as second,
+    ):
+        assert first.port == second.port
+        assert {(await get(first.port)).status_code for _ in range(10)} == {200}
+        with pytest.raises(StackError):
+            Listener(hello, "127.0.0.1", first.port)
+
+
+async def test_a_closed_port_is_free_again() -> None:
+    async with listening() as listener:
+        port = listener.port
+    async with listening(port=port) as again:
+        assert (await get(again.port)).text == "hello"
+
+
+async def test_closing_before_starting_frees_the_port() -> None:
+    listener = Listener(hello, "127.0.0.1")
+    port = listener.port
+    await listener.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
+
+
+async def test_an_open_request_may_finish_while_no_new_one_is_taken() -> None:
+    app = Slow()
+    listener = Listener(app, "127.0.0.1")
+    await listener.start()
+    port = listener.port
+    request = asyncio.create_task(get(port))
+    await app.begun.wait()
+    closing = asyncio.create_task(listener.close(grace_s=5))
+    await asyncio.sleep(0.3)
+    with pytest.raises(httpx.TransportError):
+        await get(port)
+    assert not closing.done()
+    app.go_on.set()
+    assert (await request).text == "hello"
+    await asyncio.wait_for(closing, 2)
+
+
+async def test_a_request_that_does_not_finish_is_cut_after_the_grace() -> None:
+    app = Slow()
+    listener = Listener(app, "127.0.0.1")
+    await listener.start()
+    request = asyncio.create_task(get(listener.port))
+    await app.begun.wait()
+    await asyncio.wait_for(listener.close(grace_s=0.2), 4)
+    (outcome,) = await asyncio.gather(request, return_exceptions=True)
+    assert isinstance(outcome, httpx.TransportError) or outcome.status_code >= 500
+
+
+async def test_the_processs_signals_stay_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    async with listening():
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+async def test_it_listens_on_ipv6_too() -> None:
+    try:
+        socket.socket(socket.AF_INET6).bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 loopback")
+    async with listening(host="::1") as listener, httpx.AsyncClient() as client:
+        assert (await client.get(f"http://[::1]:{listener.port}/")).text == "hello"
+
+
+async def test_what_is_not_http_is_a_400() -> None:
+    async with listening() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nNot A Header\r\n\r\n")
+        status = await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+    assert status.startswith(b"HTTP/1.1 400")
