@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,9 @@ from serving.settings import (
     SiteConfig,
     hash_key,
 )
+
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "configuration.md"
 HASH = hash_key("sk-comptoir-a")
@@ -191,6 +194,7 @@ JSON = st.recursive(
 )
 
 
+@unhurried
 @given(st.dictionaries(st.sampled_from(sorted(GatewayConfig.model_fields)) | st.text(), JSON))
 def test_any_gateway_args_give_a_configuration_or_a_named_error(args: dict[str, Any]) -> None:
     # A path that is drawn must not be read from this machine.
@@ -204,6 +208,7 @@ def test_any_gateway_args_give_a_configuration_or_a_named_error(args: dict[str, 
         assert config.is_loopback or config.keys
 
 
+@unhurried
 @given(
     st.dictionaries(st.sampled_from(sorted(ModelConfig.model_fields)) | st.text(), JSON),
     st.text(max_size=100),
@@ -220,6 +225,7 @@ def test_any_model_args_give_a_configuration_or_a_named_error(
         assert config.replicas.min <= config.replicas.max
 
 
+@unhurried
 @given(st.text(), st.text())
 def test_a_hash_says_whether_two_keys_are_the_same(one: str, other: str) -> None:
     assert (hash_key(one) == hash_key(other)) == (one == other)

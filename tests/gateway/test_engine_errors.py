@@ -6,11 +6,22 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from serving.errors import ContextLengthError, EngineRejectedError
-from serving.gateway.engine_errors import from_engine
+from serving.errors import (
+    ContextLengthError,
+    EngineFailedError,
+    EngineRejectedError,
+    UnsupportedEndpointError,
+)
+from serving.gateway.engine_errors import STREAM_ERROR, from_engine
+
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 CANARY = "canary-77aa"
+SENT = ("model", "messages", "tools", "response_format", "top_logprobs")
 TOO_LONG = (
     "This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 "
     "input tokens, which exceeds this limit even without any output tokens. (parameter=input_tokens)"
@@ -92,3 +103,49 @@ def test_a_field_that_the_client_sent_is_named() -> None:
     error = from_engine(400, answer("top_p must be in (0, 1]", "top_p"), ["messages", "top_p"])
     assert error.param == "top_p"
     assert "'top_p'" in error.message
+
+
+@pytest.mark.parametrize("param", [CANARY, "body.messages[0]", "a b", "x\n", "UPPER", 3, ["n"], ""])
+def test_what_does_not_look_like_a_field_is_never_named(param: Any) -> None:
+    sent = (*SENT, CANARY, "UPPER", "a b", "x\n", "")
+    error = from_engine(400, answer("bad", param), sent)
+    assert error.param is None
+    assert CANARY not in error.message
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 599])
+def test_a_failing_engine_is_a_502_whatever_it_says(status: int) -> None:
+    error = from_engine(status, answer(TOO_LONG), SENT)
+    assert type(error) is EngineFailedError
+    assert error.status == 502
+
+
+@pytest.mark.parametrize("status", [404, 501])
+def test_what_the_engine_does_not_serve_is_the_requests_fault(status: int) -> None:
+    assert type(from_engine(status, b"")) is UnsupportedEndpointError
+
+
+ANSWERS = st.binary(max_size=60) | st.recursive(
+    st.none() | st.booleans() | st.sampled_from([CANARY, "message", "tool parser", "grammar"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["error", "message", "param", CANARY]), inner)
+    ),
+    max_leaves=6,
+).map(orjson.dumps)
+
+
+@unhurried
+@given(st.integers(400, 599), ANSWERS)
+def test_any_answer_gives_an_error_without_its_text(status: int, body: bytes) -> None:
+    error = from_engine(status, body, SENT)
+    assert error.status >= 400
+    assert CANARY not in error.message
+    assert CANARY not in (error.param or "")
+
+
+@unhurried
+@given(st.text())
+def test_generated_text_never_looks_like_an_error_event(text: str) -> None:
+    chunk = {"id": "1", "choices": [{"delta": {"content": text + STREAM_ERROR.decode() + text}}]}
+    assert STREAM_ERROR not in b"data: " + orjson.dumps(chunk)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.errors import ModelNotFoundError
 from serving.routing.directory import Directory, Model, Replica, least_loaded
+
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def replica(name: str, running: float = 0, waiting: float = 0) -> Replica:
@@ -29,6 +32,7 @@ def load(one: Replica, in_flight: dict[str, int]) -> float:
     return max(in_flight.get(one.id, 0), one.stats["running"] + one.stats["waiting"])
 
 
+@unhurried
 @given(REPLICAS, COUNTS, st.sets(IDS))
 def test_the_choice_is_allowed_and_no_other_has_less_to_do(
     replicas: list[Replica], in_flight: dict[str, int], excluded: set[str]
@@ -42,6 +46,7 @@ def test_the_choice_is_allowed_and_no_other_has_less_to_do(
     assert load(chosen, in_flight) == min(load(one, in_flight) for one in allowed)
 
 
+@unhurried
 @given(REPLICAS.flatmap(lambda drawn: st.tuples(st.just(drawn), st.permutations(drawn))), COUNTS)
 def test_the_choice_does_not_depend_on_the_order(
     orders: tuple[list[Replica], list[Replica]], in_flight: dict[str, int]

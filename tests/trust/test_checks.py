@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.errors import InvalidFieldError, MissingFieldError, UnsupportedFieldError
@@ -25,6 +25,9 @@ from serving.trust.checks import (
     one_of,
     text,
 )
+
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 HUGE = 10**400
 
@@ -88,6 +91,7 @@ def test_a_scalar_of_neither_kind_is_told_what_both_are() -> None:
         check(1, "stop")
 
 
+@unhurried
 @given(st.integers() | st.floats() | st.sampled_from([HUGE, -HUGE]))
 def test_a_number_passes_exactly_within_its_bounds(value: float) -> None:
     inside = not (isinstance(value, float) and math.isnan(value)) and -2 <= value <= 2
@@ -98,6 +102,7 @@ def test_a_number_passes_exactly_within_its_bounds(value: float) -> None:
             number(-2, 2)(value, "x")
 
 
+@unhurried
 @given(st.lists(st.integers(), max_size=6), st.integers(0, 4), st.integers(0, 4))
 def test_a_list_passes_exactly_with_so_many_items(items: list[int], low: int, high: int) -> None:
     if low <= len(items) <= high:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.errors import (
@@ -16,6 +16,9 @@ from serving.errors import (
 )
 from serving.settings import RequestLimits
 from serving.trust.fields import DROPPED, INT64, REFUSED, Endpoint, endpoints
+
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 LIMITS = RequestLimits(max_n=3, max_stop=2, max_output_tokens=100, max_inputs=5)
 ENDPOINTS = endpoints(LIMITS)
@@ -202,6 +205,7 @@ def bodies(draw: st.DrawFn) -> tuple[Endpoint, dict[str, Any]]:
     return endpoint, GOOD[endpoint.path] | changes
 
 
+@unhurried
 @given(bodies())
 def test_any_body_is_checked_or_refused_by_field_and_nothing_of_it_is_repeated(
     drawn: tuple[Endpoint, dict[str, Any]],
@@ -220,6 +224,7 @@ def test_any_body_is_checked_or_refused_by_field_and_nothing_of_it_is_repeated(
     assert repr(body) == before
 
 
+@unhurried
 @given(st.sampled_from(PATHS), st.text(min_size=1), JSON)
 def test_no_name_off_the_list_is_ever_sent_on(path: str, name: str, value: Any) -> None:
     endpoint = ENDPOINTS[path]
@@ -248,6 +253,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
+@unhurried
 @given(st.lists(messages(), max_size=3))
 def test_no_error_about_a_message_repeats_it(drawn: list[dict[str, Any]]) -> None:
     _, error = attempt(ENDPOINTS["/v1/chat/completions"], {"model": "m", "messages": drawn})
