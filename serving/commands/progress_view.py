@@ -43,7 +43,7 @@ def wait_until_ready(
             seconds = time.monotonic() - began
             applications = stack_ray.applications(state.dashboard)
             _raise_if_failed(applications, file)
-            ready = _ready_models(state)
+            answers, ready = _ready_models(state)
             stages = progress.read(progress_dir)
             now = {
                 model: "ready" if model in ready else _before_ready(stages.get(model))
@@ -58,7 +58,7 @@ def wait_until_ready(
                 if shown.get(model) != stage and not errors.is_terminal:
                     note(f"{seconds:5.0f} s  {model}: {stage}")
             shown = now
-            if wanted <= ready:
+            if answers and wanted <= ready:
                 return
             if seconds > timeout_s:
                 late = ", ".join(f"{m} ({s})" for m, s in now.items() if s != "ready")
@@ -94,7 +94,8 @@ def _reason(application: dict[str, Any]) -> str:
     return (telling or lines or ["no reason given"])[-1][:2000]
 
 
-def _ready_models(state: StackState) -> set[str]:
+def _ready_models(state: StackState) -> tuple[bool, set[str]]:
+    """Whether the endpoint answers, and which models it says are ready."""
     try:
         with urllib.request.urlopen(state.base_url + "/ready", timeout=5) as response:  # noqa: S310
             body = json.load(response)
@@ -102,8 +103,8 @@ def _ready_models(state: StackState) -> set[str]:
         try:
             body = json.loads(error.read())
         except ValueError:
-            return set()
+            return False, set()
     except (urllib.error.URLError, TimeoutError, ValueError, ConnectionError):
-        return set()
+        return False, set()
     models = body.get("models", {})
-    return {name for name, how in models.items() if how == "ready"}
+    return True, {name for name, how in models.items() if how == "ready"}

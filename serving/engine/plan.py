@@ -156,7 +156,7 @@ def make_plan(
         source=config.source or checkpoint.repo,
         engine_args=args | FRONTEND_ARGS | config.engine_args,
         env=_env(config, device, local=config.source is not None),
-        card=card | {"aliases": list(config.aliases), "entry": spec.id},
+        card=card | _site_facts(config, spec.id),
         accelerator_type=gpu.upper() if gpu and device == "gpu" else None,
         drain_timeout_s=config.drain_timeout_s,
         cache_dir=cache_dir,
@@ -185,11 +185,19 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         | ({"gpu_memory_utilization": 0.2} if device == "gpu" else {})
         | config.engine_args,
         env=_env(config, device, local=True),
-        card=card | {"aliases": list(config.aliases), "entry": config.entry},
+        card=card | _site_facts(config, config.entry),
         num_cpus=0.1,
         drain_timeout_s=config.drain_timeout_s,
         cache_dir=cache_dir,
     )
+
+
+def _site_facts(config: ModelConfig, entry: str) -> dict[str, Any]:
+    return {
+        "aliases": list(config.aliases),
+        "entry": entry,
+        "min_replicas": config.replicas.min,
+    }
 
 
 def _parsers(tool_parser: str | None, reasoning_parser: str | None) -> dict[str, Any]:

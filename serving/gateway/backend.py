@@ -65,6 +65,12 @@ class RayDirectory:
             )
         return self._current
 
+    def wake(self, model_id: str) -> None:
+        """Ask Serve for a replica of a model that has none; returns at once."""
+        asking = self._handles.get(model_id)
+        if asking is not None and asking.done():
+            self._handles[model_id] = asyncio.create_task(_open_router(model_id))
+
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._period_s)

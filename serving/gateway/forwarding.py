@@ -24,10 +24,12 @@ class Forwarder:
         directory: Callable[[], Directory],
         upstream: Upstream,
         clock: Callable[[], float] = time.monotonic,
+        wake: Callable[[str], None] = lambda model_id: None,
     ) -> None:
         self._directory = directory
         self._upstream = upstream
         self._clock = clock
+        self._wake = wake
         self._suspects: dict[str, float] = {}
         self.in_flight: Counter[str] = Counter()
 
@@ -82,6 +84,9 @@ class Forwarder:
     def _unavailable(self, model_id: str) -> ComptoirError:
         model = self._directory().models.get(model_id)
         starting = model is not None and not model.replicas
+        if starting:
+            # It may be scaled to zero: Serve starts a replica when it is asked for one.
+            self._wake(model_id)
         return ModelUnavailableError(
             "the model is starting; try again shortly"
             if starting

@@ -48,7 +48,7 @@ def model_state(model: Model) -> str:
         return "ready"
     if model.state in _BROKEN:
         return "failed"
-    return "idle" if model.state in _UP and model.card else "starting"
+    return "idle" if model.state in _UP and model.card.get("min_replicas") == 0 else "starting"
 
 
 def readiness(directory: Directory) -> tuple[dict[str, Any], int]:

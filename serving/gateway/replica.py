@@ -15,7 +15,7 @@ class GatewayReplica:
     async def __init__(self, config: GatewayConfig) -> None:  # type: ignore[misc]  # Ray awaits it
         self._config = config
         self._models = RayDirectory(config.discovery_period_s)
-        self._services = Services.build(config, lambda: self._models.current)
+        self._services = Services.build(config, lambda: self._models.current, self._models.wake)
         self._listener = Listener(
             build_asgi(self._services), config.host, config.port, share_port=True
         )

@@ -25,7 +25,12 @@ class Services:
     forwarder: Forwarder
 
     @classmethod
-    def build(cls, config: GatewayConfig, directory: Callable[[], Directory]) -> Services:
+    def build(
+        cls,
+        config: GatewayConfig,
+        directory: Callable[[], Directory],
+        wake: Callable[[str], None] = lambda model_id: None,
+    ) -> Services:
         """Compose everything a gateway needs around a directory of models."""
         upstream = Upstream(
             connect_timeout_s=config.connect_timeout_s,
@@ -37,5 +42,5 @@ class Services:
             endpoints=endpoints(config.limits),
             directory=directory,
             upstream=upstream,
-            forwarder=Forwarder(directory, upstream),
+            forwarder=Forwarder(directory, upstream, wake=wake),
         )
