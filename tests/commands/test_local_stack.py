@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -202,36 +205,65 @@ def test_down_cleans_up_after_a_stack_whose_process_is_gone(cache: Path) -> None
 # ---- waiting until it is ready -----------------------------------------------------------------------
 
 
-class Starting:
-    """What Serve and the gateway say while a stack starts, one entry a look."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.applications: dict[str, Any] = {}
-        self.ready: list[set[str]] = [set()]
-        monkeypatch.setattr(stack_ray, "applications", lambda _: self.applications)
-        monkeypatch.setattr(progress_view, "_ready_models", lambda _: self._next())
-        monkeypatch.setattr(progress_view, "POLL_S", 0.01)
-
-    def _next(self) -> set[str]:
-        return self.ready.pop(0) if len(self.ready) > 1 else self.ready[0]
-
-
-@pytest.fixture
-def starting(monkeypatch: pytest.MonkeyPatch) -> Starting:
-    return Starting(monkeypatch)
-
-
 ALL = {"qwen3", "deepseek-v3", "qwen3-embedding"}
 
 
-def wait(folder: Path, stop: threading.Event | None = None, timeout_s: float = 5.0) -> None:
+@dataclass
+class Starting:
+    """What Serve and the gateway's /ready say while a stack starts; of `ready` one entry a look."""
+
+    port: int = 0
+    applications: dict[str, Any] = field(default_factory=dict)
+    ready: list[set[str]] = field(default_factory=lambda: [set()])
+
+    def answer(self) -> tuple[int, bytes]:
+        now = self.ready.pop(0) if len(self.ready) > 1 else self.ready[0]
+        models = {name: "ready" if name in now else "starting" for name in ALL}
+        body = {"ready": now == ALL, "models": models}
+        return 200 if now == ALL else 503, json.dumps(body).encode()
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Starting]:
+    told = Starting()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = told.answer()
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Keeps the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    told.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    monkeypatch.setattr(stack_ray, "applications", lambda _: told.applications)
+    monkeypatch.setattr(progress_view, "POLL_S", 0.01)
+    yield told
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def wait(
+    starting: Starting,
+    folder: Path,
+    stop: threading.Event | None = None,
+    timeout_s: float = 5.0,
+) -> None:
     file = load_deployment_file(LOCAL, ProcessSettings())
-    progress_view.wait_until_ready(file, state(), folder, stop or threading.Event(), timeout_s)
+    progress_view.wait_until_ready(
+        file, state(starting.port), folder, stop or threading.Event(), timeout_s
+    )
 
 
 def test_it_waits_until_every_model_answers(starting: Starting, tmp_path: Path) -> None:
     starting.ready = [set(), {"qwen3"}, ALL]
-    wait(tmp_path)
+    wait(starting, tmp_path)
     assert starting.ready == [ALL]
 
 
@@ -245,13 +277,13 @@ def test_a_model_that_cannot_start_ends_the_wait_with_its_reason(
         }
     }
     with pytest.raises(StackError, match="qwen3 cannot be started: ValueError: the telling line"):
-        wait(tmp_path)
+        wait(starting, tmp_path)
 
 
 def test_the_models_that_are_late_are_named(starting: Starting, tmp_path: Path) -> None:
     starting.ready = [{"qwen3"}]
     with pytest.raises(StackError) as raised:
-        wait(tmp_path, timeout_s=0.05)
+        wait(starting, tmp_path, timeout_s=0.05)
     assert "deepseek-v3 (starting), qwen3-embedding (starting)" in raised.value.message
     assert "qwen3 (" not in raised.value.message.replace("qwen3-embedding", "")
 
@@ -259,7 +291,7 @@ def test_the_models_that_are_late_are_named(starting: Starting, tmp_path: Path) 
 def test_a_stop_ends_the_wait_quietly(starting: Starting, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
-    wait(tmp_path, stop)
+    wait(starting, tmp_path, stop)
 
 
 def test_the_announcement_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,12 +44,14 @@ class Upstream:
 class Site:
     def __init__(self, *names: str) -> None:
         self.now = 100.0
+        self.woken: list[str] = []
         self.upstream = Upstream()
         self.set_replicas(*names)
         self.forwarder = Forwarder(
             lambda: self.directory,
             self.upstream,  # type: ignore[arg-type]
             clock=lambda: self.now,
+            wake=lambda model: self.woken.append(model),
         )
 
     def set_replicas(self, *names: str) -> None:
@@ -107,15 +109,18 @@ async def test_each_replica_is_asked_once_and_then_the_client_is_told_to_come_ba
     assert not site.forwarder.in_flight
 
 
-async def test_a_model_without_replicas_is_starting() -> None:
+async def test_a_model_without_replicas_is_woken_and_starting() -> None:
     site = Site()
     with pytest.raises(ModelUnavailableError, match="is starting"):
         await site.open()
+    assert site.woken == ["m"]
 
 
 async def test_a_model_removed_since_it_was_resolved_is_unavailable() -> None:
+    site = Site("a")
     with pytest.raises(ModelUnavailableError):
-        await Site("a").open("other")
+        await site.open("other")
+    assert site.woken == []
 
 
 async def test_an_error_event_before_the_first_token_moves_on_and_closes_the_first() -> None:

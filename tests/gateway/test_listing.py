@@ -22,6 +22,7 @@ CARD = {
     "aliases": ["fast"],
     "notices": ["keep this"],
 }
+ASLEEP = CARD | {"min_replicas": 0}
 REPLICA = Replica(
     "r1", "http://10.0.0.1:1", "door-token", {"running": 2.0, "tokens_per_s": 1.23456}
 )
@@ -69,7 +70,8 @@ def test_models_are_listed_by_name_and_only_those_a_key_may_use() -> None:
         (model("m", CARD, REPLICA), "ready"),
         (model("m", CARD, REPLICA, state="DEPLOYING"), "ready"),
         (model("m", CARD, REPLICA, state="UNHEALTHY"), "ready"),
-        (model("m", CARD), "idle"),
+        (model("m", ASLEEP), "idle"),
+        (model("m", CARD | {"min_replicas": 1}), "starting"),
         (model("m", {}), "starting"),
         (model("m", {}, state="DEPLOYING"), "starting"),
         (model("m", CARD, state="DEPLOYING"), "starting"),
@@ -86,7 +88,7 @@ def test_a_models_state_follows_its_replicas_first(one: Model, state: str) -> No
     [
         ([], 503),
         ([model("m", CARD, REPLICA)], 200),
-        ([model("m", CARD, REPLICA), model("asleep", CARD)], 200),
+        ([model("m", CARD, REPLICA), model("asleep", ASLEEP)], 200),
         ([model("m", CARD, REPLICA), model("n", {}, state="DEPLOYING")], 503),
         ([model("m", {}, state="DEPLOY_FAILED")], 503),
     ],
