@@ -185,6 +185,7 @@ DRAWN = st.recursive(
 
 # `path` is written anew by every example. A busy machine is no failure.
 @settings(
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

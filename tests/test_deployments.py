@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ HARDWARE: dict[str, tuple[int, str | None]] = {
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
+@functools.cache
 def plans(path: Path) -> list[tuple[ModelConfig, EnginePlan]]:
     file = load_deployment_file(path, SETTINGS)
     return list(zip(file.models, plan_models(file, SETTINGS), strict=True))

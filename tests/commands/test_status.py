@@ -138,7 +138,7 @@ def test_an_endpoint_that_is_gone_does_not_answer() -> None:
     assert "does not answer" in failure("--url", "http://127.0.0.1:9")
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "localhost:8000", "ftp://x"])
+@pytest.mark.parametrize("url", ["file:/etc/passwd", "localhost:8000", "ftp://x"])
 def test_only_http_is_asked(url: str) -> None:
     assert "http://" in failure("--url", url)
 

@@ -75,7 +75,7 @@ def test_a_wrong_message_is_refused_at_its_place(message: Any, param: str) -> No
     [
         f"http://10.0.0.1/{CANARY}",
         f"https://example.eu/{CANARY}.png",
-        f"file:///etc/{CANARY}",
+        f"file:/etc/{CANARY}",
         f"DATA:image/png;base64,{CANARY}",
         f"data:text/html,{CANARY}",
         f" data:image/png;base64,{CANARY}",
