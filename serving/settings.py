@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -313,8 +312,3 @@ def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseM
                 return None
             model = kind
     return model
-
-
-def environment_overrides() -> dict[str, str]:
-    """The COMPTOIR_ variables that are set, for handing on to workers."""
-    return {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}

@@ -25,9 +25,7 @@ def new(
     models: Annotated[
         list[str] | None, typer.Option("--model", help="A model it may use; repeat. Default: all.")
     ] = None,
-    priority: Annotated[
-        str, typer.Option(help="interactive, standard or batch.")
-    ] = "standard",
+    priority: Annotated[str, typer.Option(help="interactive, standard or batch.")] = "standard",
     weight: Annotated[float, typer.Option(help="Share when models are saturated.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:

@@ -19,10 +19,11 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """What is going on."""
-    errors.print(f"[dim]{text}[/dim]", soft_wrap=True)
+    errors.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 def complain(error: ComptoirError) -> None:
     """An error, in one sentence."""
-    errors.print("[bold red]error:[/bold red]", error.message, soft_wrap=True, markup=True)
+    errors.print("error:", style="bold red", end=" ")
+    errors.print(error.message, markup=False, soft_wrap=True)
     sys.stderr.flush()

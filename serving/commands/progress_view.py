@@ -43,7 +43,7 @@ def wait_until_ready(
             seconds = time.monotonic() - began
             applications = stack_ray.applications(state.dashboard)
             _raise_if_failed(applications, file)
-            answers, ready = _ready_models(state)
+            answers, ready = _ready_models(state, wanted)
             stages = progress.read(progress_dir)
             now = {
                 model: "ready" if model in ready else _before_ready(stages.get(model))
@@ -94,8 +94,8 @@ def _reason(application: dict[str, Any]) -> str:
     return (telling or lines or ["no reason given"])[-1][:2000]
 
 
-def _ready_models(state: StackState) -> tuple[bool, set[str]]:
-    """Whether the endpoint answers, and which models it says are ready."""
+def _ready_models(state: StackState, wanted: set[str]) -> tuple[bool, set[str]]:
+    """Whether the endpoint answers, and which models it says are ready (with keys: all or none)."""
     try:
         with urllib.request.urlopen(state.base_url + "/ready", timeout=5) as response:  # noqa: S310
             body = json.load(response)
@@ -106,5 +106,7 @@ def _ready_models(state: StackState) -> tuple[bool, set[str]]:
             return False, set()
     except (urllib.error.URLError, TimeoutError, ValueError, ConnectionError):
         return False, set()
-    models = body.get("models", {})
+    models = body.get("models")
+    if models is None:
+        return True, wanted if body.get("ready") else set()
     return True, {name for name, how in models.items() if how == "ready"}

@@ -71,6 +71,8 @@ class GatewayDoor:
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until no request is open; False when `timeout_s` passed first."""
+        if self._idle.is_set():
+            return True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout=timeout_s)
         except TimeoutError:

@@ -157,7 +157,7 @@ def make_plan(
         engine_args=args | FRONTEND_ARGS | config.engine_args,
         env=_env(config, device, local=config.source is not None),
         card=card | _site_facts(config, spec.id),
-        accelerator_type=gpu.upper() if gpu and device == "gpu" else None,
+        accelerator_type=_accelerator(config, device, layout, gpu),
         drain_timeout_s=config.drain_timeout_s,
         cache_dir=cache_dir,
     )
@@ -228,25 +228,43 @@ def _env(config: ModelConfig, device: str, *, local: bool) -> dict[str, str]:
     return env | config.env
 
 
-def _layout(config: ModelConfig, spec: ModelSpec, gpu: str | None) -> GpuLayout:
-    if not spec.layouts:
-        raise ConfigError(
-            f"{spec.id} has no GPU layout in the catalogue; set engine_args.tensor_parallel_size",
-            param="engine_args",
-        )
+def _layout(config: ModelConfig, spec: ModelSpec, gpu: str | None) -> GpuLayout | None:
+    """The layout the config names, or the one with the fewest of these GPUs."""
     if config.layout is not None:
-        if config.layout >= len(spec.layouts):
-            raise ConfigError(
-                f"layout {config.layout} of {spec.id} does not exist; there are "
-                f"{len(spec.layouts)}, counted from 0 (`comptoir catalogue show {spec.id}`)",
-                param="layout",
-            )
-        return spec.layouts[config.layout]
+        return _named_layout(spec, config.layout, config.gpu)
     fitting = [layout for layout in spec.layouts if gpu is None or layout.gpu == gpu.lower()]
-    if not fitting:
-        kinds = ", ".join(sorted({layout.gpu for layout in spec.layouts}))
+    if fitting:
+        return min(fitting, key=lambda layout: layout.gpus)
+    if "tensor_parallel_size" in config.engine_args:
+        return None
+    kinds = ", ".join(sorted({layout.gpu for layout in spec.layouts})) or "none"
+    raise ConfigError(
+        f"{spec.id} has no layout for {gpu or 'a GPU'}; it has some for: {kinds}. Choose one with "
+        "`layout`, or set engine_args.tensor_parallel_size",
+        param="gpu",
+    )
+
+
+def _accelerator(
+    config: ModelConfig, device: str, layout: GpuLayout | None, gpu: str | None
+) -> str | None:
+    if device == "cpu":
+        return None
+    kind = layout.gpu if layout is not None and config.layout is not None else gpu
+    return kind.upper() if kind else None
+
+
+def _named_layout(spec: ModelSpec, number: int, gpu: str | None) -> GpuLayout:
+    if number >= len(spec.layouts):
         raise ConfigError(
-            f"{spec.id} has no layout for {gpu}; it has some for: {kinds}. Choose one with `layout`",
-            param="gpu",
+            f"layout {number} of {spec.id} does not exist; there are {len(spec.layouts)}, counted "
+            f"from 0 (`comptoir catalogue show {spec.id}`)",
+            param="layout",
         )
-    return min(fitting, key=lambda layout: layout.gpus)
+    layout = spec.layouts[number]
+    if gpu is not None and gpu.lower() != layout.gpu:
+        raise ConfigError(
+            f"layout {number} of {spec.id} is for {layout.gpu}, and `gpu` says {gpu}",
+            param="layout",
+        )
+    return layout

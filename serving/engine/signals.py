@@ -27,9 +27,11 @@ class EngineSignals:
     generated_tokens: int = 0
     preemptions: int = 0
     last_step_s: float = 0.0
-    _window: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=512), repr=False)
+    _window: deque[tuple[float, int]] = field(default_factory=deque, repr=False)
 
     WINDOW_S = 5.0
+    # Steps closer together than this are counted as one, which bounds the window's length.
+    BUCKET_S = 0.05
 
     def record(self, scheduler: Any, iteration: Any, now_s: float) -> None:
         """Take in one step; either argument may be None, as vLLM passes them."""
@@ -45,12 +47,23 @@ class EngineSignals:
             self.generated_tokens += iteration.num_generation_tokens
             self.preemptions += iteration.num_preempted_reqs
             if iteration.num_generation_tokens:
-                self._window.append((now_s, iteration.num_generation_tokens))
+                self._count(now_s, iteration.num_generation_tokens)
+
+    def _count(self, now_s: float, tokens: int) -> None:
+        if self._window and now_s - self._window[-1][0] < self.BUCKET_S:
+            began_s, before = self._window[-1]
+            self._window[-1] = (began_s, before + tokens)
+        else:
+            self._window.append((now_s, tokens))
+            self._forget(now_s)
+
+    def _forget(self, now_s: float) -> None:
+        while self._window and self._window[0][0] < now_s - self.WINDOW_S:
+            self._window.popleft()
 
     def tokens_per_s(self, now_s: float) -> float:
         """Generated tokens per second over the last five seconds."""
-        while self._window and self._window[0][0] < now_s - self.WINDOW_S:
-            self._window.popleft()
+        self._forget(now_s)
         return sum(tokens for _, tokens in self._window) / self.WINDOW_S
 
     def snapshot(self, now_s: float) -> dict[str, float]:

@@ -106,9 +106,17 @@ _CAUSES = (
 )
 _PARAM = re.compile(r"[a-z][a-z_0-9]{0,40}")
 
-# A stream's error event. Quotation marks inside generated text are escaped in JSON, so these bytes can
-# only be the engine's own.
-STREAM_ERROR = b'data: {"error"'
+# How vLLM ends a stream that failed, in the OpenAI, Anthropic and Responses dialects. Generated text cannot
+# look like it: in JSON, quotation marks and line breaks are escaped.
+_STREAM_ERROR = re.compile(
+    rb'^(?:data: \{"error"|event: error[\r\n]|event: response\.failed[\r\n])', re.MULTILINE
+)
+
+
+def stream_error_at(events: bytes) -> int:
+    """Where an error event of the engine begins in these complete events; -1 when there is none."""
+    found = _STREAM_ERROR.search(events)
+    return found.start() if found else -1
 
 
 def from_engine(status: int, body: bytes, sent: Collection[str] = ()) -> ComptoirError:

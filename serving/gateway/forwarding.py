@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from serving.errors import ComptoirError, ModelUnavailableError
-from serving.gateway.engine_errors import STREAM_ERROR
+from serving.gateway.engine_errors import stream_error_at
 from serving.gateway.upstream import Answer, ReplicaGoneError, Upstream
 from serving.routing.directory import Directory, Replica, least_loaded
 
@@ -53,7 +53,7 @@ class Forwarder:
             self.in_flight[replica.id] += 1
             try:
                 answer = await self._upstream.post(replica, path, body, request_id)
-                if answer.status == 200 and answer.first.startswith(STREAM_ERROR):
+                if answer.status == 200 and stream_error_at(answer.first) == 0:
                     # The engine failed before it produced a token: nothing has reached the client.
                     answer.close()
                     raise ReplicaGoneError("error before the first token")

@@ -50,6 +50,9 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/ready", response_model=None)
     async def ready() -> Response:
         body, status = listing.readiness(services.directory())
+        if services.keys:
+            # Probes carry no key, and what a site hosts is its customers' business.
+            del body["models"]
         return JSONResponse(body, status)
 
     @router.get("/status", response_model=None)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.errors import ComptoirError, EngineFailedError
-from serving.gateway.engine_errors import STREAM_ERROR
+from serving.gateway.engine_errors import stream_error_at
 from serving.gateway.upstream import Answer, ReplicaBrokeError
 
 T = TypeVar("T")
@@ -80,20 +80,33 @@ class StreamedAnswer(Response):
 
     async def _forward(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._start_headers})
-        chunk = self._answer.first
         try:
+            chunk, rest = self._answer.first, b""
             while chunk:
-                failed_at = chunk.find(STREAM_ERROR)
-                if failed_at >= 0:
-                    chunk = chunk[:failed_at]
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                if failed_at >= 0:
-                    raise ReplicaBrokeError("error event")
+                # Whole events only: one that a packet's end cut in two could hide an error.
+                rest = await self._send_events(send, rest + chunk if rest else chunk)
                 chunk = await self._answer.next()
+            if rest:
+                raise ReplicaBrokeError("the last event is incomplete")
         except ReplicaBrokeError:
             event = self._error_event()
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+    async def _send_events(self, send: Send, data: bytes) -> bytes:
+        """Send the complete events of `data`; returns what is left of an incomplete one."""
+        end = len(data) if data.endswith(b"\n\n") else data.rfind(b"\n\n") + 2
+        events, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
+        if end < 2:
+            return data
+        failed_at = stream_error_at(events)
+        if failed_at >= 0:
+            events = events[:failed_at]
+        if events:
+            await send({"type": "http.response.body", "body": events, "more_body": True})
+        if failed_at >= 0:
+            raise ReplicaBrokeError("error event")
+        return rest
 
     def _error_event(self) -> bytes:
         error = EngineFailedError(

@@ -93,9 +93,7 @@ def engines() -> list[psutil.Process]:
 
 
 def text_of_stream(raw: bytes) -> str:
-    events = [
-        orjson.loads(line[6:]) for line in raw.splitlines() if line.startswith(b"data: {")
-    ]
+    events = [orjson.loads(line[6:]) for line in raw.splitlines() if line.startswith(b"data: {")]
     return "".join(
         event["choices"][0]["delta"].get("content") or "" for event in events if event["choices"]
     )

@@ -252,3 +252,11 @@ def test_a_tiny_model_is_built_where_it_runs(
 def test_an_unknown_tiny_model_is_refused(catalogue: Catalogue) -> None:
     with pytest.raises(ConfigError, match="gpt"):
         plan(catalogue, "tiny-gpt")
+
+
+def test_a_named_layout_decides_the_gpu(catalogue: Catalogue) -> None:
+    spec = catalogue.get("qwen3-235b-a22b-instruct-2507")
+    for number, layout in enumerate(spec.layouts):
+        made = plan(catalogue, spec.id, gpu=None, layout=number)
+        assert made.accelerator_type == layout.gpu.upper()
+        assert made.gpus == layout.gpus

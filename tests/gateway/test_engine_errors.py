@@ -15,7 +15,7 @@ from serving.errors import (
     EngineRejectedError,
     UnsupportedEndpointError,
 )
-from serving.gateway.engine_errors import STREAM_ERROR, from_engine
+from serving.gateway.engine_errors import from_engine, stream_error_at
 
 # A busy machine is no failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -144,8 +144,17 @@ def test_any_answer_gives_an_error_without_its_text(status: int, body: bytes) ->
     assert CANARY not in (error.param or "")
 
 
+ERROR_EVENTS = [
+    b'data: {"error": {"message": "x"}}\n\n',
+    b'event: error\ndata: {"type": "error"}\n\n',
+    b"event: response.failed\ndata: {}\n\n",
+]
+
+
 @unhurried
-@given(st.text())
-def test_generated_text_never_looks_like_an_error_event(text: str) -> None:
-    chunk = {"id": "1", "choices": [{"delta": {"content": text + STREAM_ERROR.decode() + text}}]}
-    assert STREAM_ERROR not in b"data: " + orjson.dumps(chunk)
+@given(st.text(), st.sampled_from(ERROR_EVENTS))
+def test_generated_text_never_looks_like_an_error_event(text: str, event: bytes) -> None:
+    content = text + event.decode() + text
+    chunk = b"data: " + orjson.dumps({"choices": [{"delta": {"content": content}}]}) + b"\n\n"
+    assert stream_error_at(chunk) == -1
+    assert stream_error_at(chunk + event) == len(chunk)

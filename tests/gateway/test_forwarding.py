@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from serving.errors import EngineTimeoutError, ModelUnavailableError
-from serving.gateway.engine_errors import STREAM_ERROR
 from serving.gateway.forwarding import SUSPECT_S, Forwarder
 from serving.gateway.upstream import ReplicaGoneError
 from serving.routing.directory import Directory, Model, Replica
 
 Reply = Callable[[Replica], Any]
+
+STREAM_ERROR = b'data: {"error"'
 
 
 class Answer:

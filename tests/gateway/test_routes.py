@@ -218,6 +218,11 @@ async def test_ready_waits_for_every_model(make_site: SiteFactory) -> None:
     assert (await site.client.get("/ready")).status_code == 200
 
 
+async def test_ready_names_no_models_where_keys_are_asked_for(make_site: SiteFactory) -> None:
+    site = await make_site(config=keyed_config())
+    assert (await site.client.get("/ready")).json() == {"ready": False}
+
+
 def keyed_config() -> GatewayConfig:
     return GatewayConfig(
         keys=(

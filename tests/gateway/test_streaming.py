@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.engine_errors import STREAM_ERROR
 from serving.gateway.render import anthropic_error, openai_error
 from serving.gateway.streaming import ClientLeftError, StreamedAnswer, unless_client_leaves
 from serving.gateway.upstream import ReplicaBrokeError
 
 # A busy machine is no failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+STREAM_ERROR = b'data: {"error"'
 
 
 class Answer:
@@ -76,18 +77,39 @@ async def forward(
     return client, finished
 
 
+EVENT = st.text(max_size=20).map(lambda text: b"data: " + orjson.dumps({"t": text}) + b"\n\n")
+
+
+@st.composite
+def cut_streams(draw: st.DrawFn, *, ending: bytes = b"") -> tuple[bytes, list[bytes]]:
+    """A stream of events and one way in which packets may cut it up."""
+    whole = b"".join(draw(st.lists(EVENT, min_size=1, max_size=5))) + ending
+    cuts = sorted(draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=8)))
+    parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    return whole, [part for part in parts if part]
+
+
 @unhurried
-@given(st.lists(st.binary(min_size=1, max_size=40).filter(lambda c: b"data" not in c), max_size=8))
-def test_every_byte_arrives_in_order(chunks: list[bytes]) -> None:
-    answer = Answer(chunks)
+@given(cut_streams())
+def test_every_byte_arrives_in_order(stream: tuple[bytes, list[bytes]]) -> None:
+    whole, parts = stream
+    answer = Answer(parts)
     client, finished = asyncio.run(_forward_here(answer))
-    assert client.body == b"".join(chunks)
+    assert client.body == whole
     assert client.messages[0]["status"] == 200
-    assert [m.get("more_body", False) for m in client.messages[1:]] == [True] * len(chunks) + [
-        False
-    ]
+    assert client.messages[-1] == {"type": "http.response.body", "body": b""}
     assert finished == ["done"]
     assert answer.closed
+
+
+@unhurried
+@given(cut_streams(ending=STREAM_ERROR + b': {"message": "secret"}}\n\n'))
+def test_an_error_event_is_found_however_packets_cut_it(stream: tuple[bytes, list[bytes]]) -> None:
+    whole, parts = stream
+    client, _ = asyncio.run(_forward_here(Answer(parts)))
+    assert b"secret" not in client.body
+    assert client.body.startswith(whole[: whole.index(STREAM_ERROR)])
+    assert b"engine_error" in client.body
 
 
 async def _forward_here(answer: Answer) -> tuple[Client, list[str]]:
@@ -100,8 +122,11 @@ async def _forward_here(answer: Answer) -> tuple[Client, list[str]]:
         Answer([b"data: one\n\n"], "broken"),
         Answer([b"data: one\n\n", STREAM_ERROR + b': {"message": "secret"}}\n\n', b"data: two"]),
         Answer([b"data: one\n\n" + STREAM_ERROR + b': {"message": "secret"}}\n\n']),
+        Answer([b"data: one\n\n", b'event: error\ndata: {"type":"error","x":"secret"}\n\n']),
+        Answer([b"data: one\n\n", b'event: response.failed\ndata: {"x":"secret"}\n\n']),
+        Answer([b"data: one\n\n", b'data: {"half of an event": "secret']),
     ],
-    ids=["connection cut", "error event", "error event within a chunk"],
+    ids=["cut", "error event", "within a chunk", "anthropic", "responses", "half an event"],
 )
 async def test_a_broken_stream_ends_with_our_error_and_none_of_the_engines_text(
     answer: Answer,
