@@ -113,6 +113,11 @@ _STREAM_ERROR = re.compile(
 )
 
 
+# vLLM's words for an engine that will not come back (tests/engine/test_internals.py watches them). The
+# request has produced nothing, so another replica may take it.
+ENGINE_DEAD = b"EngineCore encountered an issue"
+
+
 def stream_error_at(events: bytes) -> int:
     """Where an error event of the engine begins in these complete events; -1 when there is none."""
     found = _STREAM_ERROR.search(events)

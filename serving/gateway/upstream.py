@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from serving.errors import EngineTimeoutError
+from serving.gateway.engine_errors import ENGINE_DEAD
 from serving.routing.directory import Replica
 
 
@@ -109,8 +110,9 @@ class Upstream:
         except asyncio.CancelledError:
             response.close()
             raise
-        if response.status in (401, 502, 503):
-            # 401: the address now belongs to another replica; 503: this one's engine is dead.
+        died = response.status == 500 and ENGINE_DEAD in first
+        if died or response.status in (401, 502, 503):
+            # 401: the address now belongs to another replica; 503: the door knows of a dead engine.
             response.close()
             raise ReplicaGoneError(f"status {response.status}")
         return Answer(response.status, response.headers.get("content-type", ""), first, response)

@@ -54,6 +54,14 @@ def test_vllms_client_has_what_the_lean_engine_reads() -> None:
     assert callable(AsyncLLM.shutdown)
 
 
+def test_vllm_says_that_an_engine_is_dead_in_the_words_the_gateway_knows() -> None:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    from serving.gateway.engine_errors import ENGINE_DEAD
+
+    assert ENGINE_DEAD.decode() in str(EngineDeadError())
+
+
 def test_the_signals_read_fields_that_vllms_statistics_have() -> None:
     from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 

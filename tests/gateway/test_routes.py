@@ -291,6 +291,13 @@ async def test_an_engine_that_fails_is_a_502_without_its_text(make_site: SiteFac
     assert CANARY not in response.text
 
 
+async def test_a_request_whose_engine_dies_goes_to_another_replica(make_site: SiteFactory) -> None:
+    dead = FakeEngine(status=500, error_message="EngineCore encountered an issue. See above")
+    site = await make_site(dead, FakeEngine())
+    assert {(await chat(site)).status_code for _ in range(4)} == {200}
+    assert (await chat(await make_site(dead))).status_code == 503
+
+
 async def test_a_replica_that_is_gone_is_passed_over(make_site: SiteFactory) -> None:
     site = await make_site(gone=1)
     assert [(await chat(site)).status_code for _ in range(5)] == [200] * 5
