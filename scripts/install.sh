@@ -13,7 +13,7 @@ TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 say() { printf '%s\n' "install: $*" >&2; }
 fail() { say "$*"; exit 1; }
 pip_install() {
-    .venv/bin/python -m pip install --no-deps --no-input --disable-pip-version-check --quiet "$@"
+    .venv/bin/python -m pip install --no-deps --no-input --disable-pip-version-check -qq "$@"
 }
 
 find_device() {
@@ -70,7 +70,7 @@ install_cpu_torch() {
 }
 
 install_runtime() {
-    say "installing the runtime for the $device (some minutes the first time)"
+    say "installing the runtime for the $device: about 170 packages, 2 to 5 minutes the first time"
     if [ "$device" = cpu ]; then install_cpu_torch; fi
     pip_install -r "requirements/$device.txt" || fail "pip failed (above); nothing was marked as done"
     pip_install --no-build-isolation --editable . || fail "pip could not install Comptoir itself (above)"
