@@ -74,10 +74,11 @@ def _part(value: Any, path: str) -> None:
         "refusal": keyed({"type": text, "refusal": text}, ("refusal",)),
         "image_url": keyed({"type": text, "image_url": _inline_image}, ("image_url",)),
     }
-    _shaped(kind, shapes, value, path)
+    shaped(kind, shapes, value, path)
 
 
-def _shaped(kind: Any, shapes: dict[str, Check], value: Any, path: str) -> None:
+def shaped(kind: Any, shapes: dict[str, Check], value: Any, path: str) -> None:
+    """Check a value whose `type` says which of several shapes it has."""
     shape = shapes.get(kind) if isinstance(kind, str) else None
     if shape is None:
         raise InvalidFieldError(
@@ -154,7 +155,7 @@ tool_choice = either(
 def response_format(value: Any, path: str) -> None:
     """`response_format` of a chat completion: text, json_object or json_schema."""
     mapping(value, path)
-    _shaped(
+    shaped(
         value.get("type"),
         {
             "text": keyed({"type": text}),
@@ -176,7 +177,7 @@ def text_format(value: Any, path: str) -> None:
         "strict": boolean,
         "description": text,
     }
-    _shaped(
+    shaped(
         value.get("type"),
         {
             "text": keyed({"type": text}),
@@ -201,7 +202,7 @@ def _response_part(value: Any, path: str) -> None:
         "summary_text": plain,
         "refusal": keyed({"type": text, "refusal": text}, ("refusal",)),
     }
-    _shaped(value.get("type"), shapes, value, path)
+    shaped(value.get("type"), shapes, value, path)
 
 
 _RESPONSE_CONTENT = either(text, many(_response_part), "a string or a list of parts")
@@ -254,77 +255,4 @@ _RESPONSE_ITEMS: dict[str, Check] = {
 def response_item(value: Any, path: str) -> None:
     """One item of a response's `input`; a message may leave out its type."""
     mapping(value, path)
-    _shaped(value.get("type", "message"), _RESPONSE_ITEMS, value, path)
-
-
-def _anthropic_image(value: Any, path: str) -> None:
-    keyed({"type": one_of("base64"), "media_type": text, "data": text}, ("type", "data"))(
-        value, path
-    )
-
-
-_CACHED: dict[str, Check] = {"type": text, "cache_control": anything}
-_PLAIN_BLOCKS: dict[str, Check] = {
-    "text": keyed(_CACHED | {"text": text, "citations": anything}, ("text",)),
-    "image": keyed(_CACHED | {"source": _anthropic_image}, ("source",)),
-}
-
-
-def _plain_block(value: Any, path: str) -> None:
-    mapping(value, path)
-    _shaped(value.get("type"), _PLAIN_BLOCKS, value, path)
-
-
-# A result holds no further result: the depth of a request would be the client's choice.
-_RESULT_CONTENT = either(text, many(_plain_block), "a string or a list of text and image blocks")
-_ANTHROPIC_BLOCKS: dict[str, Check] = _PLAIN_BLOCKS | {
-    "tool_use": keyed(
-        _CACHED | {"id": text, "name": text, "input": mapping, "caller": anything},
-        ("id", "name", "input"),
-    ),
-    "tool_result": keyed(
-        _CACHED | {"tool_use_id": text, "is_error": boolean, "content": _RESULT_CONTENT},
-        ("tool_use_id",),
-    ),
-    "thinking": keyed(_CACHED | {"thinking": text, "signature": text}, ("thinking",)),
-    "redacted_thinking": keyed(_CACHED | {"data": text}, ("data",)),
-}
-
-
-def anthropic_block(value: Any, path: str) -> None:
-    """One content block of Anthropic's Messages API."""
-    mapping(value, path)
-    _shaped(value.get("type"), _ANTHROPIC_BLOCKS, value, path)
-
-
-_ANTHROPIC_CONTENT = either(text, many(anthropic_block), "a string or a list of blocks")
-anthropic_message = keyed(
-    {"role": one_of("user", "assistant"), "content": _ANTHROPIC_CONTENT}, ("role", "content")
-)
-anthropic_tool = keyed(
-    {
-        "type": one_of("custom"),
-        "name": filled,
-        "description": text,
-        "input_schema": mapping,
-        "strict": boolean,
-        "cache_control": anything,
-    },
-    ("name", "input_schema"),
-)
-anthropic_tool_choice = keyed(
-    {
-        "type": one_of("auto", "any", "tool", "none"),
-        "name": filled,
-        "disable_parallel_tool_use": boolean,
-    },
-    ("type",),
-)
-anthropic_thinking = keyed(
-    {
-        "type": one_of("enabled", "disabled", "adaptive"),
-        "budget_tokens": integer(1024),
-        "display": one_of("summarized", "omitted", "updates"),
-    },
-    ("type",),
-)
+    shaped(value.get("type", "message"), _RESPONSE_ITEMS, value, path)

@@ -15,7 +15,7 @@ from typing import Any
 
 from serving.errors import InvalidFieldError, MissingFieldError, UnsupportedFieldError
 from serving.settings import RequestLimits
-from serving.trust import content
+from serving.trust import content, content_anthropic
 from serving.trust.checks import (
     Check,
     anything,
@@ -244,17 +244,17 @@ def _responses(limits: RequestLimits) -> dict[str, Check]:
 def _messages(limits: RequestLimits) -> dict[str, Check]:
     return {
         "model": filled,
-        "messages": many(content.anthropic_message, low=1),
+        "messages": many(content_anthropic.message, low=1),
         "max_tokens": integer(1, limits.max_output_tokens),
-        "system": either(text, many(content.anthropic_block), "a string or a list of blocks"),
+        "system": either(text, many(content_anthropic.block), "a string or a list of blocks"),
         "stop_sequences": many(filled, high=limits.max_stop),
         "stream": boolean,
         "temperature": number(0, 1),
         "top_p": number(0, 1),
         "top_k": integer(0),
-        "tools": many(content.anthropic_tool, high=128),
-        "tool_choice": content.anthropic_tool_choice,
-        "thinking": content.anthropic_thinking,
+        "tools": many(content_anthropic.tool, high=128),
+        "tool_choice": content_anthropic.tool_choice,
+        "thinking": content_anthropic.thinking,
     }
 
 

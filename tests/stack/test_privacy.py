@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack.conftest import Stack
+from tests.stack.conftest import CANARY, Stack
 
-CANARY = "xylograph-7d1f-zanzibar"
 MODELS = ("qwen3", "deepseek-v3")
 
 

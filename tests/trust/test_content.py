@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.errors import InvalidFieldError, MissingFieldError, RequestError
-from serving.trust import content
+from serving.trust import content, content_anthropic
 
 CANARY = "canary-71ab"
 PIXEL = "data:image/png;base64,AAAA"
@@ -163,12 +163,12 @@ def test_a_response_item_without_a_type_is_a_message() -> None:
     ],
 )
 def test_a_usual_anthropic_block_passes(block: dict[str, Any]) -> None:
-    content.anthropic_message({"role": "user", "content": [block]}, "messages[0]")
+    content_anthropic.message({"role": "user", "content": [block]}, "messages[0]")
 
 
 def test_an_anthropic_image_by_url_is_refused() -> None:
     with pytest.raises(RequestError) as raised:
-        content.anthropic_block(
+        content_anthropic.block(
             {"type": "image", "source": {"type": "url", "url": f"http://10.0.0.1/{CANARY}"}}, "b"
         )
     assert CANARY not in raised.value.message
@@ -179,5 +179,5 @@ def test_a_tool_result_holds_no_further_result() -> None:
     for _ in range(400):
         inner = [{"type": "tool_result", "tool_use_id": "1", "content": inner}]
     with pytest.raises(InvalidFieldError) as raised:
-        content.anthropic_message({"role": "user", "content": inner}, "m")
+        content_anthropic.message({"role": "user", "content": inner}, "m")
     assert raised.value.param == "m.content[0].content[0].type"
