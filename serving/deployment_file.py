@@ -111,7 +111,7 @@ def _model(name: str, args: dict[str, Any]) -> ModelConfig:
 def _no_name_twice(path: Path, models: list[ModelConfig]) -> None:
     seen: set[str] = set()
     for model in models:
-        for name in (model.id, *model.aliases):
+        for name in (model.id, *model.aliases, *model.adapters):
             if name in seen:
                 raise ConfigError(
                     f"{path}: application {model.id!r}: the model name {name!r} stands twice",

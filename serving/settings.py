@@ -60,6 +60,18 @@ class ProcessSettings(BaseSettings):
             raise _config_error(error, "environment", env=True) from None
 
 
+_NEVER_ENGINE_ARGS: Mapping[str, str] = {
+    "trust_remote_code": "code from a model repository is never run",
+    "model": "use `catalogue` or `source`",
+    "served_model_name": "use `id` and `aliases`",
+    "load_format": "weights are loaded as safetensors only",
+    "lora_modules": "use `adapters`",
+    "enable_log_requests": "prompts are never logged",
+    "enable_log_outputs": "answers are never logged",
+    "log_error_stack": "stack traces can hold request text",
+}
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
@@ -193,11 +205,12 @@ class ModelConfig(_Config):
     replicas: ReplicaRange = ReplicaRange()
     kv_cache_gib: float | None = Field(default=None, gt=0)
     aliases: tuple[str, ...] = ()
+    adapters: dict[str, str] = Field(default_factory=dict)
     drain_timeout_s: float = Field(default=60.0, ge=0)
     site: SiteConfig = SiteConfig()
     catalogue_files: tuple[Path, ...] = ()
 
-    @field_validator("id", "aliases")
+    @field_validator("id", "aliases", "adapters")
     @classmethod
     def _is_model_id(cls, value: Any) -> Any:
         for name in (value,) if isinstance(value, str) else value:
@@ -210,12 +223,9 @@ class ModelConfig(_Config):
     @field_validator("engine_args")
     @classmethod
     def _never_remote_code(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in ("trust_remote_code", "model", "served_model_name", "load_format"):
+        for key, reason in _NEVER_ENGINE_ARGS.items():
             if key in value:
-                raise ValueError(
-                    f"{key} cannot be set here"
-                    + (" (code from a model repository is never run)" if key[0] == "t" else "")
-                )
+                raise ValueError(f"{key} cannot be set here: {reason}")
         return value
 
     @property

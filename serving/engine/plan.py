@@ -139,7 +139,8 @@ def make_plan(
     revision = config.revision or checkpoint.revision
     if config.source is None and revision:
         args["revision"] = args["tokenizer_revision"] = revision
-    args |= _parsers(spec.tool_parser, spec.reasoning_parser) | _device_args(config, device)
+    args |= _parsers(spec.tool_parser, spec.reasoning_parser)
+    args |= _device_args(config, device) | _adapter_args(config)
     licence = catalogue.licence_of(spec)
     card = {
         "task": spec.task,
@@ -180,6 +181,7 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         source=config.entry,
         engine_args=args
         | _device_args(config, device, kv_gib=0.25)
+        | _adapter_args(config)
         | FRONTEND_ARGS
         # A tiny model would otherwise claim a whole GPU's memory.
         | ({"gpu_memory_utilization": 0.2} if device == "gpu" else {})
@@ -195,6 +197,7 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
 def _site_facts(config: ModelConfig, entry: str) -> dict[str, Any]:
     return {
         "aliases": list(config.aliases),
+        "adapters": list(config.adapters),
         "entry": entry,
         "min_replicas": config.replicas.min,
     }
@@ -217,6 +220,14 @@ def _device_args(config: ModelConfig, device: str, kv_gib: float = 4.0) -> dict[
     elif config.kv_cache_gib:
         args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * GIB)
     return args
+
+
+def _adapter_args(config: ModelConfig) -> dict[str, Any]:
+    """LoRA adapters, loaded when the engine starts and served under their own names."""
+    if not config.adapters:
+        return {}
+    modules = [{"name": name, "path": path} for name, path in config.adapters.items()]
+    return {"enable_lora": True, "max_loras": min(len(modules), 8), "lora_modules": modules}
 
 
 def _env(config: ModelConfig, device: str, *, local: bool) -> dict[str, str]:

@@ -13,11 +13,12 @@ _UP = frozenset({"RUNNING"})
 _BROKEN = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
 
 
-def model_card(model: Model) -> dict[str, Any]:
-    """One model as OpenAI lists it, with what else a customer wants to know."""
+def model_card(model: Model, name: str | None = None) -> dict[str, Any]:
+    """One model (or an adapter of it, by `name`) as OpenAI lists it, with what else one wants to know."""
     card = model.card
+    served = model.served_name(name or model.id)
     return {
-        "id": model.id,
+        "id": served,
         "object": "model",
         "created": int(card.get("created", 0)),
         "owned_by": card.get("vendor", "unknown"),
@@ -27,7 +28,8 @@ def model_card(model: Model) -> dict[str, Any]:
         "vendor_jurisdiction": card.get("vendor_jurisdiction"),
         "repository": card.get("repository"),
         "revision": card.get("revision"),
-        "aliases": list(model.aliases),
+        "aliases": list(model.aliases) if served == model.id else [],
+        "parent": None if served == model.id else model.id,
         "notices": list(card.get("notices", ())),
     }
 
@@ -35,9 +37,10 @@ def model_card(model: Model) -> dict[str, Any]:
 def model_list(directory: Directory, caller: Caller) -> dict[str, Any]:
     """The models that the caller may use."""
     cards = [
-        model_card(model)
+        model_card(model, name)
         for model in sorted(directory.models.values(), key=lambda model: model.id)
-        if caller.may_use(model.id)
+        for name in (model.id, *model.adapters)
+        if caller.may_use(model.id) or caller.may_use(name)
     ]
     return {"object": "list", "data": cards}
 

@@ -40,7 +40,7 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/v1/models/{name:path}", response_model=None)
     async def show_model(request: Request, name: str) -> Response:
         caller = _identify(services, request)
-        return JSONResponse(listing.model_card(_allowed(services, name, caller)))
+        return JSONResponse(listing.model_card(_allowed(services, name, caller), name))
 
     @router.get("/health", response_model=None)
     @router.get("/-/healthz", response_model=None)
@@ -73,7 +73,7 @@ def _forwarding(services: Services, endpoint: Endpoint) -> Callable[[Request], A
         checked = endpoint.check(body)
         model = _allowed(services, checked["model"], caller)
         _require_task(model, endpoint)
-        checked["model"] = model.id
+        checked["model"] = model.served_name(checked["model"])
         if endpoint.path == "/v1/responses":
             checked["store"] = False
         return await _answer(services, request, endpoint, model, checked)
@@ -94,7 +94,7 @@ async def _answer(
         answer, replica = await unless_client_leaves(request.receive, opening)
     except ClientLeftError:
         return _Nobody()
-    headers = {"content-type": answer.content_type, "x-comptoir-model": model.id}
+    headers = {"content-type": answer.content_type, "x-comptoir-model": checked["model"]}
     headers |= request_id_headers(endpoint.path, request_id)
     if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
         headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -133,7 +133,7 @@ def _identify(services: Services, request: Request) -> Caller:
 
 def _allowed(services: Services, name: Any, caller: Caller) -> Model:
     model = services.directory().resolve(name)
-    caller.require(model.id)
+    caller.require(model.id, model.served_name(name))
     return model
 
 

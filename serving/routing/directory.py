@@ -43,6 +43,15 @@ class Model:
         """Other names clients may use."""
         return tuple(self.card.get("aliases", ()))
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of LoRA adapters that the same engine serves."""
+        return tuple(self.card.get("adapters", ()))
+
+    def served_name(self, name: str) -> str:
+        """What the engine calls the model that a client named so: an adapter, or the model itself."""
+        return name if name in self.adapters else self.id
+
 
 class Directory:
     """An immutable picture of the site, replaced as a whole when something changes."""
@@ -50,11 +59,13 @@ class Directory:
     def __init__(self, models: Iterable[Model] = ()) -> None:
         self.models: dict[str, Model] = {model.id: model for model in models}
         self._names = {
-            alias: model.id for model in self.models.values() for alias in model.aliases
+            name: model.id
+            for model in self.models.values()
+            for name in (*model.aliases, *model.adapters)
         } | {name: name for name in self.models}
 
     def resolve(self, name: str) -> Model:
-        """The model that answers to a name or an alias.
+        """The model that answers to a name, an alias or an adapter's name.
 
         Raises:
             ModelNotFoundError: with status 404; the unknown name is not repeated.

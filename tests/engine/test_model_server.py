@@ -69,8 +69,9 @@ async def running(
     from serving.engine.replica import ModelReplica
 
     monkeypatch.setenv("COMPTOIR_REPLICA_HOST", "127.0.0.1")
-    name = request.param
-    config = ModelConfig(id=name, catalogue=f"tiny-{name}", drain_timeout_s=5)
+    name, _, tuned = request.param.partition("+")
+    adapters = {"tuned": str(request.getfixturevalue(tuned))} if tuned else {}
+    config = ModelConfig(id=name, catalogue=f"tiny-{name}", drain_timeout_s=5, adapters=adapters)
     plan = make_plan(config, load_catalogue(), device="cpu", gpu=None, cache_dir=cache_dir)
     before = dict(os.environ)
     replica = ModelReplica.__new__(ModelReplica)
@@ -148,6 +149,62 @@ async def test_the_door_lets_in_gateways_only(running: Running) -> None:
     for path in ("/tokenize", "/v1/load_lora_adapter", "/invocations", "/pause"):
         assert (await running.post(path, {}))[0] == 404
     assert len(engines()) == 1
+
+
+def write_adapter(folder: Path, model: Path) -> None:
+    """A LoRA adapter with random weights, in the form that PEFT saves."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = orjson.loads((model / "config.json").read_bytes())
+    hidden = config["hidden_size"]
+    rows = {
+        "q_proj": config["num_attention_heads"] * config["head_dim"],
+        "v_proj": config["num_key_value_heads"] * config["head_dim"],
+    }
+    torch.manual_seed(7)
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name, width in rows.items():
+            prefix = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            tensors[f"{prefix}.lora_A.weight"] = torch.randn(8, hidden)
+            tensors[f"{prefix}.lora_B.weight"] = torch.randn(width, 8)
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    facts = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 8,
+        "lora_alpha": 16,
+        "bias": "none",
+        "target_modules": list(rows),
+        "base_model_name_or_path": str(model),
+    }
+    (folder / "adapter_config.json").write_bytes(orjson.dumps(facts))
+
+
+@pytest.fixture
+def adapter(cache_dir: Path, tmp_path: Path) -> Path:
+    write_adapter(tmp_path / "adapter", tiny.build(tiny.family("qwen3"), cache_dir))
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("running", ["qwen3+adapter"], indirect=True)
+async def test_an_adapter_answers_under_its_own_name(running: Running) -> None:
+    texts = {}
+    for name in ("qwen3", "tuned", "qwen3"):
+        body = {
+            "model": name,
+            "messages": [{"role": "user", "content": "Bonjour"}],
+            "max_tokens": TOKENS,
+            "temperature": 0,
+        }
+        status, raw = await running.post("/v1/chat/completions", body)
+        assert status == 200, raw
+        text = orjson.loads(raw)["choices"][0]["message"]["content"]
+        assert texts.setdefault(name, text) == text
+    assert texts["qwen3"] != texts["tuned"]
+    assert running.facts["card"]["adapters"] == ["tuned"]
 
 
 def test_no_engine_is_left_behind(local_ray: None) -> None:

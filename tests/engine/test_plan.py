@@ -260,3 +260,17 @@ def test_a_named_layout_decides_the_gpu(catalogue: Catalogue) -> None:
         made = plan(catalogue, spec.id, gpu=None, layout=number)
         assert made.accelerator_type == layout.gpu.upper()
         assert made.gpus == layout.gpus
+
+
+def test_adapters_are_loaded_with_the_engine(catalogue: Catalogue) -> None:
+    made = plan(catalogue, "tiny-qwen3", device="cpu", adapters={"tuned": "/models/tuned"})
+    assert made.engine_args["enable_lora"] is True
+    assert made.engine_args["lora_modules"] == [{"name": "tuned", "path": "/models/tuned"}]
+    assert made.card["adapters"] == ["tuned"]
+    assert "enable_lora" not in plan(catalogue, "tiny-qwen3", device="cpu").engine_args
+
+
+@pytest.mark.parametrize("key", ["enable_log_requests", "log_error_stack", "lora_modules"])
+def test_what_would_log_prompts_cannot_be_switched_on(catalogue: Catalogue, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        plan(catalogue, "tiny-qwen3", device="cpu", engine_args={key: True})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -47,6 +48,7 @@ async def make_site() -> AsyncIterator[SiteFactory]:
             config: GatewayConfig | None = None,
             dead: bool = False,
             gone: int = 0,
+            card: Mapping[str, Any] | None = None,
         ) -> Site:
             chosen = list(engines) or [FakeEngine()]
             replicas, doors = [], []
@@ -61,9 +63,9 @@ async def make_site() -> AsyncIterator[SiteFactory]:
             for number in range(gone):
                 # Nobody listens on port 9 of the loopback interface.
                 replicas.insert(0, Replica(f"gone-{number}", "http://127.0.0.1:9", TOKEN))
-            card = {"task": task, "vendor": "test", "aliases": ["vendor/alias"]}
+            facts = {"task": task, "vendor": "test", "aliases": ["vendor/alias"]} | dict(card or {})
             models = {
-                "fake": Model("fake", card, tuple(replicas)),
+                "fake": Model("fake", facts, tuple(replicas)),
                 "sleeping": Model("sleeping", {"task": "chat"}, (), "DEPLOYING"),
             }
             services = Services.build(config or GatewayConfig(), lambda: Directory(models.values()))

@@ -45,6 +45,7 @@ def test_a_card_says_what_a_customer_asks() -> None:
         "repository": "vendor/model",
         "revision": "abc",
         "aliases": ["fast"],
+        "parent": None,
         "notices": ["keep this"],
     }
 

@@ -59,6 +59,30 @@ async def test_an_alias_reaches_the_model_under_its_own_name(make_site: SiteFact
     assert site.engines[0].bodies[0]["model"] == "fake"
 
 
+async def test_an_adapter_is_a_model_of_its_own_to_clients(make_site: SiteFactory) -> None:
+    site = await make_site(card={"adapters": ["tuned"]})
+    response = await chat(site, model="tuned")
+    assert response.headers["x-comptoir-model"] == "tuned"
+    assert site.engines[0].bodies[0]["model"] == "tuned"
+    card = (await site.client.get("/v1/models/tuned")).json()
+    assert (card["id"], card["parent"]) == ("tuned", "fake")
+    listed = (await site.client.get("/v1/models")).json()["data"]
+    assert [card["id"] for card in listed] == ["fake", "tuned", "sleeping"]
+
+
+async def test_a_key_may_be_for_an_adapter_only(make_site: SiteFactory) -> None:
+    key = KeyConfig(name="a", hash=hash_key("sk-a"), models=("tuned",))
+    site = await make_site(card={"adapters": ["tuned"]}, config=GatewayConfig(keys=(key,)))
+    headers = {"authorization": "Bearer sk-a"}
+    for model, status in (("tuned", 200), ("fake", 403)):
+        response = await site.client.post(
+            "/v1/chat/completions", json=CHAT | {"model": model}, headers=headers
+        )
+        assert response.status_code == status
+    listed = (await site.client.get("/v1/models", headers=headers)).json()["data"]
+    assert [card["id"] for card in listed] == ["tuned"]
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "code", "param"),
     [
