@@ -76,6 +76,8 @@ def _forwarding(services: Services, endpoint: Endpoint) -> Callable[[Request], A
         checked["model"] = model.served_name(checked["model"])
         if endpoint.path == "/v1/responses":
             checked["store"] = False
+        if caller.cache_salt is not None and endpoint.caches:
+            checked["cache_salt"] = caller.cache_salt
         return await _answer(services, request, endpoint, model, checked)
 
     return forward

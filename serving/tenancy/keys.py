@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ class Caller:
     models: frozenset[str]
     priority: Literal["interactive", "standard", "batch"] = "standard"
     weight: float = 1.0
+    # Separates what the engines cache of this caller's prompts from everyone else's; not guessable.
+    cache_salt: str | None = None
 
     def may_use(self, model_id: str) -> bool:
         """Whether the key allows this model."""
@@ -44,7 +48,9 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[KeyConfig]) -> None:
         self._callers = {
-            key.hash: Caller(key.name, frozenset(key.models), key.priority, key.weight)
+            key.hash: Caller(
+                key.name, frozenset(key.models), key.priority, key.weight, _cache_salt(key.hash)
+            )
             for key in keys
         }
 
@@ -72,6 +78,11 @@ class KeyRing:
         if caller is None:
             raise AuthenticationError("this API key is not known here")
         return caller
+
+
+def _cache_salt(key_hash: str) -> str:
+    # The same at every gateway without a shared secret; other callers do not know the hash.
+    return hmac.new(key_hash.encode(), b"comptoir prefix cache", hashlib.sha256).hexdigest()
 
 
 def new_key() -> str:

@@ -94,6 +94,11 @@ class Endpoint:
     dialect: str = "openai"
     pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
 
+    @property
+    def caches(self) -> bool:
+        """Whether the engine keeps a prefix cache for it, which must be separate per caller."""
+        return self.streams
+
     def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Validate a body and return what may be sent to an engine.
 

@@ -277,6 +277,20 @@ async def test_keys_decide_who_may_use_what(
         assert error_of(response)["code"] == code
 
 
+async def test_callers_do_not_share_what_engines_cache(make_site: SiteFactory) -> None:
+    keys = tuple(KeyConfig(name=name, hash=hash_key(f"sk-{name}")) for name in ("a", "b"))
+    site = await make_site(config=GatewayConfig(keys=keys))
+    for name in ("a", "b", "a"):
+        headers = {"authorization": f"Bearer sk-{name}"}
+        await site.client.post("/v1/chat/completions", json=CHAT, headers=headers)
+    first, other, again = (body["cache_salt"] for body in site.engines[0].bodies)
+    assert first == again != other
+    assert hash_key("sk-a") not in first
+    local = await make_site()
+    await chat(local)
+    assert "cache_salt" not in local.engines[0].bodies[0]
+
+
 async def test_a_key_sees_only_its_models(make_site: SiteFactory) -> None:
     site = await make_site(config=keyed_config())
     headers = {"authorization": "Bearer sk-other"}
