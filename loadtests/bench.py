@@ -87,7 +87,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def vllm_server(model: Path) -> Server:
+def vllm_server(model: Path, name: str, env: dict[str, str]) -> Server:
     """vLLM's own API server with the arguments that a Comptoir replica gets."""
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
@@ -97,7 +97,7 @@ def vllm_server(model: Path) -> Server:
     command += ["--kv-cache-memory-bytes", str(KV_CACHE_BYTES), "--load-format", "safetensors"]
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     command += ["--enable-prompt-tokens-details"]
-    return Server("vLLM's own server", command, port, COMMON_ENV | CPU_ENV)
+    return Server(name, command, port, COMMON_ENV | CPU_ENV | env)
 
 
 def comptoir_server(folder: Path) -> Server:
@@ -141,7 +141,14 @@ def main() -> None:
     options = parser.parse_args()
     model = tiny.build(tiny.family("qwen3"), ProcessSettings.load().cache_dir)
     with tempfile.TemporaryDirectory() as folder:
-        servers = [(vllm_server(model), "/health"), (comptoir_server(Path(folder)), "/ready")]
+        # On a CPU, vLLM gives the worker a process of its own unless it is told otherwise; a Comptoir
+        # replica does not. The first row has the same layout as the replica.
+        alike = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        servers = [
+            (vllm_server(model, "vLLM, same layout", alike), "/health"),
+            (vllm_server(model, "vLLM as it comes", {}), "/health"),
+            (comptoir_server(Path(folder)), "/ready"),
+        ]
         try:
             for server, path in servers:
                 print(f"{server.name}: ready after {server.wait_until_ready(path):.0f} s")

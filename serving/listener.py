@@ -49,6 +49,7 @@ class Listener:
                 lifespan="off",
                 http="httptools",
                 ws="none",
+                proxy_headers=False,
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=75,

@@ -124,7 +124,7 @@ class GatewayConfig(_Config):
     keys_file: Path | None = None
     limits: RequestLimits = RequestLimits()
     replicas: int = Field(default=1, ge=1, le=1024)
-    discovery_period_s: float = Field(default=1.0, gt=0, le=60)
+    discovery_period_s: float = Field(default=2.0, gt=0, le=60)
     connect_timeout_s: float = Field(default=2.0, gt=0)
     response_timeout_s: float = Field(default=600.0, gt=0)
     drain_timeout_s: float = Field(default=30.0, ge=0)
