@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from serving.catalogue.catalogue import load_catalogue
 from serving.catalogue.gpus import GPUS
@@ -84,7 +84,20 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
         options["num_replicas"] = config.replicas.min
     else:
         options["autoscaling_config"] = AutoscalingConfig(
-            min_replicas=config.replicas.min, max_replicas=config.replicas.max
+            min_replicas=config.replicas.min,
+            max_replicas=config.replicas.max,
+            metrics_interval_s=1.0,
+            look_back_period_s=2.0,
+            # The policy has its own patience (`hold_s`).
+            upscale_delay_s=0.0,
+            downscale_delay_s=0.0,
+            policy=AutoscalingPolicy(
+                policy_function="serving.autoscaling.load_ray:LoadPolicy",
+                policy_kwargs={
+                    "target_requests": config.replicas.target_requests,
+                    "hold_s": config.replicas.hold_s,
+                },
+            ),
         )
     return options
 

@@ -13,8 +13,43 @@ from collections.abc import Generator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.errors import StackError
+
+# Before any key is looked at, a client can only send so much, and only for so long.
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT_S = 30.0
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol with a bound on the request line and headers, and a time to send them in."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._in_head = True
+        self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The request line and headers are too long.")
+
+    def on_message_begin(self) -> None:
+        self._head_bytes, self._in_head = 0, True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._deadline.cancel()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        super().connection_lost(exc)
 
 
 class _EmbeddedServer(uvicorn.Server):
@@ -47,13 +82,12 @@ class Listener:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                http="httptools",
+                http=BoundedHttp,
                 ws="none",
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=75,
-                h11_max_incomplete_event_size=64 * 1024,
                 # Tracebacks of handlers may hold request text; the apps report errors themselves.
                 log_level="critical",
             )
@@ -64,6 +98,11 @@ class Listener:
     def port(self) -> int:
         """The TCP port it listens on."""
         return int(self._socket.getsockname()[1])
+
+    @property
+    def listens(self) -> bool:
+        """Whether it accepts connections."""
+        return self._task is not None and not self._task.done()
 
     async def start(self) -> None:
         """Accept connections; returns as soon as the first one would be answered."""

@@ -182,6 +182,8 @@ class ReplicaRange(_Config):
 
     min: int = Field(default=1, ge=0, le=1024)
     max: int = Field(default=1, ge=1, le=1024)
+    target_requests: float = Field(default=32.0, gt=0, allow_inf_nan=False)
+    hold_s: float = Field(default=300.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -226,6 +228,9 @@ class ModelConfig(_Config):
         for key, reason in _NEVER_ENGINE_ARGS.items():
             if key in value:
                 raise ValueError(f"{key} cannot be set here: {reason}")
+        for key in ("trust_remote_code", "load_format"):
+            if _holds(value, key):
+                raise ValueError(f"{key} cannot be set here: {_NEVER_ENGINE_ARGS[key]}")
         return value
 
     @property
@@ -241,6 +246,13 @@ class ModelConfig(_Config):
             ConfigError: a key is unknown or its value does not fit; `param` is the dotted key.
         """
         return validated(cls, args, "model")
+
+
+def _holds(value: Any, key: str) -> bool:
+    """Whether a key stands anywhere inside."""
+    if isinstance(value, dict):
+        return key in value or any(_holds(member, key) for member in value.values())
+    return isinstance(value, list) and any(_holds(member, key) for member in value)
 
 
 def hash_key(key: str) -> str:

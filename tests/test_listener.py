@@ -148,3 +148,40 @@ async def test_what_is_not_http_is_a_400() -> None:
         status = await asyncio.wait_for(reader.readline(), 5)
         writer.close()
     assert status.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("part", [b"x: " + b"y" * 1000 + b"\r\n", b"y" * 1000])
+async def test_headers_without_end_are_cut_off(part: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("the headers never end")
+
+    listener = Listener(app, "127.0.0.1")
+    await listener.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(b"POST / HTTP/1.1\r\nlong: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                writer.write(part)
+                await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            assert b"400" in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+    finally:
+        await listener.close()
+
+
+async def test_a_connection_that_sends_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.listener.HEAD_TIMEOUT_S", 0.05)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nothing was sent")
+
+    listener = Listener(app, "127.0.0.1")
+    await listener.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        assert await asyncio.wait_for(reader.read(), 2) == b""
+        writer.close()
+    finally:
+        await listener.close()

@@ -21,12 +21,14 @@ def _keys() -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Who will use it: appears in logs and usage.")],
+    name: Annotated[str, typer.Argument(help="Who will use it.")],
     models: Annotated[
         list[str] | None, typer.Option("--model", help="A model it may use; repeat. Default: all.")
     ] = None,
-    priority: Annotated[str, typer.Option(help="interactive, standard or batch.")] = "standard",
-    weight: Annotated[float, typer.Option(help="Share when models are saturated.")] = 1.0,
+    priority: Annotated[
+        str, typer.Option(help="interactive, standard or batch; reserved.")
+    ] = "standard",
+    weight: Annotated[float, typer.Option(help="Share when models are saturated; reserved.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Make a key. It is shown once; put the entry under `keys` of the gateway, or in its keys_file.

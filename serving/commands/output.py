@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from rich.console import Console
@@ -19,7 +20,9 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """What is going on."""
-    errors.print(text, style="dim", markup=False, soft_wrap=True)
+    # Whoever read our output may be gone; rich turns a broken pipe into SystemExit.
+    with contextlib.suppress(OSError, SystemExit):
+        errors.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 def complain(error: ComptoirError) -> None:

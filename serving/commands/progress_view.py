@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def wait_until_ready(
             seconds = time.monotonic() - began
             applications = stack_ray.applications(state.dashboard)
             _raise_if_failed(applications, file)
-            answers, ready = _ready_models(state, wanted)
+            listens, ready = _ready_models(state, wanted)
             stages = progress.read(progress_dir)
             now = {
                 model: "ready" if model in ready else _before_ready(stages.get(model))
@@ -58,7 +59,7 @@ def wait_until_ready(
                 if shown.get(model) != stage and not errors.is_terminal:
                     note(f"{seconds:5.0f} s  {model}: {stage}")
             shown = now
-            if answers and wanted <= ready:
+            if listens and wanted <= ready:
                 return
             if seconds > timeout_s:
                 late = ", ".join(f"{m} ({s})" for m, s in now.items() if s != "ready")
@@ -94,17 +95,26 @@ def _reason(application: dict[str, Any]) -> str:
     return (telling or lines or ["no reason given"])[-1][:2000]
 
 
+def answers(state: StackState) -> bool:
+    """Whether the endpoint answers at all."""
+    try:
+        with urllib.request.urlopen(state.base_url + "/health", timeout=5):  # noqa: S310
+            return True
+    except (OSError, HTTPException):
+        return False
+
+
 def _ready_models(state: StackState, wanted: set[str]) -> tuple[bool, set[str]]:
     """Whether the endpoint answers, and which models it says are ready (with keys: all or none)."""
     try:
-        with urllib.request.urlopen(state.base_url + "/ready", timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(state.base_url + "/ready?all=1", timeout=5) as response:  # noqa: S310
             body = json.load(response)
     except urllib.error.HTTPError as error:
         try:
             body = json.loads(error.read())
         except ValueError:
             return False, set()
-    except (urllib.error.URLError, TimeoutError, ValueError, ConnectionError):
+    except (OSError, HTTPException, ValueError):
         return False, set()
     models = body.get("models")
     if models is None:

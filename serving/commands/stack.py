@@ -17,18 +17,22 @@ import typer
 from serving.commands import processes, stack_ray
 from serving.commands.output import console, note, say
 from serving.commands.planning import plan_models
-from serving.commands.progress_view import wait_until_ready
+from serving.commands.progress_view import answers, wait_until_ready
 from serving.commands.stack_state import StackState
 from serving.deployment_file import DeploymentFile, load_deployment_file
 from serving.engine.progress import DIRECTORY_VARIABLE
 from serving.environment import cluster_environment
-from serving.errors import StackError
+from serving.errors import ConfigError, StackError
 from serving.settings import ProcessSettings
 
 ConfigArgument = Annotated[
     Path, typer.Argument(help="A Serve config file: see deployments/.", show_default=True)
 ]
 PortOption = Annotated[int | None, typer.Option(help="Port of the endpoint. [env: COMPTOIR_PORT]")]
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# How often, and how many times in a row without an answer, before a stack counts as dead.
+WATCH_PERIOD_S = 5.0
+WATCH_FAILURES = 6
 DEFAULT_CONFIG = Path("deployments/local.yaml")
 
 
@@ -50,6 +54,10 @@ def up(
     overrides = {"port": port, "host": host}
     settings = settings.model_copy(update={k: v for k, v in overrides.items() if v is not None})
     file = load_deployment_file(config, settings)
+    if not file.models:
+        raise ConfigError(
+            f"{config}: applications: there is no model to serve", param="applications"
+        )
     # A forbidden licence or an unknown entry shows now, not in a minute.
     plan_models(file, settings)
     _require_free(file, settings)
@@ -104,8 +112,19 @@ def _run(
     if stop.is_set():
         return
     _announce(file, state, time.monotonic() - began)
-    while not stop.wait(1.0):
-        pass
+    _watch(state, stop)
+
+
+def _watch(state: StackState, stop: threading.Event) -> None:
+    """Stay until asked to stop; a stack that no longer answers ends with an error, not silently."""
+    failures = 0
+    while not stop.wait(WATCH_PERIOD_S):
+        failures = 0 if answers(state) else failures + 1
+        if failures >= WATCH_FAILURES:
+            raise StackError(
+                f"{state.base_url} has not answered for {failures * WATCH_PERIOD_S:.0f} s; logs are "
+                f"under {processes.session_root(state.port)}"
+            )
 
 
 def _announce(file: DeploymentFile, state: StackState, seconds: float) -> None:
@@ -163,7 +182,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
             raise KeyboardInterrupt
         stop.set()
 
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for each in STOP_SIGNALS:
         signal.signal(each, handler)
 
 
@@ -174,20 +193,30 @@ def _tear_down(state: StackState, settings: ProcessSettings) -> None:
     except KeyboardInterrupt:
         note("stopping at once")
     finally:
+        # From here on nothing may interrupt: what is left now would be left for good.
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
         processes.end_all(state.stack_id, state.port)
         state.remove(settings.cache_dir)
     note("stopped")
 
 
-def down(port: PortOption = None) -> None:
+def down(
+    port: PortOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Stop every stack on this machine.")] = False,
+) -> None:
     """Stop a stack on this machine, also one whose foreground process is gone.
 
     Example: comptoir down --port 8000
     """
     settings = ProcessSettings.load()
+    port = port or settings.port
     states = StackState.all(settings.cache_dir)
-    if port is not None:
+    if port is not None and not every:
         states = [state for state in states if state.port == port]
+    if len(states) > 1 and not every:
+        ports = ", ".join(str(state.port) for state in states)
+        raise StackError(f"several stacks are running; choose one with --port ({ports}), or --all")
     if not states:
         where = f" on port {port}" if port is not None else ""
         say(f"no stack is running{where}")

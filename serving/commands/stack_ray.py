@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import shutil
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +30,14 @@ def start_ray(port: int) -> str:
     """
     import ray
 
-    session = processes.session_root(port)
-    session.mkdir(mode=0o700, exist_ok=True)
+    session = _private_folder(processes.session_root(port))
     try:
         context = ray.init(
             address="local",
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",
-            _temp_dir=str(session),
+            _temp_dir=str(session / "ray"),
             object_store_memory=128 * 1024 * 1024,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -44,6 +47,22 @@ def start_ray(port: int) -> str:
     if not context.dashboard_url:
         raise StackError(f"Ray's dashboard does not start; its logs are under {session}")
     return f"http://{context.dashboard_url}"
+
+
+def _private_folder(path: Path) -> Path:
+    """Make the folder anew for this user alone: Ray opens what it makes inside to everyone.
+
+    Raises:
+        StackError: something at that name belongs to somebody else.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise StackError(f"{path} is not a folder of yours; remove it or choose another port")
+        # Logs of the last run on this port; nothing of it runs any more.
+        shutil.rmtree(path)
+    path.mkdir(mode=0o700)
+    return path
 
 
 def stop_ray() -> None:
@@ -80,7 +99,7 @@ def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"Ray Serve refuses the file: {_last_line(text)}", param="config"
         ) from None
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         raise StackError(f"Ray's dashboard does not answer: {error}") from None
 
 
@@ -90,7 +109,7 @@ def applications(dashboard: str) -> dict[str, dict[str, Any]]:
     try:
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
             found = json.load(response).get("applications", {})
-    except (urllib.error.URLError, TimeoutError, ValueError):
+    except (OSError, HTTPException, ValueError):
         return {}
     return dict(found)
 

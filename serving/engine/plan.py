@@ -20,6 +20,7 @@ from serving.settings import ModelConfig
 
 GIB = 2**30
 TINY_PREFIX = "tiny-"
+TINY_GPU_SHARE = 0.25
 
 # Phone-home off; `nobind` and one thread keep several CPU engines from fighting for the same cores;
 # without TORCH_COMPILE_DISABLE the first request with logprobs waits 15 s for a compiler.
@@ -38,7 +39,9 @@ CPU_ENV = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 # An inherited value would win over kv_cache_gib.
-UNSET_ENV = ("VLLM_CPU_KVCACHE_SPACE",)
+UNSET_ENV = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE")
+# Nothing in a config file changes these: they keep request text and reports inside.
+FORCED_ENV = {name: value for name, value in COMMON_ENV.items() if name != "TOKENIZERS_PARALLELISM"}
 
 # The same on every device. Requests are never logged; documentation pages are not served.
 FRONTEND_ARGS = {
@@ -61,6 +64,8 @@ class EnginePlan:
     card: Mapping[str, Any]
     accelerator_type: str | None = None
     num_cpus: float = 1.0
+    # Of each GPU; tiny models share one.
+    gpu_share: float = 1.0
     drain_timeout_s: float = 60.0
     cache_dir: Path = field(default_factory=Path)
 
@@ -79,7 +84,7 @@ class EnginePlan:
         if self.device == "cpu":
             # Without a group of its own, Ray LLM would ask for a whole core more.
             return [{"CPU": self.num_cpus}]
-        worker = {"GPU": 1.0}
+        worker = {"GPU": self.gpu_share}
         if self.accelerator_type:
             worker[f"accelerator_type:{self.accelerator_type}"] = 0.001
         bundles = [dict(worker) for _ in range(self.gpus)]
@@ -88,6 +93,14 @@ class EnginePlan:
 
     def materialise(self) -> str:
         """Make sure that the weights are on this node if we can make them; returns what vLLM loads."""
+        for adapter in self.engine_args.get("lora_modules", ()):
+            # vLLM would otherwise fall back to a pickled file.
+            if not (Path(adapter["path"]) / "adapter_model.safetensors").is_file():
+                raise ConfigError(
+                    f"adapters: {adapter['name']}: no adapter_model.safetensors in "
+                    f"{adapter['path']} on this node",
+                    param="adapters",
+                )
         if not self.source.startswith(TINY_PREFIX):
             return self.source
         return str(tiny.build(tiny.family(self.source[len(TINY_PREFIX) :]), self.cache_dir))
@@ -99,6 +112,9 @@ class EnginePlan:
             "engine_kwargs": dict(self.engine_args),
             "accelerator_config": {"kind": self.device},
             "accelerator_type": self.accelerator_type,
+            "placement_group_config": {"bundle_per_worker": {"GPU": self.gpu_share}}
+            if self.gpus and self.gpu_share < 1
+            else None,
             "log_engine_metrics": False,
             "runtime_env": {"env_vars": dict(self.env)} if self.device == "gpu" else None,
         }
@@ -184,11 +200,12 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         | _adapter_args(config)
         | FRONTEND_ARGS
         # A tiny model would otherwise claim a whole GPU's memory.
-        | ({"gpu_memory_utilization": 0.2} if device == "gpu" else {})
+        | ({"gpu_memory_utilization": 0.8 * TINY_GPU_SHARE} if device == "gpu" else {})
         | config.engine_args,
         env=_env(config, device, local=True),
         card=card | _site_facts(config, config.entry),
         num_cpus=0.1,
+        gpu_share=TINY_GPU_SHARE,
         drain_timeout_s=config.drain_timeout_s,
         cache_dir=cache_dir,
     )
@@ -236,7 +253,7 @@ def _env(config: ModelConfig, device: str, *, local: bool) -> dict[str, str]:
         env |= CPU_ENV
     if local:
         env["HF_HUB_OFFLINE"] = "1"
-    return env | config.env
+    return env | config.env | FORCED_ENV
 
 
 def _layout(config: ModelConfig, spec: ModelSpec, gpu: str | None) -> GpuLayout | None:

@@ -46,6 +46,11 @@ class RayDirectory:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
+    def follows(self) -> bool:
+        """Whether it still looks."""
+        return self._task is not None and not self._task.done()
+
+    @property
     def current(self) -> Directory:
         """The site as known now; rebuilt only when something changed."""
         version = tuple(

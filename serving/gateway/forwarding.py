@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from serving.errors import ComptoirError, ModelUnavailableError
+from serving.errors import ComptoirError, EngineFailedError, ModelUnavailableError
 from serving.gateway.engine_errors import stream_error_at
 from serving.gateway.upstream import Answer, ReplicaGoneError, Upstream
 from serving.routing.directory import Directory, Replica, least_loaded
@@ -14,6 +14,8 @@ from serving.routing.directory import Directory, Replica, least_loaded
 RETRY_AFTER_S = 5.0
 # How long a replica that did not answer is passed over, unless it is the only one.
 SUSPECT_S = 3.0
+# A request under which two engines died is taken for the cause, and is not given to a third.
+MAX_DEATHS = 2
 
 
 class Forwarder:
@@ -45,6 +47,7 @@ class Forwarder:
             ComptoirError: what the engine refused or failed at.
         """
         tried: set[str] = set()
+        deaths = 0
         while True:
             replica = self._choose(model_id, tried)
             if replica is None:
@@ -56,11 +59,14 @@ class Forwarder:
                 if answer.status == 200 and stream_error_at(answer.first) == 0:
                     # The engine failed before it produced a token: nothing has reached the client.
                     answer.close()
-                    raise ReplicaGoneError("error before the first token")
+                    raise ReplicaGoneError("error before the first token", sent=True)
                 return answer, replica
-            except ReplicaGoneError:
+            except ReplicaGoneError as gone:
                 self._suspects[replica.id] = self._clock() + SUSPECT_S
                 self.done(replica)
+                deaths += gone.sent
+                if deaths >= MAX_DEATHS:
+                    raise EngineFailedError("the engine failed on this request") from None
             except BaseException:
                 self.done(replica)
                 raise

@@ -40,7 +40,7 @@ def model_list(directory: Directory, caller: Caller) -> dict[str, Any]:
         model_card(model, name)
         for model in sorted(directory.models.values(), key=lambda model: model.id)
         for name in (model.id, *model.adapters)
-        if caller.may_use(model.id) or caller.may_use(name)
+        if caller.may_use(name)
     ]
     return {"object": "list", "data": cards}
 
@@ -54,10 +54,14 @@ def model_state(model: Model) -> str:
     return "idle" if model.state in _UP and model.card.get("min_replicas") == 0 else "starting"
 
 
-def readiness(directory: Directory) -> tuple[dict[str, Any], int]:
-    """Body and HTTP status: 200 when every model answers or is scaled to zero."""
+def readiness(directory: Directory, *, everyone: bool = False) -> tuple[dict[str, Any], int]:
+    """Body and HTTP status: 200 when a model can answer, or with `everyone` when all can.
+
+    One model that is being added, or fails, must not make a load balancer drop the others.
+    """
     states = {model.id: model_state(model) for model in directory.models.values()}
-    is_ready = bool(states) and all(state in ("ready", "idle") for state in states.values())
+    can = [state in ("ready", "idle") for state in states.values()]
+    is_ready = bool(can) and (all(can) if everyone else any(can))
     return {"ready": is_ready, "models": states}, 200 if is_ready else 503
 
 

@@ -27,6 +27,15 @@ class GatewayReplica:
         """Control call: true as soon as the endpoint answers."""
         return True
 
+    async def check_health(self) -> None:
+        """Serve's health hook.
+
+        Raises:
+            RuntimeError: discovery or the listener has ended; Serve then replaces this replica.
+        """
+        if not self._models.follows or not self._listener.listens:
+            raise RuntimeError("the gateway no longer follows its models or its port")
+
     async def __del__(self) -> None:
         """Serve's shutdown hook: stop accepting, let open requests finish, then close."""
         await self._listener.close(self._config.drain_timeout_s)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -48,8 +48,9 @@ def build_router(services: Services) -> APIRouter:
         return JSONResponse({"status": "ok"})
 
     @router.get("/ready", response_model=None)
-    async def ready() -> Response:
-        body, status = listing.readiness(services.directory())
+    async def ready(request: Request) -> Response:
+        everyone = "all" in request.query_params
+        body, status = listing.readiness(services.directory(), everyone=everyone)
         if services.keys:
             # Probes carry no key, and what a site hosts is its customers' business.
             del body["models"]
@@ -69,14 +70,17 @@ def _forwarding(services: Services, endpoint: Endpoint) -> Callable[[Request], A
     async def forward(request: Request) -> Response:
         request.state.request_id = uuid.uuid4().hex
         caller = _identify(services, request)
-        body = await read_object(request, services.config.limits.max_body_bytes)
+        try:
+            body = await read_object(request, services.config.limits.max_body_bytes)
+        except ClientDisconnect:
+            return _Nobody()
         checked = endpoint.check(body)
         model = _allowed(services, checked["model"], caller)
         _require_task(model, endpoint)
         checked["model"] = model.served_name(checked["model"])
         if endpoint.path == "/v1/responses":
             checked["store"] = False
-        if caller.cache_salt is not None and endpoint.caches:
+        if caller.cache_salt is not None:
             checked["cache_salt"] = caller.cache_salt
         return await _answer(services, request, endpoint, model, checked)
 
@@ -135,7 +139,7 @@ def _identify(services: Services, request: Request) -> Caller:
 
 def _allowed(services: Services, name: Any, caller: Caller) -> Model:
     model = services.directory().resolve(name)
-    caller.require(model.id, model.served_name(name))
+    caller.require(model.served_name(name))
     return model
 
 

@@ -13,7 +13,14 @@ from serving.routing.directory import Replica
 
 
 class ReplicaGoneError(Exception):
-    """The replica did not answer this request and has not started on an answer: another may be asked."""
+    """The replica has not begun to answer: another may be asked.
+
+    `sent` says that it had the request when it went; such a request may be what broke it.
+    """
+
+    def __init__(self, reason: str, *, sent: bool = False) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 class ReplicaBrokeError(Exception):
@@ -94,19 +101,22 @@ class Upstream:
             response = await self._session.post(
                 replica.base_url + path, data=body, headers=headers, allow_redirects=False
             )
-        except aiohttp.ConnectionTimeoutError:
-            raise ReplicaGoneError("connect timeout") from None
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise ReplicaGoneError(type(error).__name__, sent=False) from None
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise EngineTimeoutError(
                 "the engine did not answer in time; ask for fewer tokens or stream the answer"
             ) from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise ReplicaGoneError(type(error).__name__) from None
+            raise ReplicaGoneError(type(error).__name__, sent=True) from None
         try:
             first = await response.content.readany()
-        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+        except TimeoutError:
             response.close()
-            raise ReplicaGoneError(type(error).__name__) from None
+            raise EngineTimeoutError("the engine did not produce a token in time") from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            response.close()
+            raise ReplicaGoneError(type(error).__name__, sent=True) from None
         except asyncio.CancelledError:
             response.close()
             raise
@@ -114,5 +124,5 @@ class Upstream:
         if died or response.status in (401, 502, 503):
             # 401: the address now belongs to another replica; 503: the door knows of a dead engine.
             response.close()
-            raise ReplicaGoneError(f"status {response.status}")
+            raise ReplicaGoneError(f"status {response.status}", sent=died)
         return Answer(response.status, response.headers.get("content-type", ""), first, response)

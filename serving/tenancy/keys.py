@@ -30,13 +30,13 @@ class Caller:
         """Whether the key allows this model."""
         return "*" in self.models or model_id in self.models
 
-    def require(self, *names: str) -> None:
-        """Refuse unless the key allows one of these names (a model, an adapter of it).
+    def require(self, model_id: str) -> None:
+        """Refuse a model (or adapter) that the key does not allow.
 
         Raises:
             PermissionDeniedError: with status 403.
         """
-        if not any(self.may_use(name) for name in names):
+        if not self.may_use(model_id):
             raise PermissionDeniedError("this API key may not use this model", param="model")
 
 

@@ -40,6 +40,39 @@ def mapping(value: Any, path: str) -> None:
         raise InvalidFieldError(f"'{path}' must be an object", param=path)
 
 
+# A grammar compiler's time grows faster than the schema, and it cannot be interrupted.
+MAX_SCHEMA_NODES = 1000
+MAX_SCHEMA_DEPTH = 32
+MAX_SCHEMA_CHARACTERS = 32 * 1024
+
+
+def schema(value: Any, path: str) -> None:
+    """A JSON schema of bounded size; the engine judges whether it is a good one."""
+    mapping(value, path)
+    nodes = characters = 0
+    stack = [(value, 1)]
+    while stack:
+        node, depth = stack.pop()
+        nodes += 1
+        if isinstance(node, dict):
+            characters += sum(len(name) for name in node)
+            stack.extend((member, depth + 1) for member in node.values())
+        elif isinstance(node, list):
+            stack.extend((member, depth + 1) for member in node)
+        elif isinstance(node, str):
+            characters += len(node)
+        if nodes > MAX_SCHEMA_NODES or characters > MAX_SCHEMA_CHARACTERS:
+            raise InvalidFieldError(
+                f"'{path}' is too large: at most {MAX_SCHEMA_NODES} values and "
+                f"{MAX_SCHEMA_CHARACTERS} characters",
+                param=path,
+            )
+        if depth > MAX_SCHEMA_DEPTH:
+            raise InvalidFieldError(
+                f"'{path}' is nested too deeply: at most {MAX_SCHEMA_DEPTH} levels", param=path
+            )
+
+
 def integer(low: int | None = None, high: int | None = None) -> Check:
     """A whole number from `low` to `high`."""
 

@@ -21,6 +21,7 @@ from serving.trust.checks import (
     mapping,
     members,
     one_of,
+    schema,
     text,
 )
 
@@ -30,7 +31,7 @@ _TOOL_CALL = keyed(
     ("function",),
 )
 _SCHEMA = keyed(
-    {"name": filled, "schema": mapping, "strict": boolean, "description": text}, ("name",)
+    {"name": filled, "schema": schema, "strict": boolean, "description": text}, ("name",)
 )
 
 
@@ -125,7 +126,7 @@ def chat_message(value: Any, path: str) -> None:
 
 
 _FUNCTION = keyed(
-    {"name": filled, "description": text, "parameters": mapping, "strict": boolean}, ("name",)
+    {"name": filled, "description": text, "parameters": schema, "strict": boolean}, ("name",)
 )
 chat_tool = keyed({"type": one_of("function"), "function": _FUNCTION}, ("type", "function"))
 response_tool = keyed(
@@ -133,7 +134,7 @@ response_tool = keyed(
         "type": one_of("function"),
         "name": filled,
         "description": text,
-        "parameters": mapping,
+        "parameters": schema,
         "strict": boolean,
     },
     ("type", "name"),
@@ -170,10 +171,10 @@ def response_format(value: Any, path: str) -> None:
 def text_format(value: Any, path: str) -> None:
     """`text.format` of a response: text, json_object or json_schema."""
     mapping(value, path)
-    schema = {
+    shape = {
         "type": text,
         "name": filled,
-        "schema": mapping,
+        "schema": schema,
         "strict": boolean,
         "description": text,
     }
@@ -182,7 +183,7 @@ def text_format(value: Any, path: str) -> None:
         {
             "text": keyed({"type": text}),
             "json_object": keyed({"type": text}),
-            "json_schema": keyed(schema, ("name", "schema")),
+            "json_schema": keyed(shape, ("name", "schema")),
         },
         value,
         path,

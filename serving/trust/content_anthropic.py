@@ -18,6 +18,7 @@ from serving.trust.checks import (
     many,
     mapping,
     one_of,
+    schema,
     text,
 )
 from serving.trust.content import shaped
@@ -70,7 +71,7 @@ tool = keyed(
         "type": one_of("custom"),
         "name": filled,
         "description": text,
-        "input_schema": mapping,
+        "input_schema": schema,
         "strict": boolean,
         "cache_control": anything,
     },

@@ -94,11 +94,6 @@ class Endpoint:
     dialect: str = "openai"
     pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
 
-    @property
-    def caches(self) -> bool:
-        """Whether the engine keeps a prefix cache for it, which must be separate per caller."""
-        return self.streams
-
     def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Validate a body and return what may be sent to an engine.
 
@@ -121,7 +116,8 @@ class Endpoint:
             raise InvalidFieldError(
                 "'stream_options' is only allowed with 'stream': true", param="stream_options"
             )
-        return kept
+        # JSON null counts as absent, everywhere: vLLM takes it in some fields only.
+        return {name: value for name, value in kept.items() if value is not None}
 
     def _require_pair(self, kept: Mapping[str, Any]) -> None:
         given = {name for name, value in kept.items() if value is not None}

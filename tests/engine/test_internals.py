@@ -126,3 +126,18 @@ def test_gpu_placement_is_what_ray_llm_would_ask_for(
     assert plan.placement_bundles == theirs["placement_group_bundles"]
     assert theirs["placement_group_strategy"] == "PACK"
     assert plan.gpus == tensor * pipeline
+
+
+def test_what_a_failing_engine_dumps_of_requests_is_silenced() -> None:
+    import logging
+
+    from vllm.logging_utils import dump_input
+    from vllm.plugins import DEFAULT_PLUGINS_GROUP, load_plugins_by_group
+
+    from serving.engine.quiet import LOGGERS
+
+    plugins = load_plugins_by_group(DEFAULT_PLUGINS_GROUP)
+    plugins["comptoir"]()
+    assert dump_input.logger.name in LOGGERS
+    for name in LOGGERS:
+        assert not logging.getLogger(name).isEnabledFor(logging.CRITICAL)

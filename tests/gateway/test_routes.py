@@ -235,16 +235,24 @@ async def test_models_are_listed_and_shown(make_site: SiteFactory) -> None:
 
 async def test_ready_waits_for_every_model(make_site: SiteFactory) -> None:
     site = await make_site()
-    response = await site.client.get("/ready")
+    response = await site.client.get("/ready?all=1")
     assert response.status_code == 503
     assert response.json()["models"] == {"fake": "ready", "sleeping": "starting"}
     del site.models["sleeping"]
+    assert (await site.client.get("/ready?all=1")).status_code == 200
+
+
+async def test_one_model_that_starts_does_not_take_the_gateway_out(make_site: SiteFactory) -> None:
+    site = await make_site()
     assert (await site.client.get("/ready")).status_code == 200
+    del site.models["fake"]
+    assert (await site.client.get("/ready")).status_code == 503
 
 
 async def test_ready_names_no_models_where_keys_are_asked_for(make_site: SiteFactory) -> None:
     site = await make_site(config=keyed_config())
-    assert (await site.client.get("/ready")).json() == {"ready": False}
+    assert (await site.client.get("/ready?all=1")).json() == {"ready": False}
+    assert (await site.client.get("/ready")).json() == {"ready": True}
 
 
 def keyed_config() -> GatewayConfig:
@@ -334,6 +342,32 @@ async def test_a_request_whose_engine_dies_goes_to_another_replica(make_site: Si
     site = await make_site(dead, FakeEngine())
     assert {(await chat(site)).status_code for _ in range(4)} == {200}
     assert (await chat(await make_site(dead))).status_code == 503
+
+
+async def test_a_request_that_kills_engines_is_not_given_to_a_third(make_site: SiteFactory) -> None:
+    engines = [FakeEngine(status=500, error_message="EngineCore encountered an issue")] * 4
+    site = await make_site(*engines)
+    response = await chat(site)
+    assert response.status_code == 502
+    assert len(engines[0].bodies) == 2
+
+
+async def test_null_counts_as_absent(make_site: SiteFactory) -> None:
+    site = await make_site()
+    assert (await chat(site, ignore_eos=None, n=None, user=None)).status_code == 200
+    assert not {"ignore_eos", "n"} & site.engines[0].bodies[0].keys()
+
+
+async def test_a_schema_that_would_stall_the_compiler_is_refused(make_site: SiteFactory) -> None:
+    many = {f"p{n}": {"type": "string"} for n in range(600)}
+    deep: Any = {"type": "string"}
+    for _ in range(40):
+        deep = {"type": "array", "items": deep}
+    for schema in ({"type": "object", "properties": many}, deep, {"enum": ["x" * 40_000]}):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        response = await chat(await make_site(), response_format=form)
+        assert response.status_code == 400
+        assert error_of(response)["param"] == "response_format.json_schema.schema"
 
 
 async def test_a_replica_that_is_gone_is_passed_over(make_site: SiteFactory) -> None:

@@ -112,14 +112,14 @@ def test_adding_and_removing_a_model_leaves_the_others_alone(stack: Stack, tmp_p
         deploy(stack, more, tmp_path)
 
         def arrived() -> bool:
-            return httpx.get(f"{stack.url}/ready").json()["models"].get("yi") == "ready"
+            return httpx.get(f"{stack.url}/ready?all=1").json()["models"].get("yi") == "ready"
 
         eventually(arrived, 120)
         answer = client(stack).chat.completions.create(model="yi", messages=MESSAGES, max_tokens=4)
         assert answer.usage is not None
         assert answer.usage.completion_tokens == 4
         deploy(stack, original, tmp_path)
-        eventually(lambda: "yi" not in httpx.get(f"{stack.url}/ready").json()["models"], 60)
+        eventually(lambda: "yi" not in httpx.get(f"{stack.url}/ready?all=1").json()["models"], 60)
     finally:
         stop.set()
         streaming.join(timeout=60)
@@ -175,7 +175,9 @@ def test_a_stream_whose_engine_dies_ends_with_an_error_event(stack: Stack) -> No
             pass
 
     def back() -> bool:
-        return httpx.get(f"{stack.url}/ready").status_code == 200 and replicas(stack) != before
+        return (
+            httpx.get(f"{stack.url}/ready?all=1").status_code == 200 and replicas(stack) != before
+        )
 
     eventually(back, 150)
 
@@ -185,4 +187,43 @@ def test_deploying_the_same_file_again_changes_nothing(stack: Stack, tmp_path: P
     deploy(stack, yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text()), tmp_path)
     time.sleep(5)
     assert replicas(stack) == before
-    assert httpx.get(f"{stack.url}/ready").status_code == 200
+    assert httpx.get(f"{stack.url}/ready?all=1").status_code == 200
+
+
+def test_a_model_that_sleeps_wakes_for_a_request(stack: Stack, tmp_path: Path) -> None:
+    original = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text())
+    more = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text())
+    sleeper = {
+        "id": "yi",
+        "catalogue": "tiny-yi",
+        "replicas": {"min": 0, "max": 1, "hold_s": 2.0},
+    }
+    more["applications"].append(
+        {
+            "name": "yi",
+            "route_prefix": None,
+            "import_path": "serving.app:build_model",
+            "args": sleeper,
+        }
+    )
+    deploy(stack, more, tmp_path)
+
+    def state() -> str:
+        models: dict[str, str] = httpx.get(f"{stack.url}/ready?all=1").json()["models"]
+        return models.get("yi", "unknown")
+
+    def ask() -> httpx.Response:
+        body = {"model": "yi", "messages": MESSAGES, "max_tokens": 4}
+        return httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=30)
+
+    try:
+        # Discovery wakes it once, to learn what it is; then it falls asleep.
+        eventually(lambda: state() == "ready", 120)
+        eventually(lambda: state() == "idle", 60)
+        asleep = ask()
+        assert asleep.status_code == 503
+        assert int(asleep.headers["retry-after"]) > 0
+        eventually(lambda: ask().status_code == 200, 90)
+    finally:
+        deploy(stack, original, tmp_path)
+        eventually(lambda: state() == "unknown", 60)
