@@ -73,6 +73,8 @@ install_runtime() {
     say "installing the runtime for the $device: about 170 packages, 2 to 5 minutes the first time"
     if [ "$device" = cpu ]; then install_cpu_torch; fi
     pip_install -r "requirements/$device.txt" || fail "pip failed (above); nothing was marked as done"
+    # A leftover of an earlier version would hide the entry points of this one.
+    rm -rf comptoir.egg-info
     pip_install --no-build-isolation --editable . || fail "pip could not install Comptoir itself (above)"
     # A CPU wheel satisfies the CUDA pin as well: 2.13.0+cpu counts as 2.13.0.
     built_for=$(.venv/bin/python -c 'import torch; print("gpu" if torch.version.cuda else "cpu")') ||
