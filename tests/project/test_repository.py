@@ -60,9 +60,8 @@ def tracked_text() -> list[tuple[str, str]]:
 # Written in pieces, so that this file does not match itself.
 MACHINE_PATHS = re.compile(
     r"(?<![\w./-])/(?:"
-    + "|".join(("wo" + "rk", "ro" + "ot", "home/[a-z]", "Users/[A-Za-z]"))
+    + "|".join(("wo" + "rk", "ro" + "ot", "op" + "t", "home/[a-z]", "Users/[A-Za-z]"))
     + r")/"
-    r"|(?<![\w./-])/opt/(?:py" + r"pi|wheels)"
 )
 INDEX_HOSTS = re.compile(
     r"https?://[\w.-]*(?:pypi|artifactory|nexus|pythonhosted|registry)[\w.-]*|extra-index"
