@@ -13,43 +13,9 @@ from collections.abc import Generator
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.errors import StackError
-
-# Before any key is looked at, a client can only send so much, and only for so long.
-MAX_HEAD_BYTES = 64 * 1024
-HEAD_TIMEOUT_S = 30.0
-
-
-class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with a bound on the request line and headers, and a time to send them in."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_bytes = 0
-        self._in_head = True
-        self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("The request line and headers are too long.")
-
-    def on_message_begin(self) -> None:
-        self._head_bytes, self._in_head = 0, True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._deadline.cancel()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
-        super().connection_lost(exc)
+from serving.http_protocol import BoundedHttp
 
 
 class _EmbeddedServer(uvicorn.Server):

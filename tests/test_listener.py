@@ -172,7 +172,7 @@ async def test_headers_without_end_are_cut_off(part: bytes) -> None:
 
 
 async def test_a_connection_that_sends_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.listener.HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("serving.http_protocol.HEAD_TIMEOUT_S", 0.05)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("nothing was sent")

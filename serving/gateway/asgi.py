@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import ComptoirError
 from serving.gateway import render
+from serving.gateway.inference import Inference
 from serving.gateway.routes import build_router
 from serving.gateway.services import Services
 
 
-def build_asgi(services: Services) -> FastAPI:
-    """The application; `services.upstream` must be started before the first request."""
+def build_asgi(services: Services) -> ASGIApp:
+    """The application, to be served by a `Listener`; start `services.upstream` before the first request."""
+    inference, others = Inference(services), _others(services)
+
+    async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        is_inference = scope["type"] == "http" and scope["path"] in services.endpoints
+        await (inference if is_inference else others)(scope, receive, send)
+
+    return gateway
+
+
+def _others(services: Services) -> FastAPI:
+    """Everything that no engine answers."""
     app = FastAPI(
         title="Comptoir", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )

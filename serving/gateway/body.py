@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.types import Receive
 
 from serving.errors import (
     BodyTooLargeError,
@@ -15,19 +16,24 @@ from serving.errors import (
 )
 
 
-async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
+class ClientLeftError(Exception):
+    """The client closed its connection before its request was complete."""
+
+
+async def read_object(headers: Headers, receive: Receive, max_bytes: int) -> dict[str, Any]:
     """The body as a JSON object.
 
     Raises:
         UnsupportedMediaTypeError: it is not declared as JSON.
         BodyTooLargeError: it is longer than `max_bytes`; reading stops there.
         MalformedJsonError: it is not valid JSON (RFC 8259), or not an object.
+        ClientLeftError: nobody waits for an answer.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedMediaTypeError("send the header 'Content-Type: application/json'")
     try:
-        body = orjson.loads(await _read(request, max_bytes))
+        body = orjson.loads(await _read(headers, receive, max_bytes))
     except orjson.JSONDecodeError as error:
         raise MalformedJsonError(
             f"the body is not valid JSON (line {error.lineno}, column {error.colno})"
@@ -37,19 +43,24 @@ async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
     return body
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    declared = request.headers.get("content-length", "0")
+async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
+    declared = headers.get("content-length", "0")
     # `isdecimal`: `isdigit` also takes superscripts, which `int` refuses.
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
         raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        part = message.get("body", b"")
         size += len(part)
         if size > max_bytes:
             raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
         parts.append(part)
-    return b"".join(parts)
+        if not message.get("more_body", False):
+            return b"".join(parts)
 
 
 def encode(body: dict[str, Any]) -> bytes:

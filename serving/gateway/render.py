@@ -64,7 +64,7 @@ def error_response(error: ComptoirError, path: str, request_id: str | None = Non
 async def on_comptoir_error(request: Request, error: Exception) -> Response:
     """Exception handler for our own tree."""
     ours = error if isinstance(error, ComptoirError) else ComptoirError("internal error")
-    return error_response(ours, request.url.path, getattr(request.state, "request_id", None))
+    return error_response(ours, request.url.path)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -83,11 +83,15 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
-    """Exception handler of last resort: the type is logged, the message might hold the client's text."""
-    request_id = getattr(request.state, "request_id", None)
+    """Exception handler of last resort."""
+    return unexpected(error, request.url.path, None)
+
+
+def unexpected(error: Exception, path: str, request_id: str | None) -> Response:
+    """The response to a mistake of ours: its type is logged, its message might hold the client's text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else "?"
     logger.error("unexpected %s in %s, request %s", type(error).__name__, where, request_id)
-    return error_response(ComptoirError("internal error"), request.url.path, request_id)
+    return error_response(ComptoirError("internal error"), path, request_id)

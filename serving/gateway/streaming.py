@@ -1,117 +1,101 @@
-"""Forwards a replica's answer to the client, and notices when either side goes away."""
+"""Forwards a replica's stream to the client, in callbacks, event by event and unparsed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import orjson
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from serving.errors import ComptoirError, EngineFailedError
 from serving.gateway.engine_errors import stream_error_at
-from serving.gateway.upstream import Answer, ReplicaBrokeError
-
-T = TypeVar("T")
-
-
-class ClientLeftError(Exception):
-    """The client closed its connection before an answer began."""
+from serving.gateway.upstream import Answer
+from serving.http_protocol import ClientConnection
 
 
-async def unless_client_leaves(receive: Receive, work: Awaitable[T]) -> T:
-    """Await `work`, but cancel it as soon as the client disconnects.
+class Relay:
+    """One stream on its way from a replica to a client; a `Receiver` of the replica's connection.
 
-    Raises:
-        ClientLeftError: the client went away; `work` has been cancelled.
+    What has arrived together leaves together: a client that is behind gets several events in one write.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_disconnected(receive))
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientLeftError
-    finally:
-        for each in (watch, task):
-            if not each.done():
-                each.cancel()
-        await asyncio.gather(watch, task, return_exceptions=True)
 
+    __slots__ = ("_answer", "_client", "_done", "_has_failed", "_rest")
 
-async def _disconnected(receive: Receive) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-
-
-class StreamedAnswer(Response):
-    """An ASGI response that passes a stream through, chunk by chunk as it arrives."""
-
-    def __init__(
-        self,
-        answer: Answer,
-        headers: dict[str, str],
-        render_error: Callable[[ComptoirError], dict[str, Any]],
-        finished: Callable[[], None],
-    ) -> None:
-        super().__init__()
+    def __init__(self, answer: Answer, client: ClientConnection) -> None:
         self._answer = answer
-        self._start_headers = [(k.encode(), v.encode()) for k, v in headers.items()]
-        self._render_error = render_error
-        self._finished = finished
+        self._client = client
+        self._rest = b""
+        self._has_failed = False
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        forward = asyncio.create_task(self._forward(send))
-        watch = asyncio.create_task(_disconnected(receive))
+    async def run(self) -> bool:
+        """Forward everything; whether the stream came to its own end.
+
+        Cancel it when the client leaves; closing the answer is the caller's.
+        """
+        self._client.on_writable = self._answer.resume
         try:
-            await asyncio.wait((forward, watch), return_when=asyncio.FIRST_COMPLETED)
+            self.receive(self._answer.first)
+            if not self._has_failed:
+                self._answer.pipe(self)
+            await self._done
         finally:
-            # Closing the upstream connection is what makes the engine abort the request.
+            self._client.on_writable = None
+        return not self._has_failed
+
+    def receive(self, data: bytes) -> None:
+        """Send the complete events of what has arrived so far; an error event ends the stream."""
+        if self._rest:
+            data = self._rest + data
+        # Whole events only: one that a packet's end cut in two could hide an error.
+        if data.endswith(b"\n\n"):
+            self._rest = b""
+        else:
+            end = data.rfind(b"\n\n") + 2
+            if end < 2:
+                self._rest = data
+                return
+            data, self._rest = data[:end], data[end:]
+        failed_at = stream_error_at(data)
+        if failed_at >= 0:
+            data = data[:failed_at]
+        if data:
+            self._client.write(data)
+            if self._client.is_slow:
+                self._answer.pause()
+        if failed_at >= 0:
             self._answer.close()
-            for task in (forward, watch):
-                if not task.done():
-                    task.cancel()
-            await asyncio.gather(forward, watch, return_exceptions=True)
-            self._finished()
+            self._finish(failed=True)
 
-    async def _forward(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._start_headers})
-        try:
-            chunk, rest = self._answer.first, b""
-            while chunk:
-                # Whole events only: one that a packet's end cut in two could hide an error.
-                rest = await self._send_events(send, rest + chunk if rest else chunk)
-                chunk = await self._answer.next()
-            if rest:
-                raise ReplicaBrokeError("the last event is incomplete")
-        except ReplicaBrokeError:
-            event = self._error_event()
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+    def end(self, error: Exception | None) -> None:
+        """The replica has ended the stream, properly or not."""
+        self._finish(failed=error is not None or bool(self._rest))
 
-    async def _send_events(self, send: Send, data: bytes) -> bytes:
-        """Send the complete events of `data`; returns what is left of an incomplete one."""
-        end = len(data) if data.endswith(b"\n\n") else data.rfind(b"\n\n") + 2
-        events, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
-        if end < 2:
-            return data
-        failed_at = stream_error_at(events)
-        if failed_at >= 0:
-            events = events[:failed_at]
-        if events:
-            await send({"type": "http.response.body", "body": events, "more_body": True})
-        if failed_at >= 0:
-            raise ReplicaBrokeError("error event")
-        return rest
+    def _finish(self, *, failed: bool) -> None:
+        if not self._done.done():
+            self._has_failed = failed
+            self._done.set_result(None)
 
-    def _error_event(self) -> bytes:
-        error = EngineFailedError(
-            "the engine stopped while it was answering; the answer is incomplete"
-        )
-        body = self._render_error(error)
-        name = b"event: error\n" if body.get("type") == "error" else b""
-        return name + b"data: " + orjson.dumps(body) + b"\n\n"
+
+async def stream_answer(
+    answer: Answer,
+    headers: dict[str, str],
+    render_error: Callable[[ComptoirError], dict[str, Any]],
+    client: ClientConnection,
+    send: Send,
+) -> None:
+    """Send a stream to its client; if the engine breaks, it ends with an error event."""
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": raw})
+    is_whole = await Relay(answer, client).run()
+    event = b"" if is_whole else _error_event(render_error)
+    await send({"type": "http.response.body", "body": event})
+
+
+def _error_event(render_error: Callable[[ComptoirError], dict[str, Any]]) -> bytes:
+    error = EngineFailedError("the engine stopped while it was answering; the answer is incomplete")
+    body = render_error(error)
+    name = b"event: error\n" if body.get("type") == "error" else b""
+    return name + b"data: " + orjson.dumps(body) + b"\n\n"

@@ -1,15 +1,19 @@
-"""The connection from the gateway to a replica: one POST, then bytes, unparsed."""
+"""From the gateway to the replicas: a pool of connections, one POST on each at a time, bytes back."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-
-import aiohttp
+from urllib.parse import urlsplit
 
 from serving.errors import EngineTimeoutError
+from serving.gateway.connection import BrokenError, Receiver, ReplicaConnection, SilentError
 from serving.gateway.engine_errors import ENGINE_DEAD
 from serving.routing.directory import Replica
+
+# Shorter than the replicas' own (serving/listener.py), so that a request never meets a closing connection.
+KEEP_ALIVE_S = 60.0
+# 401: the address now belongs to another replica; 502, 503: the door knows of a dead engine.
+_GONE = frozenset({401, 502, 503})
 
 
 class ReplicaGoneError(Exception):
@@ -27,61 +31,125 @@ class ReplicaBrokeError(Exception):
     """The replica began to answer and then stopped: nobody can take over."""
 
 
-@dataclass
 class Answer:
-    """A replica's answer: status and first bytes are known, the rest can be read."""
+    """A replica's answer: status and first bytes are known, the rest follows."""
 
-    status: int
-    content_type: str
-    first: bytes
-    _response: aiohttp.ClientResponse
+    __slots__ = ("_connection", "_is_open", "_pool", "content_type", "first", "status")
 
-    async def next(self) -> bytes:
-        """The next bytes as they arrived; empty at the end.
-
-        Raises:
-            ReplicaBrokeError: the connection ended before the answer did.
-        """
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            raise ReplicaBrokeError(type(error).__name__) from None
+    def __init__(self, connection: ReplicaConnection, pool: Pool) -> None:
+        self._connection = connection
+        self._pool = pool
+        self._is_open = True
+        self.status = connection.status
+        self.content_type = connection.content_type
+        self.first = connection.take()
 
     async def rest(self) -> bytes:
-        """Everything, from the first byte on."""
-        parts = [self.first]
-        while part := await self.next():
-            parts.append(part)
-        return b"".join(parts)
+        """Everything, from the first byte on.
+
+        Raises:
+            ReplicaBrokeError: the connection ended before the answer did, or went silent.
+        """
+        try:
+            return self.first + await self._connection.whole()
+        except (BrokenError, SilentError) as error:
+            raise ReplicaBrokeError(str(error)) from None
+
+    def pipe(self, receiver: Receiver) -> None:
+        """Give `receiver` everything after `first` as it arrives."""
+        self._connection.pipe(receiver)
+
+    def pause(self) -> None:
+        """Take in no more until `resume`."""
+        self._connection.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._connection.resume()
 
     def close(self) -> None:
-        """Close the connection; if the answer is not complete, the engine aborts the request."""
-        self._response.close()
+        """Done with it, once or more often. If it is not complete, the engine aborts the request."""
+        if self._is_open:
+            self._is_open = False
+            self._pool.release(self._connection)
+
+
+class Pool:
+    """The connections to one replica."""
+
+    def __init__(self, base_url: str, connect_timeout_s: float, silence_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        address = urlsplit(base_url)
+        self._host, self._port = address.hostname or "", address.port or 80
+        self._connect_timeout_s = connect_timeout_s
+        self._silence_s = silence_s
+        self._idle: list[ReplicaConnection] = []
+        self._opening = 0
+        self.connections: set[ReplicaConnection] = set()
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it has no connection and opens none."""
+        return not self.connections and not self._opening
+
+    async def acquire(self) -> ReplicaConnection:
+        """A connection that is free.
+
+        Raises:
+            ReplicaGoneError: nobody accepts one at that address in time.
+        """
+        oldest = self._loop.time() - KEEP_ALIVE_S
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        self._opening += 1
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await self._loop.create_connection(
+                    lambda: ReplicaConnection(self._loop, self._silence_s, self._gone),
+                    self._host,
+                    self._port,
+                )
+        except (OSError, TimeoutError) as error:
+            raise ReplicaGoneError(type(error).__name__) from None
+        finally:
+            self._opening -= 1
+        self.connections.add(connection)
+        return connection
+
+    def release(self, connection: ReplicaConnection) -> None:
+        """Keep a connection whose answer is complete; close any other."""
+        if connection.is_reusable:
+            connection.idle_since = self._loop.time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _gone(self, connection: ReplicaConnection) -> None:
+        self.connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
 
 
 class Upstream:
-    """A pool of kept-alive connections to replicas."""
+    """Every replica's pool."""
 
     def __init__(self, *, connect_timeout_s: float, response_timeout_s: float) -> None:
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout_s, sock_read=response_timeout_s
-        )
-        self._session: aiohttp.ClientSession | None = None
+        self._connect_timeout_s = connect_timeout_s
+        self._response_timeout_s = response_timeout_s
+        self._pools: dict[str, Pool] = {}
 
     async def start(self) -> None:
-        """Open the pool in the running loop."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            timeout=self._timeout,
-            auto_decompress=False,
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        """Nothing is opened before the first request; here for symmetry with `stop`."""
 
     async def stop(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        for pool in self._pools.values():
+            for connection in list(pool.connections):
+                connection.close()
+        self._pools.clear()
 
     async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> Answer:
         """Send a request and wait for the first bytes of the answer.
@@ -90,39 +158,44 @@ class Upstream:
             ReplicaGoneError: no answer has begun; it is safe to ask another replica.
             EngineTimeoutError: the engine is silent for too long.
         """
-        if self._session is None:
-            raise RuntimeError("start() comes first")
-        headers = {
-            "content-type": "application/json",
-            "x-comptoir-token": replica.token,
-            "x-request-id": request_id,
-        }
+        pool = self._pool(replica.base_url)
+        connection = await pool.acquire()
         try:
-            response = await self._session.post(
-                replica.base_url + path, data=body, headers=headers, allow_redirects=False
-            )
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise ReplicaGoneError(type(error).__name__, sent=False) from None
-        except (TimeoutError, aiohttp.ServerTimeoutError):
+            connection.send(_request(replica, path, body, request_id))
+            await connection.begun()
+        except BrokenError as error:
+            pool.release(connection)
+            raise ReplicaGoneError(str(error), sent=True) from None
+        except SilentError:
+            pool.release(connection)
             raise EngineTimeoutError(
                 "the engine did not answer in time; ask for fewer tokens or stream the answer"
             ) from None
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise ReplicaGoneError(type(error).__name__, sent=True) from None
-        try:
-            first = await response.content.readany()
-        except TimeoutError:
-            response.close()
-            raise EngineTimeoutError("the engine did not produce a token in time") from None
-        except (aiohttp.ClientError, ConnectionError) as error:
-            response.close()
-            raise ReplicaGoneError(type(error).__name__, sent=True) from None
-        except asyncio.CancelledError:
-            response.close()
+        except BaseException:
+            connection.close()
             raise
-        died = response.status == 500 and ENGINE_DEAD in first
-        if died or response.status in (401, 502, 503):
-            # 401: the address now belongs to another replica; 503: the door knows of a dead engine.
-            response.close()
-            raise ReplicaGoneError(f"status {response.status}", sent=died)
-        return Answer(response.status, response.headers.get("content-type", ""), first, response)
+        answer = Answer(connection, pool)
+        died = answer.status == 500 and ENGINE_DEAD in answer.first
+        if died or answer.status in _GONE:
+            answer.close()
+            raise ReplicaGoneError(f"status {answer.status}", sent=died)
+        return answer
+
+    def _pool(self, base_url: str) -> Pool:
+        pool = self._pools.get(base_url)
+        if pool is None:
+            # Replicas come and go, each on a port of its own.
+            self._pools = {url: old for url, old in self._pools.items() if not old.is_unused}
+            pool = Pool(base_url, self._connect_timeout_s, self._response_timeout_s)
+            self._pools[base_url] = pool
+        return pool
+
+
+def _request(replica: Replica, path: str, body: bytes, request_id: str) -> bytes:
+    """The request as bytes (RFC 9112)."""
+    host = replica.base_url.removeprefix("http://")
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+        f"x-comptoir-token: {replica.token}\r\nx-request-id: {request_id}\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    ).encode() + body

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.gateway.connection import BrokenError
 from serving.gateway.render import anthropic_error, openai_error
-from serving.gateway.streaming import ClientLeftError, StreamedAnswer, unless_client_leaves
-from serving.gateway.upstream import ReplicaBrokeError
+from serving.gateway.streaming import stream_answer
 
 # A busy machine is no failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,53 +28,68 @@ class Answer:
         self.first = chunks[0] if chunks else b""
         self._rest = list(chunks[1:])
         self._ends = ends
+        self.paused = False
         self.closed = 0
+        self.receiver: Any = None
 
-    async def next(self) -> bytes:
-        await asyncio.sleep(0)
+    def pipe(self, receiver: Any) -> None:
+        self.receiver = receiver
+        asyncio.get_running_loop().call_soon(self.go_on)
+
+    def go_on(self) -> None:
+        if self.paused or self.closed:
+            return
         if self._rest:
-            return self._rest.pop(0)
-        if self._ends == "silent":
-            await asyncio.Event().wait()
-        if self._ends == "broken":
-            raise ReplicaBrokeError("reset")
-        return b""
+            self.receiver.receive(self._rest.pop(0))
+            asyncio.get_running_loop().call_soon(self.go_on)
+        elif self._ends != "silent":
+            self.receiver.end(BrokenError("reset") if self._ends == "broken" else None)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        self.go_on()
 
     def close(self) -> None:
         self.closed += 1
 
 
 class Client:
-    """The ASGI side: notes what it is sent, leaves when told."""
+    """The client's connection and ASGI's send: notes what it is sent."""
 
-    def __init__(self) -> None:
-        self.messages: list[dict[str, Any]] = []
-        self.left = asyncio.Event()
+    def __init__(self, slow_after: int | None = None) -> None:
+        self.starts: list[dict[str, Any]] = []
+        self.pieces: list[bytes] = []
+        self.complete = 0
+        self.is_slow = False
+        self.is_lost = False
+        self.on_lost: Any = None
+        self.on_writable: Any = None
+        self._slow_after = slow_after
+
+    def write(self, data: bytes) -> None:
+        assert data, "an empty chunk would end the body"
+        self.pieces.append(data)
+        self.is_slow = len(self.pieces) == self._slow_after
 
     async def send(self, message: Any) -> None:
-        self.messages.append(message)
-
-    async def receive(self) -> Any:
-        await self.left.wait()
-        return {"type": "http.disconnect"}
+        if message["type"] == "http.response.start":
+            self.starts.append(message)
+        else:
+            self.pieces.append(message.get("body", b""))
+            self.complete += not message.get("more_body", False)
 
     @property
     def body(self) -> bytes:
-        return b"".join(m.get("body", b"") for m in self.messages)
+        return b"".join(self.pieces)
 
 
-async def forward(
-    answer: Answer, client: Client, render: Any = openai_error
-) -> tuple[Client, list[str]]:
-    finished: list[str] = []
-    response = StreamedAnswer(
-        answer,  # type: ignore[arg-type]
-        {"content-type": "text/event-stream"},
-        render,
-        lambda: finished.append("done"),
-    )
-    await response({"type": "http"}, client.receive, client.send)
-    return client, finished
+async def forward(answer: Answer, client: Client, render: Any = openai_error) -> Client:
+    headers = {"content-type": "text/event-stream"}
+    await stream_answer(answer, headers, render, client, client.send)  # type: ignore[arg-type]
+    return client
 
 
 EVENT = st.text(max_size=20).map(lambda text: b"data: " + orjson.dumps({"t": text}) + b"\n\n")
@@ -93,26 +108,23 @@ def cut_streams(draw: st.DrawFn, *, ending: bytes = b"") -> tuple[bytes, list[by
 @given(cut_streams())
 def test_every_byte_arrives_in_order(stream: tuple[bytes, list[bytes]]) -> None:
     whole, parts = stream
-    answer = Answer(parts)
-    client, finished = asyncio.run(_forward_here(answer))
+    client = asyncio.run(_forward_here(Answer(parts)))
     assert client.body == whole
-    assert client.messages[0]["status"] == 200
-    assert client.messages[-1] == {"type": "http.response.body", "body": b""}
-    assert finished == ["done"]
-    assert answer.closed
+    assert client.starts[0]["status"] == 200
+    assert client.complete == 1
 
 
 @unhurried
 @given(cut_streams(ending=STREAM_ERROR + b': {"message": "secret"}}\n\n'))
 def test_an_error_event_is_found_however_packets_cut_it(stream: tuple[bytes, list[bytes]]) -> None:
     whole, parts = stream
-    client, _ = asyncio.run(_forward_here(Answer(parts)))
+    client = asyncio.run(_forward_here(Answer(parts)))
     assert b"secret" not in client.body
     assert client.body.startswith(whole[: whole.index(STREAM_ERROR)])
     assert b"engine_error" in client.body
 
 
-async def _forward_here(answer: Answer) -> tuple[Client, list[str]]:
+async def _forward_here(answer: Answer) -> Client:
     return await forward(answer, Client())
 
 
@@ -131,86 +143,49 @@ async def _forward_here(answer: Answer) -> tuple[Client, list[str]]:
 async def test_a_broken_stream_ends_with_our_error_and_none_of_the_engines_text(
     answer: Answer,
 ) -> None:
-    client, finished = await forward(answer, Client())
+    client = await forward(answer, Client())
     events = client.body.split(b"\n\n")
     assert events[0] == b"data: one"
     assert orjson.loads(events[1].removeprefix(b"data: "))["error"]["code"] == "engine_error"
     assert events[2:] == [b""]
     assert b"secret" not in client.body
-    assert client.messages[-1] == {"type": "http.response.body", "body": b""}
-    assert (finished, answer.closed > 0) == (["done"], True)
+    assert client.complete == 1
+
+
+async def test_an_error_event_closes_the_upstream_at_once() -> None:
+    answer = Answer([b"data: one\n\n", STREAM_ERROR + b": 1}\n\n"], "silent")
+    await asyncio.wait_for(forward(answer, Client()), 1)
+    assert answer.closed
 
 
 async def test_anthropics_clients_get_their_error_as_a_named_event() -> None:
-    client, _ = await forward(Answer([b"event: x\n\n"], "broken"), Client(), anthropic_error)
+    client = await forward(Answer([b"event: x\n\n"], "broken"), Client(), anthropic_error)
     assert b'event: error\ndata: {"type":"error"' in client.body
 
 
-async def test_a_client_that_leaves_closes_the_upstream_at_once() -> None:
+async def test_what_arrives_together_leaves_in_one_write() -> None:
+    client = await forward(Answer([b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n"]), Client())
+    assert client.pieces == [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n", b""]
+
+
+async def test_nothing_more_is_read_while_the_client_is_slow() -> None:
+    answer = Answer([b"data: %d\n\n" % n for n in range(5)])
+    client = Client(slow_after=2)
+    forwarding = asyncio.create_task(forward(answer, client))
+    await asyncio.sleep(0.02)
+    assert client.body == b"data: 0\n\ndata: 1\n\n"
+    assert answer.paused
+    client.on_writable()
+    await asyncio.wait_for(forwarding, 1)
+    assert client.body.endswith(b"data: 4\n\n")
+    assert client.on_writable is None
+
+
+async def test_a_cancelled_stream_lets_go_of_its_client() -> None:
     answer, client = Answer([b"data: one\n\n"], "silent"), Client()
     forwarding = asyncio.create_task(forward(answer, client))
     await asyncio.sleep(0.01)
-    assert not answer.closed
-    client.left.set()
-    _, finished = await asyncio.wait_for(forwarding, 1)
-    assert answer.closed
-    assert finished == ["done"]
-
-
-async def test_a_server_that_stops_closes_the_upstream_too() -> None:
-    answer = Answer([b"data: one\n\n"], "silent")
-    forwarding = asyncio.create_task(forward(answer, Client()))
-    await asyncio.sleep(0.01)
     forwarding.cancel()
     await asyncio.gather(forwarding, return_exceptions=True)
-    assert answer.closed
-
-
-async def test_work_is_awaited_while_the_client_stays() -> None:
-    client = Client()
-
-    async def work() -> int:
-        await asyncio.sleep(0.01)
-        return 7
-
-    assert await unless_client_leaves(client.receive, work()) == 7
-
-
-async def test_an_error_of_the_work_is_raised_as_it_is() -> None:
-    async def work() -> None:
-        raise KeyError("x")
-
-    with pytest.raises(KeyError):
-        await unless_client_leaves(Client().receive, work())
-
-
-async def test_work_is_cancelled_when_the_client_leaves() -> None:
-    client, cancelled = Client(), asyncio.Event()
-
-    async def work() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    waiting = asyncio.create_task(unless_client_leaves(client.receive, work()))
-    await asyncio.sleep(0.01)
-    client.left.set()
-    with pytest.raises(ClientLeftError):
-        await waiting
-    assert cancelled.is_set()
-
-
-async def test_the_rest_of_a_requests_body_is_no_reason_to_stop() -> None:
-    messages = [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def receive() -> Any:
-        if messages:
-            return messages.pop()
-        return await asyncio.Event().wait()
-
-    async def work() -> str:
-        await asyncio.sleep(0.01)
-        return "done"
-
-    assert await unless_client_leaves(receive, work()) == "done"
+    assert forwarding.cancelled()
+    assert client.on_writable is None

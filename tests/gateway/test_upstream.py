@@ -1,0 +1,174 @@
+"""The pool: connections are kept while they are good, and a failure says whether another may be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from serving.errors import EngineTimeoutError
+from serving.gateway.upstream import ReplicaBrokeError, ReplicaGoneError, Upstream
+from serving.routing.directory import Replica
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Server:
+    """A scripted replica: one reply per request, None hangs, b'' closes."""
+
+    def __init__(self, *replies: bytes | None) -> None:
+        self._replies = list(replies)
+        self.requests: list[bytes] = []
+        self.connections = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while head := await _head(reader):
+            length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+            self.requests.append(head + await reader.readexactly(length))
+            reply = self._replies.pop(0) if self._replies else OK
+            if reply is None:
+                await asyncio.sleep(60)
+            if not reply:
+                break
+            writer.write(reply)
+        writer.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+@asynccontextmanager
+async def serving(
+    server: Server, timeout_s: float = 5.0
+) -> AsyncIterator[tuple[Upstream, Replica]]:
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    upstream = Upstream(connect_timeout_s=0.5, response_timeout_s=timeout_s)
+    try:
+        yield upstream, Replica("r", f"http://127.0.0.1:{port}", "door-token")
+    finally:
+        await upstream.stop()
+        listener.close()
+
+
+async def ask(upstream: Upstream, replica: Replica) -> bytes:
+    answer = await upstream.post(replica, "/v1/x", b'{"a":1}', "id-1")
+    try:
+        return await answer.rest()
+    finally:
+        answer.close()
+        answer.close()
+
+
+async def test_a_request_carries_what_the_door_wants() -> None:
+    server = Server()
+    async with serving(server) as (upstream, replica):
+        assert await ask(upstream, replica) == b"ok"
+    (request,) = server.requests
+    assert request.startswith(b"POST /v1/x HTTP/1.1\r\n")
+    assert b"\r\nx-comptoir-token: door-token\r\n" in request
+    assert b"\r\nx-request-id: id-1\r\n" in request
+    assert request.endswith(b'\r\n\r\n{"a":1}')
+
+
+async def test_one_connection_serves_many_requests() -> None:
+    server = Server()
+    async with serving(server) as (upstream, replica):
+        for _ in range(5):
+            await ask(upstream, replica)
+        await asyncio.gather(*(ask(upstream, replica) for _ in range(3)))
+    assert server.connections == 3
+
+
+async def test_an_answer_left_early_costs_its_connection() -> None:
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+    server = Server(half)
+    async with serving(server) as (upstream, replica):
+        answer = await upstream.post(replica, "/v1/x", b"{}", "id")
+        answer.close()
+        assert await ask(upstream, replica) == b"ok"
+    assert server.connections == 2
+
+
+async def test_a_connection_that_has_been_idle_too_long_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server()
+    async with serving(server) as (upstream, replica):
+        await ask(upstream, replica)
+        monkeypatch.setattr("serving.gateway.upstream.KEEP_ALIVE_S", 0.0)
+        await ask(upstream, replica)
+    assert server.connections == 2
+
+
+async def test_a_connection_that_the_replica_closed_is_not_used() -> None:
+    server = Server(OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1))
+    async with serving(server) as (upstream, replica):
+        assert [await ask(upstream, replica) for _ in range(2)] == [b"ok", b"ok"]
+    assert server.connections == 2
+
+
+async def test_a_refused_connection_has_sent_nothing() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        replica = Replica("r", f"http://127.0.0.1:{probe.getsockname()[1]}", "t")
+        upstream = Upstream(connect_timeout_s=0.5, response_timeout_s=1)
+        with pytest.raises(ReplicaGoneError) as raised:
+            await upstream.post(replica, "/v1/x", b"{}", "id")
+    assert not raised.value.sent
+
+
+async def test_a_replica_that_hangs_up_may_have_had_the_request() -> None:
+    async with serving(Server(b"")) as (upstream, replica):
+        with pytest.raises(ReplicaGoneError) as raised:
+            await ask(upstream, replica)
+    assert raised.value.sent
+
+
+@pytest.mark.parametrize(
+    ("status", "sent"),
+    [(b"401 X", False), (b"502 X", False), (b"503 X", False), (b"500 X", True)],
+)
+async def test_a_replica_that_cannot_answer_is_gone(status: bytes, sent: bool) -> None:
+    body = b"EngineCore encountered an issue"
+    reply = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+    async with serving(Server(reply)) as (upstream, replica):
+        with pytest.raises(ReplicaGoneError) as raised:
+            await ask(upstream, replica)
+    assert raised.value.sent is sent
+
+
+async def test_a_silent_engine_is_a_timeout() -> None:
+    async with serving(Server(None), timeout_s=0.1) as (upstream, replica):
+        with pytest.raises(EngineTimeoutError):
+            await ask(upstream, replica)
+
+
+async def test_an_answer_that_stops_is_broken() -> None:
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+    async with serving(Server(half, b""), timeout_s=0.1) as (upstream, replica):
+        answer = await upstream.post(replica, "/v1/x", b"{}", "id")
+        assert answer.first == b"half"
+        with pytest.raises(ReplicaBrokeError):
+            await answer.rest()
+        answer.close()
+
+
+async def test_a_cancelled_request_costs_its_connection() -> None:
+    server = Server(None)
+    async with serving(server) as (upstream, replica):
+        asking = asyncio.create_task(ask(upstream, replica))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert await ask(upstream, replica) == b"ok"
+    assert server.connections == 2
