@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import vllm.envs as envs
 from ray.serve.llm.deployment import LLMServer
 
+from serving.engine.direct_chat import DirectChat
 from serving.engine.internals import LeanVLLMEngine
 
 
@@ -24,8 +26,11 @@ class ModelServer(LLMServer):
         await self.engine.start()
 
     async def asgi_app(self) -> Any:
-        """vLLM's own OpenAI app: every endpoint it has for this model's task."""
-        return await self.engine.build_asgi_app()
+        """vLLM's own OpenAI app: every endpoint it has for this model's task, and a short way for chats."""
+        app = DirectChat(await self.engine.build_asgi_app())
+        # vLLM reads environment variables per token; its engine process caches them, its server does not.
+        envs.enable_envs_cache()
+        return app
 
     @property
     def is_dead(self) -> bool:
