@@ -1,4 +1,4 @@
-"""The short way to a client's socket: pieces arrive as one chunked body, and a client that goes is noticed."""
+"""The short way to a client's socket: pieces arrive as one body, and a client that goes is noticed."""
 
 from __future__ import annotations
 

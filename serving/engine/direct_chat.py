@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import orjson
-from pydantic import PrivateAttr, ValidationError
+from pydantic import PrivateAttr
 from starlette.requests import Request
 from starlette.responses import Response
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import VLLMError
 
 from serving.engine.chunk_template import ChunkTemplate
 from serving.http_protocol import EXTENSION, ClientConnection, client_of
@@ -54,7 +55,7 @@ class DirectChat:
         body = await _read(receive)
         try:
             request = _Request.model_validate(orjson.loads(body))
-        except (ValidationError, ValueError):
+        except (ValueError, TypeError, VLLMError):
             # vLLM's own app says what is wrong with it.
             await self._app(scope, _again(body, receive), send)
             return

@@ -44,5 +44,6 @@ class ModelServer(LLMServer):
 
     async def stop(self) -> None:
         """End the engine's processes."""
+        envs.disable_envs_cache()
         if self.engine is not None:
             await asyncio.wait_for(self.engine.stop(), timeout=20.0)

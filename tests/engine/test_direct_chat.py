@@ -1,0 +1,172 @@
+"""The short way answers what vLLM's own app answers: chunk by chunk, field by field, error by error."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from tests.engine.conftest import Running
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+PATH = "/v1/chat/completions"
+BODY: dict[str, Any] = {
+    "model": "qwen3",
+    "messages": [{"role": "user", "content": "Bonjour: \u00e9t\u00e9, \u4f60\u597d, \U0001f680"}],
+    "max_tokens": 24,
+    "temperature": 0,
+    "ignore_eos": True,
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+}
+# What differs between two answers to one request.
+VARIES = re.compile(rb'"(?:id|created)":\s*(?:"chatcmpl-[^"]*"|\d+)|chatcmpl-tool-\w+')
+VOLATILE = ("choices", "usage")
+
+
+def vllms_app(running: Running) -> Any:
+    """The app behind the short way."""
+    return running.replica._door._app._app
+
+
+async def through_vllm(running: Running, body: dict[str, Any]) -> tuple[int, bytes]:
+    transport = httpx.ASGITransport(vllms_app(running), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x", timeout=60) as client:
+        response = await client.post(PATH, json=body)
+        return response.status_code, response.content
+
+
+def canonical(raw: bytes) -> Any:
+    """An answer without what may differ: ids, times, and where a stream was cut into chunks."""
+    raw = VARIES.sub(b'"same":1', raw)
+    if not raw.startswith(b"data: "):
+        return orjson.loads(raw)
+    events = raw.split(b"\n\n")
+    choices: dict[int, dict[str, Any]] = {}
+    shapes: set[str] = set()
+    usage = None
+    for event in (orjson.loads(event[6:]) for event in events if event.startswith(b"data: {")):
+        usage = event.get("usage", usage)
+        shapes.add(repr({name: value for name, value in event.items() if name not in VOLATILE}))
+        for choice in event.get("choices", ()):
+            known = choices.setdefault(choice["index"], {"text": "", "logprobs": [], "keys": set()})
+            known["text"] += choice["delta"].pop("content", None) or ""
+            known["logprobs"] += (choice["logprobs"] or {}).get("content", [])
+            known["keys"] |= {(*choice, *choice["delta"])}
+            known["finish"] = (choice["finish_reason"], choice.get("stop_reason"))
+    return choices, shapes, usage, events[-2:]
+
+
+def text_of(raw: bytes) -> str:
+    events = [orjson.loads(line[6:]) for line in raw.splitlines() if line.startswith(b"data: {")]
+    return "".join(e["choices"][0]["delta"].get("content") or "" for e in events if e["choices"])
+
+
+STREAM = {"stream": True}
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("running", ["qwen3"], indirect=True)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([{}, {"max_tokens": 1}, {"logprobs": True, "top_logprobs": 2}], id="whole"),
+        pytest.param(
+            [STREAM, USAGE, USAGE | {"max_tokens": 1}, USAGE | {"max_tokens": 2}], id="streamed"
+        ),
+        pytest.param(
+            [
+                USAGE | {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+                STREAM | {"n": 2, "temperature": 1, "seed": 3},
+                STREAM | {"logprobs": True, "top_logprobs": 1},
+                STREAM | {"stop": ["e"]},
+                STREAM | {"tools": [TOOL]},
+                STREAM | {"tools": [TOOL], "tool_choice": "none"},
+                STREAM | {"response_format": {"type": "json_object"}},
+            ],
+            id="special",
+        ),
+        pytest.param(
+            [
+                {"max_tokens": 100_000},
+                {"max_tokens": 100_000} | STREAM,
+                {"messages": []},
+                {"messages": "x"},
+                {"temperature": "hot"},
+                {"model": "other"},
+                {"tool_choice": "required"},
+                {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+                {"top_logprobs": 3},
+            ],
+            id="refused",
+        ),
+    ],
+)
+async def test_an_answer_is_vllms_own(running: Running, fields: list[dict[str, Any]]) -> None:
+    for field in fields:
+        status, raw = await running.post(PATH, BODY | field)
+        expected_status, expected = await through_vllm(running, BODY | field)
+        assert status == expected_status, (field, raw)
+        assert canonical(raw) == canonical(expected), field
+
+
+@pytest.mark.parametrize("running", ["qwen3"], indirect=True)
+async def test_most_chunks_of_a_plain_stream_come_from_the_template(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving.engine.chunk_template import ChunkTemplate
+
+    filled: list[str] = []
+    original = ChunkTemplate.fill
+
+    def fill(self: ChunkTemplate, text: str) -> bytes:
+        filled.append(text)
+        return original(self, text)
+
+    monkeypatch.setattr(ChunkTemplate, "fill", fill)
+    _, raw = await running.post(PATH, BODY | STREAM)
+    assert len(filled) > 10
+    assert "".join(filled) in text_of(raw)
+
+
+@pytest.mark.parametrize("running", ["qwen3"], indirect=True)
+async def test_many_streams_at_once_keep_their_texts_apart(running: Running) -> None:
+    def body(number: int) -> dict[str, Any]:
+        return BODY | {"messages": [{"role": "user", "content": f"{number} " * (number + 1)}]}
+
+    wholes = [await running.post(PATH, body(number)) for number in range(16)]
+    streams = await asyncio.gather(*(running.post(PATH, body(n) | USAGE) for n in range(16)))
+    for (_, whole), (_, raw) in zip(wholes, streams, strict=True):
+        answer = orjson.loads(whole)
+        assert text_of(raw) == answer["choices"][0]["message"]["content"]
+        usage = orjson.loads(raw.split(b"\n\n")[-3].removeprefix(b"data: "))["usage"]
+        assert usage["completion_tokens"] == answer["usage"]["completion_tokens"] == 24
+        assert usage["prompt_tokens"] == answer["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("running", ["qwen3"], indirect=True)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_gateway_that_leaves_makes_the_engine_stop(running: Running, stream: bool) -> None:
+    body = BODY | {"max_tokens": 3000, "stream": stream}
+    asking = asyncio.create_task(running.post(PATH, body))
+    for _ in range(200):
+        await asyncio.sleep(0.02)
+        if (await running.replica.record_routing_stats())["running"]:
+            break
+    assert (await running.replica.record_routing_stats())["running"] == 1
+    asking.cancel()
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        if not (await running.replica.record_routing_stats())["running"]:
+            break
+    stats = await running.replica.record_routing_stats()
+    assert (stats["running"], stats["open_requests"]) == (0, 0)
+    status, _ = await running.post(PATH, BODY)
+    assert status == 200
