@@ -15,6 +15,10 @@ CLUSTER: Mapping[str, tuple[str, str]] = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": ("0", "handlers run on Serve's own uvloop"),
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": ("0", "the same for discovery"),
     "RAY_SERVE_FREEZE_GC_ON_STARTUP": ("1", "no long garbage collections"),
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": (
+        "0.5",
+        "the controller looks twice a second, not ten times",
+    ),
     "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": ("0", "workers do not import vLLM unasked"),
     "RAY_SERVE_LOG_TO_STDERR": ("0", "Serve logs to its files only"),
     "RAY_COLOR_PREFIX": ("0", "plain logs"),

@@ -111,7 +111,9 @@ class _Stream:
                 await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             elif self._text:
                 self.template, self._text = ChunkTemplate.learn(chunk, self._text), ""
-            await self._write(chunk.encode())
+            self._client.write(chunk.encode())
+            if self._client.is_slow:
+                await self._until_read()
         await self._send({"type": "http.response.body", "body": b""})
 
     async def rendering(self, results: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
@@ -125,7 +127,9 @@ class _Stream:
             plain = bool(output.text) and output.finish_reason is None
             if self.template is not None and plain:
                 unseen.extend(output.token_ids)
-                await self._write(self.template.fill(output.text))
+                self._client.write(self.template.fill(output.text))
+                if self._client.is_slow:
+                    await self._until_read()
                 continue
             if unseen:
                 output.token_ids, unseen = [*unseen, *output.token_ids], []
@@ -133,14 +137,12 @@ class _Stream:
                 self._text = output.text
             yield result
 
-    async def _write(self, data: bytes) -> None:
-        self._client.write(data)
-        if self._client.is_slow:
-            # Meanwhile vLLM merges what the engine generates.
-            writable = asyncio.Event()
-            self._client.on_writable = writable.set
-            await writable.wait()
-            self._client.on_writable = None
+    async def _until_read(self) -> None:
+        """Wait for the gateway to read; meanwhile vLLM merges what the engine generates."""
+        writable = asyncio.Event()
+        self._client.on_writable = writable.set
+        await writable.wait()
+        self._client.on_writable = None
 
 
 def _use_templates(handler: Any) -> None:

@@ -54,6 +54,28 @@ def test_vllms_client_has_what_the_lean_engine_reads() -> None:
     assert callable(AsyncLLM.shutdown)
 
 
+def test_vllms_chat_handler_has_what_the_direct_way_calls_and_wraps() -> None:
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.envs import disable_envs_cache, enable_envs_cache
+    from vllm.parser.abstract_parser import DelegatingParser
+    from vllm.reasoning import ReasoningParser
+    from vllm.tool_parsers import ToolParser
+
+    called = inspect.signature(OpenAIServingChat.create_chat_completion)
+    assert list(called.parameters) == ["self", "request", "raw_request"]
+    assert inspect.isasyncgenfunction(OpenAIServingChat.chat_completion_stream_generator)
+    wrapped = inspect.signature(OpenAIServingChat.chat_completion_stream_generator)
+    assert list(wrapped.parameters)[:3] == ["self", "request", "result_generator"]
+    source = inspect.getsource(OpenAIServingChat.chat_completion_stream_generator)
+    # The handler counts what `_Stream.rendering` hands on, and reads nothing else of a result it never sees.
+    assert "previous_num_tokens[i] += len(output.token_ids)" in source
+    for name in ("tool_parser_cls", "reasoning_parser_cls"):
+        assert getattr(DelegatingParser, name) is None
+    assert ToolParser.engine_based_streaming is ReasoningParser.engine_based_streaming is False
+    enable_envs_cache()
+    disable_envs_cache()
+
+
 def test_vllm_says_that_an_engine_is_dead_in_the_words_the_gateway_knows() -> None:
     from vllm.v1.engine.exceptions import EngineDeadError
 
