@@ -12,16 +12,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
 from serving.errors import ConfigError
 
-ENV_PREFIX = "COMPTOIR_"
 _KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-T = TypeVar("T", bound=BaseModel)
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,95}")
 
 
@@ -57,7 +56,7 @@ class ProcessSettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            raise _config_error(error, "environment", env=True) from None
+            raise config_error(error, "environment", env=True) from None
 
 
 _NEVER_ENGINE_ARGS: Mapping[str, str] = {
@@ -72,20 +71,14 @@ _NEVER_ENGINE_ARGS: Mapping[str, str] = {
 }
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
-    )
-
-
-class SiteConfig(_Config):
+class SiteConfig(FrozenConfig):
     """Where and under which law the models run; shared by all applications of a file."""
 
     jurisdiction: str = Field(default="EU", pattern=r"^[A-Z]{2}$")
     acknowledged_licences: tuple[str, ...] = ()
 
 
-class KeyConfig(_Config):
+class KeyConfig(FrozenConfig):
     """One API key: only its SHA-256 is stored. `comptoir keys new NAME` makes one."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -104,7 +97,7 @@ class KeyConfig(_Config):
         return value
 
 
-class RequestLimits(_Config):
+class RequestLimits(FrozenConfig):
     """Bounds on one request, checked before an engine sees it."""
 
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
@@ -114,7 +107,7 @@ class RequestLimits(_Config):
     max_inputs: int = Field(default=2048, ge=1)
 
 
-class GatewayConfig(_Config):
+class GatewayConfig(FrozenConfig):
     """The endpoint: where it listens, who may call it, what it bounds."""
 
     host: str = "127.0.0.1"
@@ -177,7 +170,7 @@ class GatewayConfig(_Config):
         return config
 
 
-class ReplicaRange(_Config):
+class ReplicaRange(FrozenConfig):
     """How many replicas a model may have."""
 
     min: int = Field(default=1, ge=0, le=1024)
@@ -192,7 +185,7 @@ class ReplicaRange(_Config):
         return self
 
 
-class ModelConfig(_Config):
+class ModelConfig(FrozenConfig):
     """One hosted model: what clients call it, which catalogue entry it is, how it runs."""
 
     id: Annotated[str, Field(description="the name clients send as `model`")]
@@ -289,48 +282,3 @@ def _keys_from(path: Path) -> tuple[KeyConfig, ...]:
         validated(KeyConfig, entry if isinstance(entry, dict) else {}, f"keys_file[{index}]")
         for index, entry in enumerate(entries)
     )
-
-
-def validated(cls: type[T], args: Mapping[str, Any], where: str) -> T:
-    """Build a model, turning pydantic's complaint into one sentence.
-
-    Raises:
-        ConfigError: naming the first key that does not fit.
-    """
-    try:
-        return cls.model_validate(dict(args))
-    except ValidationError as error:
-        raise _config_error(error, where, known=cls) from None
-
-
-def _config_error(
-    error: ValidationError, where: str, *, known: type[BaseModel] | None = None, env: bool = False
-) -> ConfigError:
-    errors = error.errors(include_url=False, include_context=False)
-    # A misspelt key is reported twice, as missing and as unknown: the second explains more.
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(str(part) for part in first["loc"])
-    if env:
-        key = ENV_PREFIX + key.upper()
-    if first["type"] == "extra_forbidden":
-        model = _model_at(known, first["loc"][:-1]) if known else None
-        text = "unknown key" + (f"; known are: {', '.join(model.model_fields)}" if model else "")
-    elif first["type"] == "missing":
-        text = "is required"
-    else:
-        text = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}", param=key or where)
-
-
-def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The model that holds the key at this place; None where it is not one of ours."""
-    for part in path:
-        if isinstance(part, str):
-            if part not in model.model_fields:
-                return None
-            kind = model.model_fields[part].annotation
-            kind = next(iter(get_args(kind)), kind)
-            if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-                return None
-            model = kind
-    return model

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from serving.settings import KeyConfig, hash_key, validated
+from serving.config.base import validated
+from serving.settings import KeyConfig, hash_key
 from serving.tenancy.keys import new_key
 
 app = typer.Typer(no_args_is_help=True, help="Make API keys; only their hashes are stored.")

@@ -1,0 +1,1 @@
+"""The parts of a configuration file, one module for each; `serving.settings` puts them together."""
