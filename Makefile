@@ -33,8 +33,8 @@ check: install-dev ## lint, formatting, types, layers
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo
 
-bench: install ## measure the stack on this machine
-	@exec .venv/bin/python -m loadtests.bench
+bench: install ## measure the data path on this machine: ARGS="null", ARGS="--help"
+	@exec .venv/bin/python -m loadtests.bench $(ARGS)
 
 clean: ## remove .venv, caches and build products
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,7 +15,6 @@ CLUSTER: Mapping[str, tuple[str, str]] = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": ("0", "handlers run on Serve's own uvloop"),
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": ("0", "the same for discovery"),
     "RAY_SERVE_FREEZE_GC_ON_STARTUP": ("1", "no long garbage collections"),
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": (
         "0.5",
         "the controller looks twice a second, not ten times",
     ),
