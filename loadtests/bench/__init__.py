@@ -1,0 +1,1 @@
+"""`make bench`: measures the data path, beside other servers and alone."""

@@ -1,0 +1,62 @@
+"""The bars: what the data path is meant to reach, and whether it did. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure and the bound that it is meant to keep; `aim` is better than the bar."""
+
+    text: str
+    figure: str
+    bound: Literal["at least", "at most", "below", "above"]
+    value: float
+    unit: str = ""
+    aim: float | None = None
+
+    def is_met(self, measured: float) -> bool:
+        """Whether a measured value keeps the bound; NaN never does."""
+        if self.bound == "at least":
+            return measured >= self.value
+        if self.bound == "above":
+            return measured > self.value
+        return measured <= self.value if self.bound == "at most" else measured < self.value
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A bar and what was measured; None where this run did not measure it."""
+
+    bar: Bar
+    measured: float | None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it was measured and keeps the bar."""
+        return self.measured is not None and self.bar.is_met(self.measured)
+
+
+NULL_BARS = (
+    Bar("added latency, one request at a time, p50", "added_p50_ms", "at most", 1.5, "ms"),
+    Bar("requests per second of one core", "requests_per_core_s", "at least", 1000),
+    Bar("SSE chunks per second of one core", "chunks_per_core_s", "at least", 10_000, aim=16_000),
+    Bar("errors and lost chunks", "errors", "at most", 0),
+)
+IDLE_BARS = (
+    Bar("errors", "errors", "at most", 0),
+    Bar("gateway memory per idle stream", "kib_per_stream", "at most", 40, "KiB"),
+)
+
+
+def judge(bars: Iterable[Bar], figures: Mapping[str, float]) -> list[Verdict]:
+    """Hold figures against bars."""
+    return [Verdict(bar, _known(figures.get(bar.figure))) for bar in bars]
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

