@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
+from serving.config.routing import RoutingConfig
 from serving.errors import ConfigError
 
 _KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -116,6 +117,7 @@ class GatewayConfig(FrozenConfig):
     keys: tuple[KeyConfig, ...] = ()
     keys_file: Path | None = None
     limits: RequestLimits = RequestLimits()
+    routing: RoutingConfig = RoutingConfig()
     replicas: int = Field(default=1, ge=1, le=1024)
     discovery_period_s: float = Field(default=2.0, gt=0, le=60)
     connect_timeout_s: float = Field(default=2.0, gt=0)
