@@ -13,6 +13,7 @@ examples:
   make bench                                    everything, beside vLLM and Ray Serve LLM
   make bench ARGS="null"                        the gateway alone, half a minute
   make bench ARGS="null --streams 400"          more streams side by side
+  make bench ARGS="idle"                        1,000 streams that wait: memory of the gateway
 """
 
 
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_null(commands)
+    _add_idle(commands)
     return parser
 
 
@@ -91,6 +93,21 @@ def _null(options: argparse.Namespace) -> int:
         interval_ms=options.interval_ms,
     )
     return mode.run(plan, options.rounds, strict=options.strict)
+
+
+def _add_idle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "idle", "memory of the gateway per stream that waits")
+    parser.add_argument("--rounds", type=whole(1), default=3, help="times; medians are printed")
+    parser.add_argument("--streams", type=whole(10), default=1000, help="streams at once")
+    parser.add_argument("--hold", type=positive, default=10.0, help="seconds that they wait")
+    parser.set_defaults(run=_idle)
+
+
+def _idle(options: argparse.Namespace) -> int:
+    from loadtests.bench.null.idle import IdlePlan, run_mode
+
+    plan = IdlePlan(streams=options.streams, hold_s=options.hold)
+    return run_mode(plan, options.rounds, strict=options.strict)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -145,3 +146,10 @@ def resident_bytes(processes: Iterable[psutil.Process]) -> int:
         with contextlib.suppress(psutil.Error):
             total += process.memory_info().rss
     return total
+
+
+def raise_open_files_limit(least: int) -> None:
+    """Let this process and those that it starts open so many files, as far as that is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, least) if hard == resource.RLIM_INFINITY else min(max(soft, least), hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
