@@ -7,12 +7,14 @@ import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from serving.replica_protocol import TOKEN_HEADER
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-TOKEN_HEADER = b"x-comptoir-token"
+_TOKEN = TOKEN_HEADER.encode()
 
 # vLLM's app has many more routes (tokenize, LoRA loading, sleep, scaling): none is reachable.
 ENDPOINTS = frozenset(
@@ -65,7 +67,7 @@ class GatewayDoor:
 
     def _knows(self, scope: Scope) -> bool:
         for name, value in scope["headers"]:
-            if name == TOKEN_HEADER:
+            if name == _TOKEN:
                 return hmac.compare_digest(value, self._token)
         return False
 

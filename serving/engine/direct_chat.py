@@ -23,6 +23,7 @@ from vllm.exceptions import VLLMError
 
 from serving.engine.chunk_template import ChunkTemplate
 from serving.http_protocol import EXTENSION, ClientConnection, client_of
+from serving.replica_protocol import USAGE_HEADER, Usage
 
 PATH = "/v1/chat/completions"
 _JSON = "application/json"
@@ -87,9 +88,17 @@ class DirectChat:
                 raise
             response = await handler(raw, error)
         else:
-            status = answer.error.code if isinstance(answer, ErrorResponse) else 200
-            response = Response(answer.model_dump_json(), status, media_type=_JSON)
+            response = _whole(answer)
         await response(scope, None, send)
+
+
+def _whole(answer: Any) -> Response:
+    if isinstance(answer, ErrorResponse):
+        return Response(answer.model_dump_json(), answer.error.code, media_type=_JSON)
+    usage, details = answer.usage, answer.usage.prompt_tokens_details
+    cached = details.cached_tokens if details else 0
+    cost = Usage(usage.prompt_tokens, cached or 0, usage.completion_tokens or 0)
+    return Response(answer.model_dump_json(), 200, {USAGE_HEADER: str(cost)}, media_type=_JSON)
 
 
 class _Stream:
@@ -99,6 +108,7 @@ class _Stream:
         self._client = client
         self._send = send
         self._text = ""
+        self._prompt_tokens = self._cached_tokens = self._output_tokens = 0
         self.template: ChunkTemplate | None = None
         self.has_begun = False
 
@@ -114,17 +124,28 @@ class _Stream:
             self._client.write(chunk.encode())
             if self._client.is_slow:
                 await self._until_read()
-        await self._send({"type": "http.response.body", "body": b""})
+        cost = Usage(self._prompt_tokens, self._cached_tokens, self._output_tokens)
+        await self._send({"type": "http.response.body", "body": cost.as_event()})
 
-    async def rendering(self, results: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-        """Render what the template can; hand the other results on to vLLM's handler.
+    async def rendering(
+        self, results: AsyncIterator[Any], is_plain: bool
+    ) -> AsyncGenerator[Any, None]:
+        """Count tokens; render what the template can; hand the other results on to vLLM's handler.
 
-        The handler counts tokens: those of the chunks it never saw come with the next result it sees.
+        The handler counts tokens too: those of the chunks it never saw come with the next result it sees.
+
+        Args:
+            results: what the engine generates.
+            is_plain: whether all of its text is content, as it is.
         """
         unseen: list[int] = []
         async for result in results:
+            if not self._prompt_tokens:
+                self._prompt_tokens = len(result.prompt_token_ids or ())
+                self._cached_tokens = result.num_cached_tokens or 0
+            self._output_tokens += sum(len(output.token_ids) for output in result.outputs)
             output = result.outputs[0]
-            plain = bool(output.text) and output.finish_reason is None
+            plain = is_plain and bool(output.text) and output.finish_reason is None
             if self.template is not None and plain:
                 unseen.extend(output.token_ids)
                 self._client.write(self.template.fill(output.text))
@@ -146,13 +167,13 @@ class _Stream:
 
 
 def _use_templates(handler: Any) -> None:
-    """Let the handler's streams pass through `_Stream.rendering` where only the text of a chunk varies."""
+    """Let the handler's streams pass through `_Stream.rendering`."""
     original: Callable[..., AsyncGenerator[str, None]] = handler.chat_completion_stream_generator
 
     def generator(request: Any, results: Any, *args: Any, **kwargs: Any) -> Any:
         stream: _Stream | None = getattr(request, "_stream", None)
-        if stream is not None and _is_plain(request, handler.parser_cls):
-            results = stream.rendering(results)
+        if stream is not None:
+            results = stream.rendering(results, _is_plain(request, handler.parser_cls))
         return original(request, results, *args, **kwargs)
 
     handler.chat_completion_stream_generator = generator

@@ -11,6 +11,10 @@ from typing import Protocol
 
 import httptools
 
+from serving.replica_protocol import USAGE_HEADER, Usage
+
+_USAGE = USAGE_HEADER.encode()
+
 
 class Receiver(Protocol):
     """Takes the pieces of a body as they arrive."""
@@ -58,6 +62,7 @@ class ReplicaConnection(asyncio.Protocol):
     def _begin_answer(self) -> None:
         self.status = 0
         self.content_type = ""
+        self.usage: Usage | None = None
         self.is_complete = False
         self._pieces: list[bytes] = []
         self._error: Exception | None = None
@@ -174,8 +179,11 @@ class ReplicaConnection(asyncio.Protocol):
             self._error = BrokenError("two answers to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"content-type":
+        name = name.lower()
+        if name == b"content-type":
             self.content_type = value.decode("latin-1")
+        elif name == _USAGE:
+            self.usage = Usage.parse(value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

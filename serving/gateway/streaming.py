@@ -13,6 +13,7 @@ from serving.errors import ComptoirError, EngineFailedError
 from serving.gateway.engine_errors import stream_error_at
 from serving.gateway.upstream import Answer
 from serving.http_protocol import ClientConnection
+from serving.replica_protocol import USAGE_MARK, take_usage
 
 
 class Relay:
@@ -61,6 +62,8 @@ class Relay:
         failed_at = stream_error_at(data)
         if failed_at >= 0:
             data = data[:failed_at]
+        if USAGE_MARK in data:
+            data, self._answer.usage = take_usage(data)
         if data:
             self._client.write(data)
             if self._client.is_slow:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from serving.errors import EngineTimeoutError
 from serving.gateway.connection import BrokenError, Receiver, ReplicaConnection, SilentError
 from serving.gateway.engine_errors import ENGINE_DEAD
+from serving.replica_protocol import TOKEN_HEADER
 from serving.routing.directory import Replica
 
 # Shorter than the replicas' own (serving/listener.py), so that a request never meets a closing connection.
@@ -34,7 +35,7 @@ class ReplicaBrokeError(Exception):
 class Answer:
     """A replica's answer: status and first bytes are known, the rest follows."""
 
-    __slots__ = ("_connection", "_is_open", "_pool", "content_type", "first", "status")
+    __slots__ = ("_connection", "_is_open", "_pool", "content_type", "first", "status", "usage")
 
     def __init__(self, connection: ReplicaConnection, pool: Pool) -> None:
         self._connection = connection
@@ -42,6 +43,8 @@ class Answer:
         self._is_open = True
         self.status = connection.status
         self.content_type = connection.content_type
+        # What it cost: known now, or at a stream's end, or never (the client left, the engine broke).
+        self.usage = connection.usage
         self.first = connection.take()
 
     async def rest(self) -> bytes:
@@ -196,6 +199,6 @@ def _request(replica: Replica, path: str, body: bytes, request_id: str) -> bytes
     host = replica.base_url.removeprefix("http://")
     return (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        f"x-comptoir-token: {replica.token}\r\nx-request-id: {request_id}\r\n"
+        f"{TOKEN_HEADER}: {replica.token}\r\nx-request-id: {request_id}\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode() + body

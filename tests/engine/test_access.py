@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from serving.engine.access import ENDPOINTS, TOKEN_HEADER, GatewayDoor
+from serving.engine.access import ENDPOINTS, GatewayDoor
+from serving.replica_protocol import TOKEN_HEADER as TOKEN_NAME
+
+TOKEN_HEADER = TOKEN_NAME.encode()
 
 TOKEN = "right"
 CHAT = ("POST", "/v1/chat/completions")

@@ -10,6 +10,7 @@ import httpx
 import orjson
 import pytest
 
+from serving.replica_protocol import take_usage
 from tests.engine.conftest import Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
@@ -45,7 +46,7 @@ async def through_vllm(running: Running, body: dict[str, Any]) -> tuple[int, byt
 
 def canonical(raw: bytes) -> Any:
     """An answer without what may differ: ids, times, and where a stream was cut into chunks."""
-    raw = VARIES.sub(b'"same":1', raw)
+    raw, _ = take_usage(VARIES.sub(b'"same":1', raw))
     if not raw.startswith(b"data: "):
         return orjson.loads(raw)
     events = raw.split(b"\n\n")
@@ -146,7 +147,11 @@ async def test_many_streams_at_once_keep_their_texts_apart(running: Running) -> 
     for (_, whole), (_, raw) in zip(wholes, streams, strict=True):
         answer = orjson.loads(whole)
         assert text_of(raw) == answer["choices"][0]["message"]["content"]
-        usage = orjson.loads(raw.split(b"\n\n")[-3].removeprefix(b"data: "))["usage"]
+        events, cost = take_usage(raw)
+        usage = orjson.loads(events.split(b"\n\n")[-3].removeprefix(b"data: "))["usage"]
+        assert cost is not None
+        assert (cost.prompt_tokens, cost.output_tokens) == (usage["prompt_tokens"], 24)
+        assert cost.cached_tokens == usage["prompt_tokens_details"]["cached_tokens"]
         assert usage["completion_tokens"] == answer["usage"]["completion_tokens"] == 24
         assert usage["prompt_tokens"] == answer["usage"]["prompt_tokens"]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from serving.gateway.connection import BrokenError
 from serving.gateway.render import anthropic_error, openai_error
 from serving.gateway.streaming import stream_answer
+from serving.replica_protocol import Usage
 
 # A busy machine is no failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,6 +31,7 @@ class Answer:
         self._ends = ends
         self.paused = False
         self.closed = 0
+        self.usage: Any = None
         self.receiver: Any = None
 
     def pipe(self, receiver: Any) -> None:
@@ -166,6 +168,13 @@ async def test_anthropics_clients_get_their_error_as_a_named_event() -> None:
 async def test_what_arrives_together_leaves_in_one_write() -> None:
     client = await forward(Answer([b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n"]), Client())
     assert client.pieces == [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n", b""]
+
+
+async def test_what_a_stream_cost_is_kept_from_the_client() -> None:
+    answer = Answer([b"data: 1\n\n", b"data: [DONE]\n\n", Usage(7, 3, 1).as_event()])
+    client = await forward(answer, Client())
+    assert client.pieces == [b"data: 1\n\n", b"data: [DONE]\n\n", b""]
+    assert answer.usage == Usage(7, 3, 1)
 
 
 async def test_nothing_more_is_read_while_the_client_is_slow() -> None:
