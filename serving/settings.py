@@ -204,6 +204,7 @@ class ModelConfig(FrozenConfig):
     aliases: tuple[str, ...] = ()
     adapters: dict[str, str] = Field(default_factory=dict)
     drain_timeout_s: float = Field(default=60.0, ge=0)
+    watchdog_s: float = Field(default=120.0, ge=0)
     site: SiteConfig = SiteConfig()
     catalogue_files: tuple[Path, ...] = ()
 

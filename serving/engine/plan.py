@@ -67,6 +67,7 @@ class EnginePlan:
     # Of each GPU; tiny models share one.
     gpu_share: float = 1.0
     drain_timeout_s: float = 60.0
+    watchdog_s: float = 120.0
     cache_dir: Path = field(default_factory=Path)
 
     @property
@@ -176,6 +177,7 @@ def make_plan(
         card=card | _site_facts(config, spec.id),
         accelerator_type=_accelerator(config, device, layout, gpu),
         drain_timeout_s=config.drain_timeout_s,
+        watchdog_s=config.watchdog_s,
         cache_dir=cache_dir,
     )
 
@@ -207,6 +209,7 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         num_cpus=0.1,
         gpu_share=TINY_GPU_SHARE,
         drain_timeout_s=config.drain_timeout_s,
+        watchdog_s=config.watchdog_s,
         cache_dir=cache_dir,
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 from serving.engine import progress, signals
 from serving.engine.access import GatewayDoor
 from serving.engine.plan import UNSET_ENV, EnginePlan
+from serving.engine.watchdog import is_stalled
 from serving.listener import Listener
 from serving.settings import ProcessSettings
 
@@ -36,8 +37,11 @@ class ModelReplica:
         self._door: GatewayDoor | None = None
         self._listener: Listener | None = None
         self._token = secrets.token_urlsafe(32)
+        self._start_s = 0.0
+        began_s = time.monotonic()
         try:
             await self._start()
+            self._start_s = time.monotonic() - began_s
         except Exception:
             progress.report(plan.model_id, "failed")
             raise
@@ -53,9 +57,7 @@ class ModelReplica:
         progress.report(self._plan.model_id, "loading")
         self._server = server_class.sync_init(config(source))
         await self._server.start()
-        self._door = GatewayDoor(
-            await self._server.asgi_app(), self._token, lambda: bool(self._server.is_dead)
-        )
+        self._door = GatewayDoor(await self._server.asgi_app(), self._token, self._has_failed)
         import ray
 
         self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
@@ -71,10 +73,22 @@ class ModelReplica:
         """Serve's health hook.
 
         Raises:
-            RuntimeError: the engine is dead; Serve then replaces this replica.
+            RuntimeError: the engine is dead or has stalled; Serve then replaces this replica.
         """
+        if self._has_failed():
+            raise RuntimeError(f"the engine of {self._plan.model_id!r} is dead or has stalled")
+
+    def _has_failed(self) -> bool:
         if self._server is None or self._server.is_dead:
-            raise RuntimeError(f"the engine of {self._plan.model_id!r} is dead")
+            return True
+        door = self._door
+        return door is not None and is_stalled(
+            open_requests=door.open_requests,
+            busy_since_s=door.busy_since_s,
+            last_step_s=signals.CURRENT.last_step_s,
+            now_s=time.monotonic(),
+            limit_s=self._plan.watchdog_s,
+        )
 
     async def record_replica_metadata(self) -> dict[str, Any]:
         """Static facts for the gateways: where to send requests, with which token, what this is."""
@@ -92,6 +106,8 @@ class ModelReplica:
         """Live load for the gateways' routing."""
         stats = signals.CURRENT.snapshot(time.monotonic())
         stats["open_requests"] = float(self._door.open_requests if self._door else 0)
+        stats["gateway_queue"] = float(self._door.gateway_queue if self._door else 0)
+        stats["start_s"] = round(self._start_s, 1)
         return stats
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -100,7 +116,8 @@ class ModelReplica:
 
     async def __del__(self) -> None:
         """Serve's shutdown hook: let open requests finish, then end the engine."""
-        if self._door is not None:
+        # Nothing that an engine which has failed still owes will come: its streams end at once.
+        if self._door is not None and not self._has_failed():
             await asyncio.sleep(LATE_ARRIVALS_S)
             if not await self._door.drained(self._plan.drain_timeout_s):
                 logger.warning(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from serving.engine.access import ENDPOINTS, GatewayDoor
+from serving.engine.access import ENDPOINTS, QUEUE_MEMORY_S, GatewayDoor
+from serving.replica_protocol import QUEUED_HEADER
 from serving.replica_protocol import TOKEN_HEADER as TOKEN_NAME
 
 TOKEN_HEADER = TOKEN_NAME.encode()
@@ -153,3 +154,21 @@ async def test_a_request_that_fails_or_is_cancelled_is_over(app: App, door: Gate
     await asyncio.gather(request, return_exceptions=True)
     assert door.open_requests == 0
     assert await door.drained(0.1)
+
+
+async def test_the_longest_queue_of_the_gateways_is_known_for_a_while() -> None:
+    now = [100.0]
+    door = GatewayDoor(App(), TOKEN, lambda: False, clock=lambda: now[0])
+
+    async def told(queued: bytes, token: bytes = TOKEN.encode()) -> int:
+        await knock(door, headers=[(QUEUED_HEADER.encode(), queued), (TOKEN_HEADER, token)])
+        return door.gateway_queue
+
+    assert await told(b"3") == 3
+    assert await told(b"7") == 7
+    assert await told(b"2") == 7
+    assert await told(b"99", token=b"wrong") == 7
+    assert await told(b"x") == 7
+    now[0] += QUEUE_MEMORY_S + 0.1
+    assert door.gateway_queue == 0
+    assert await told(b"2") == 2
