@@ -1,103 +1,125 @@
-"""A streaming client that times every chunk: what the benchmarks measure with."""
+"""Our own load client: parallel chat completions, streamed or not, every event timed.
+
+It decodes no JSON while it measures, so that on a small machine most of the CPU is left to the server.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
 
-import aiohttp
+from loadtests.bench.summary import percentile
+from loadtests.raw_http import TimedConnection, request_bytes
 
-
-@dataclass
-class Timing:
-    """One streamed request; times in seconds.
-
-    ttft_s runs from sending to the first chunk with text; gaps_s are the times between such chunks.
-    """
-
-    ttft_s: float = 0.0
-    total_s: float = 0.0
-    gaps_s: list[float] = field(default_factory=list)
-    tokens: int = 0
-    error: str | None = None
-
-
-async def stream_once(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Timing:
-    """Send one chat completion with `stream` and read it to the end."""
-    timing = Timing()
-    began = last = time.perf_counter()
-    try:
-        async with session.post(f"{url}/v1/chat/completions", json=body) as response:
-            if response.status != 200:
-                timing.error = f"status {response.status}"
-                return timing
-            async for line in response.content:
-                if not line.startswith(b"data: {"):
-                    continue
-                if b'"error"' in line[:16]:
-                    timing.error = "error event"
-                    return timing
-                if b'"content":"' not in line.replace(b'": "', b'":"'):
-                    continue
-                now = time.perf_counter()
-                if timing.tokens:
-                    timing.gaps_s.append(now - last)
-                else:
-                    timing.ttft_s = now - began
-                last = now
-                timing.tokens += 1
-    except (aiohttp.ClientError, TimeoutError) as error:
-        timing.error = type(error).__name__
-    timing.total_s = time.perf_counter() - began
-    return timing
+# `usage` and `[DONE]`: the events at the end of a stream that carry no token.
+TOKENLESS_EVENTS = 2
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
-class Round:
-    """One burst of parallel streams."""
+class Burst:
+    """So many requests, so many of them at once."""
 
-    requests_per_s: float
-    tokens_per_s: float
-    ttft_p50_ms: float
-    ttft_p99_ms: float
-    itl_p50_ms: float
-    errors: int
+    address: str
+    model: str
+    prompts: Sequence[str]
+    streams: int
+    tokens: int
+    stream: bool
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def request(self, prompt: str) -> bytes:
+        """The bytes of one request."""
+        body: dict[str, object] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": self.tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": self.stream,
+        }
+        if self.stream:
+            body["stream_options"] = {"include_usage": True}
+        return request_bytes(self.address, self.headers, body)
 
 
-async def burst(url: str, model: str, *, streams: int, requests: int, tokens: int) -> Round:
-    """Keep `streams` requests in flight until `requests` are done."""
-    gate = asyncio.Semaphore(streams)
-    timeout = aiohttp.ClientTimeout(total=300)
-    connector = aiohttp.TCPConnector(limit=0)
+@dataclass
+class Samples:
+    """What was seen, request by request; times in seconds."""
 
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+    latencies_s: list[float] = field(default_factory=list)
+    ttfts_s: list[float] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
+    per_token_s: list[float] = field(default_factory=list)
+    tokens: int = 0
+    errors: int = 0
 
-        async def one(number: int) -> Timing:
-            body = {
-                "model": model,
-                "messages": [{"role": "user", "content": f"Request {number}: count to a hundred"}],
-                "max_tokens": tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-                "stream": True,
-            }
-            async with gate:
-                return await stream_once(session, url, body)
+    def add(self, connection: TimedConnection, latency_s: float, burst: Burst) -> None:
+        """Take in one request that has ended."""
+        tokens = connection.completion_tokens
+        if connection.errors or connection.has_error_event or tokens != burst.tokens:
+            self.errors += 1
+            return
+        self.tokens += tokens
+        self.latencies_s.append(latency_s)
+        if not burst.stream:
+            return
+        arrivals_s = connection.arrivals_s[:-TOKENLESS_EVENTS]
+        self.ttfts_s.append(arrivals_s[0] - connection.began_s)
+        self.gaps_s += [b - a for a, b in pairwise(arrivals_s)]
+        if tokens > 1:
+            self.per_token_s.append((arrivals_s[-1] - arrivals_s[0]) / (tokens - 1))
 
-        began = time.perf_counter()
-        timings = await asyncio.gather(*(one(number) for number in range(requests)))
-        seconds = time.perf_counter() - began
-    good = [timing for timing in timings if timing.error is None]
-    ttfts = sorted(timing.ttft_s for timing in good) or [0.0]
-    gaps = [gap for timing in good for gap in timing.gaps_s] or [0.0]
-    return Round(
-        requests_per_s=len(good) / seconds,
-        tokens_per_s=len(good) * tokens / seconds,
-        ttft_p50_ms=1000 * statistics.median(ttfts),
-        ttft_p99_ms=1000 * ttfts[min(len(ttfts) - 1, int(0.99 * len(ttfts)))],
-        itl_p50_ms=1000 * statistics.median(gaps),
-        errors=len(timings) - len(good),
-    )
+    def figures(self, seconds: float) -> dict[str, float]:
+        """The figures of a burst that took so long."""
+        found = {
+            "requests_per_s": len(self.latencies_s) / seconds,
+            "tokens_per_s": self.tokens / seconds,
+            "tokens": float(self.tokens),
+            "errors": float(self.errors),
+            "seconds": seconds,
+        }
+        for name, values_s in (
+            ("latency", self.latencies_s),
+            ("ttft", self.ttfts_s),
+            ("itl", self.gaps_s),
+        ):
+            if values_s:
+                found[f"{name}_p50_ms"] = 1000 * statistics.median(values_s)
+                found[f"{name}_p99_ms"] = 1000 * percentile(values_s, 99)
+        if self.per_token_s:
+            found["tpot_p50_ms"] = 1000 * statistics.median(self.per_token_s)
+        return found
+
+
+async def run(burst: Burst) -> dict[str, float]:
+    """Keep `streams` requests in flight until every prompt has been answered."""
+    samples = Samples()
+    requests = iter([burst.request(prompt) for prompt in burst.prompts])
+    began_s = time.perf_counter()
+    count = min(burst.streams, len(burst.prompts))
+    await asyncio.gather(*(_work(burst, requests, samples) for _ in range(count)))
+    return samples.figures(time.perf_counter() - began_s)
+
+
+async def _work(burst: Burst, requests: Iterator[bytes], samples: Samples) -> None:
+    connection: TimedConnection | None = None
+    for request in requests:
+        try:
+            if connection is not None and connection.errors:
+                connection.close()
+            if connection is None or not connection.is_open:
+                connection = await TimedConnection.open(burst.address)
+            async with asyncio.timeout(TIMEOUT_S):
+                latency_s = await connection.start(request)
+        except (OSError, TimeoutError):
+            samples.errors += 1
+            connection = None
+            continue
+        samples.add(connection, latency_s, burst)
+    if connection is not None:
+        connection.close()

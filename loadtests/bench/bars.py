@@ -51,6 +51,39 @@ IDLE_BARS = (
     Bar("errors", "errors", "at most", 0),
     Bar("gateway memory per idle stream", "kib_per_stream", "at most", 40, "KiB"),
 )
+COMPARE_BARS = (
+    Bar(
+        "64 streams × 64 tokens: requests/s, multiple of vLLM's",
+        "requests_ratio_64x64",
+        "at least",
+        0.85,
+    ),
+    Bar("the same: TTFT p50, multiple of vLLM's", "ttft_ratio_64x64", "at most", 1.2),
+    Bar("1 stream: TTFT p50, more than vLLM's", "added_ttft_ms_1x64", "at most", 3, "ms"),
+    Bar("1 stream: ITL p50, multiple of vLLM's", "itl_ratio_1x64", "at most", 1.05),
+    Bar(
+        "64 parallel × 64 tokens, not streamed: requests/s",
+        "requests_ratio_64x64_whole",
+        "at least",
+        0.92,
+    ),
+    Bar(
+        "64 parallel × 1 token, not streamed: requests/s",
+        "requests_ratio_64x1_whole",
+        "at least",
+        0.75,
+    ),
+    Bar("64 parallel × 1 token, streamed: requests/s", "requests_ratio_64x1", "at least", 0.75),
+    Bar("16 streams: requests/s, multiple of Ray's best path", "ray_lead_16x64", "above", 1),
+    Bar("64 streams: requests/s, multiple of Ray's best path", "ray_lead_64x64", "above", 1),
+    Bar("256 streams: requests/s, multiple of Ray's best path", "ray_lead_256x64", "above", 1),
+    Bar("texts at temperature 0 that differ from vLLM's", "different_texts", "at most", 0),
+    Bar("Comptoir's errors", "errors", "at most", 0),
+)
+SOAK_BARS = (
+    Bar("growth of resident memory, the process that grew most", "growth_percent", "below", 3, "%"),
+    Bar("errors", "errors", "at most", 0),
+)
 
 
 def judge(bars: Iterable[Bar], figures: Mapping[str, float]) -> list[Verdict]:

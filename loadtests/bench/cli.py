@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
+
+from loadtests.bench.compare.cells import ALL, QUICK, STANDARD
+from loadtests.bench.compare.clients import CLIENTS
+from loadtests.bench.compare.contenders import CONTENDERS
 
 COMMANDS = ("compare", "null", "idle", "soak")
 EXAMPLES = """\
@@ -35,6 +40,22 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def among(known: Iterable[str], what: str) -> Callable[[str], list[str]]:
+    """A list, separated by commas, of names that exist, none twice."""
+    names = list(known)
+
+    def parse(text: str) -> list[str]:
+        chosen = [name.strip() for name in text.split(",")]
+        for name in chosen:
+            if name not in names:
+                raise argparse.ArgumentTypeError(
+                    f"there is no {what} {name!r}; there are: {', '.join(names)}"
+                )
+        return list(dict.fromkeys(chosen))
+
+    return parse
+
+
 def positive(text: str) -> float:
     """A number above 0."""
     try:
@@ -55,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_compare(commands)
     _add_null(commands)
     _add_idle(commands)
     return parser
@@ -68,6 +90,41 @@ def _command(
     )
     parser.add_argument("--strict", action="store_true", help="fail when a bar is missed")
     return parser
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "compare", "Comptoir beside vLLM's server and Ray Serve LLM")
+    names = ", ".join(CONTENDERS)
+    parser.add_argument(
+        "--contenders",
+        type=among(CONTENDERS, "contender"),
+        default=list(CONTENDERS),
+        metavar="A,B",
+        help=f"who, in this order: {names} (default: all)",
+    )
+    parser.add_argument("--rounds", type=whole(1), help="turns of each (default: 3, quick: 1)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="one round of the cells that tell most")
+    which.add_argument("--all-cells", action="store_true", help="every combination, hours")
+    parser.add_argument(
+        "--client", choices=[*CLIENTS, "both"], default="both", help="who measures (default: both)"
+    )
+    parser.add_argument("--picture", type=Path, help="copy the picture there (.svg or .png)")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from loadtests.bench.compare import mode
+
+    cells = ALL if options.all_cells else QUICK if options.quick else STANDARD
+    plan = mode.ComparePlan(
+        contenders=options.contenders,
+        cells=cells,
+        clients=CLIENTS if options.client == "both" else (options.client,),
+        rounds=options.rounds or (1 if options.quick else 3),
+        picture=options.picture,
+    )
+    return mode.run(plan, strict=options.strict)
 
 
 def _add_null(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

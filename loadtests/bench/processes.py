@@ -20,13 +20,24 @@ LOG_TAIL_BYTES = 3000
 
 
 class StartError(Exception):
-    """A process did not start; the message ends with the tail of its log."""
+    """A process did not start or stopped answering; the message ends with the tail of its log."""
 
 
 class Child:
-    """A process that we started, its log and everything that it has started in turn."""
+    """A process that we started, its log and everything that it has started in turn.
 
-    def __init__(self, name: str, command: list[str], env: Mapping[str, str] | None = None) -> None:
+    Args:
+        talks: its stdin and stdout are for `ask` and `read_line`; otherwise stdout goes to the log.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        talks: bool = False,
+    ) -> None:
         self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self._log_path = Path(self._folder.name) / "log"
@@ -35,8 +46,8 @@ class Child:
             self._process = subprocess.Popen(
                 command,
                 env=os.environ | dict(env or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talks else log,
                 stderr=log,
                 start_new_session=True,
             )
@@ -46,8 +57,8 @@ class Child:
     def module(
         cls, name: str, module: str, *arguments: str, env: Mapping[str, str] | None = None
     ) -> Child:
-        """Run a Python module."""
-        return cls(name, [sys.executable, "-m", module, *arguments], env)
+        """Run a Python module that talks."""
+        return cls(name, [sys.executable, "-m", module, *arguments], env, talks=True)
 
     @property
     def pid(self) -> int:
@@ -65,18 +76,29 @@ class Child:
         data = self._log_path.read_bytes()
         return data[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
 
-    def first_line(self, timeout_s: float) -> str:
-        """The first line that it prints.
+    def read_line(self, timeout_s: float) -> str:
+        """The next line that it prints.
 
         Raises:
             StartError: it printed none in time.
         """
-        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        assert self._process.stdout is not None  # noqa: S101 - it talks
         ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
         line = self._process.stdout.readline() if ready else b""
         if not line:
-            raise self.failed("printed nothing")
+            raise self.failed("did not answer")
         return line.decode().strip()
+
+    def ask(self, line: str, timeout_s: float) -> str:
+        """Send a line and wait for the one that answers it.
+
+        Raises:
+            StartError: none came in time.
+        """
+        assert self._process.stdin is not None  # noqa: S101 - it talks
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+        return self.read_line(timeout_s)
 
     def failed(self, what: str) -> StartError:
         """An error with the tail of the log."""
@@ -111,8 +133,9 @@ class Child:
             if time.monotonic() > deadline_s:
                 left = ", ".join(str(process.pid) for process in processes)
                 raise RuntimeError(f"{self.name}: processes do not end: {left}")
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         self._process.wait()
         self._folder.cleanup()
 

@@ -10,12 +10,12 @@ import psutil
 
 from loadtests.bench import output
 from loadtests.bench.bars import IDLE_BARS, judge
-from loadtests.bench.null.client import Connection
 from loadtests.bench.null.engine import EXTRA_EVENTS
 from loadtests.bench.null.measure import WARM_UP_REQUESTS, Site, run, site
 from loadtests.bench.processes import raise_open_files_limit, resident_bytes
 from loadtests.bench.summary import medians, percentile
 from loadtests.bench.tables import number, table
+from loadtests.raw_http import Connection
 
 # Few, so that no freed memory of many streams lies ready for those that are measured.
 WARM_UP_STREAMS = 8
@@ -53,9 +53,10 @@ def run_mode(plan: IdlePlan, rounds: int, *, strict: bool) -> int:
     progress = output.Progress(rounds)
     results = []
     for index in range(rounds):
-        progress.step(f"round {index + 1} of {rounds}: {plan.streams} streams, twice")
+        progress.begin(f"round {index + 1} of {rounds}: {plan.streams} streams, twice")
         with site(1000 * plan.interval_s) as place:
             results.append(run(measure(place, plan)))
+        progress.done(f"{results[-1]['kib_per_stream']:.1f} KiB per stream")
     figures = medians(results)
     figures["errors"] = sum(found["errors"] for found in results)
     rows = [

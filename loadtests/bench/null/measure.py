@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import psutil
 import uvloop
 
-from loadtests.bench.null.client import Connection, chat_body, request_bytes
 from loadtests.bench.null.engine import EXTRA_EVENTS
 from loadtests.bench.null.gateway import MODEL
 from loadtests.bench.processes import Child, cpu_s
 from loadtests.bench.summary import percentile
+from loadtests.raw_http import Connection, request_bytes
 from serving.settings import hash_key
 
 START_TIMEOUT_S = 30.0
@@ -60,16 +60,30 @@ class Site:
         return request_bytes(self.engine_address, headers, body)
 
 
+def chat_body(model: str, *, stream: bool, max_tokens: int) -> dict[str, object]:
+    """A chat completion of an ordinary size."""
+    return {
+        "model": model,
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant. Answer in one sentence."},
+            {"role": "user", "content": "What does a gateway in front of an engine cost? " * 3},
+        ],
+        "max_tokens": max_tokens,
+        "temperature": 0.7,
+        "stream": stream,
+    }
+
+
 @contextmanager
 def site(interval_ms: float) -> Iterator[Site]:
     """Start the engine and the gateway, each in a process of its own."""
     key, token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     engine_args = ("loadtests.bench.null.engine", token, str(interval_ms))
     with Child.module("the null engine", *engine_args) as engine:
-        engine_address = f"127.0.0.1:{engine.first_line(START_TIMEOUT_S)}"
+        engine_address = f"127.0.0.1:{engine.read_line(START_TIMEOUT_S)}"
         gateway_args = ("loadtests.bench.null.gateway", f"http://{engine_address}", token)
         with Child.module("the gateway", *gateway_args, hash_key(key)) as gateway:
-            gateway_address = f"127.0.0.1:{gateway.first_line(START_TIMEOUT_S)}"
+            gateway_address = f"127.0.0.1:{gateway.read_line(START_TIMEOUT_S)}"
             yield Site(gateway, gateway_address, engine_address, key, token)
 
 
@@ -82,12 +96,13 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 def measure(plan: NullPlan, say: Callable[[str], None]) -> dict[str, float]:
     """Every figure once, by name."""
     with site(plan.interval_ms) as place:
-        say("added latency")
         figures = run(added_latency(place, plan))
-        say("requests")
+        say(f"added latency {figures['added_p50_ms']:.2f} ms")
         figures |= run(requests_per_core(place, plan))
-        say("streams")
-        return figures | run(chunks_per_core(place, plan))
+        say(f"{figures['requests_per_core_s']:,.0f} requests per second of a core")
+        figures |= run(chunks_per_core(place, plan))
+        say(f"{figures['chunks_per_core_s']:,.0f} chunks per second of a core")
+        return figures
 
 
 async def added_latency(place: Site, plan: NullPlan) -> dict[str, float]:

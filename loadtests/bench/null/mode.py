@@ -32,7 +32,7 @@ def run(plan: NullPlan, rounds: int, *, strict: bool) -> int:
     for number_of_round in range(1, rounds + 1):
 
         def say(text: str, number_of_round: int = number_of_round) -> None:
-            progress.step(f"round {number_of_round} of {rounds}: {text}")
+            progress.done(f"round {number_of_round} of {rounds}: {text}")
 
         results.append(measure(plan, say))
     figures = medians(results)

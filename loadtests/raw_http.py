@@ -1,13 +1,19 @@
-"""A raw HTTP client that costs little: fixed request bytes out, events counted, nothing decoded."""
+"""A raw HTTP client that costs little: fixed request bytes out, events counted and timed, nothing decoded."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping
 
 import httptools
+
+# The end of an answer holds `usage`, the last chunk and, if it went wrong, the error.
+TAIL_BYTES = 2048
+_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
+_ERROR = re.compile(rb'(?:^|\n)data: ?\{"error"')
 
 
 def request_bytes(address: str, headers: Mapping[str, str], body: Mapping[str, object]) -> bytes:
@@ -23,25 +29,11 @@ def request_bytes(address: str, headers: Mapping[str, str], body: Mapping[str, o
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
 
 
-def chat_body(model: str, *, stream: bool, max_tokens: int) -> dict[str, object]:
-    """A chat completion of an ordinary size."""
-    return {
-        "model": model,
-        "messages": [
-            {"role": "system", "content": "You are a helpful assistant. Answer in one sentence."},
-            {"role": "user", "content": "What does a gateway in front of an engine cost? " * 3},
-        ],
-        "max_tokens": max_tokens,
-        "temperature": 0.7,
-        "stream": stream,
-    }
-
-
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time; counts what arrives.
+    """One connection, one request at a time; counts what arrives, over all requests.
 
     Attributes:
-        events: server-sent events received, over all requests.
+        events: server-sent events received.
         frames: HTTP chunks that they came in: how often the other side wrote.
         reads: pieces that the kernel handed over.
         errors: answers that were not 200, and connections that ended inside an answer.
@@ -52,7 +44,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._done: asyncio.Future[float] | None = None
         self._first: asyncio.Future[float] | None = None
-        self._began_s = 0.0
+        self._ends_in_one_newline = False
+        self.began_s = 0.0
         self.events = self.frames = self.reads = self.errors = 0
 
     @classmethod
@@ -63,11 +56,16 @@ class Connection(asyncio.Protocol):
         _, connection = await loop.create_connection(cls, host, int(port))
         return connection
 
+    @property
+    def is_open(self) -> bool:
+        """Whether another request can be sent."""
+        return not self._transport.is_closing()
+
     def start(self, request: bytes) -> asyncio.Future[float]:
         """Send; the future's result is the seconds until the answer was complete."""
         self._done = self._loop.create_future()
         self._first = self._loop.create_future()
-        self._began_s = time.perf_counter()
+        self.began_s = time.perf_counter()
         self._transport.write(request)
         return self._done
 
@@ -106,15 +104,54 @@ class Connection(asyncio.Protocol):
         self.frames += 1
 
     def on_body(self, body: bytes) -> None:
-        self.events += body.count(b"\n\n")
+        self.events += self.count_events(body)
         if self._first is not None and not self._first.done():
-            self._first.set_result(time.perf_counter() - self._began_s)
+            self._first.set_result(time.perf_counter() - self.began_s)
 
     def on_message_complete(self) -> None:
+        if not self._parser.should_keep_alive():
+            self._transport.close()
         self._finish()
 
+    def count_events(self, body: bytes) -> int:
+        """How many events end in this piece."""
+        # The two newlines of an event's end may come in two pieces.
+        count = body.count(b"\n\n") + (self._ends_in_one_newline and body[:1] == b"\n")
+        self._ends_in_one_newline = body.endswith(b"\n") and not body.endswith(b"\n\n")
+        return count
+
     def _finish(self) -> None:
-        elapsed_s = time.perf_counter() - self._began_s
+        elapsed_s = time.perf_counter() - self.began_s
         for future in (self._first, self._done):
             if future is not None and not future.done():
                 future.set_result(elapsed_s)
+
+
+class TimedConnection(Connection):
+    """Notes when each event of the last request arrived, and keeps the end of the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrivals_s: list[float] = []
+        self.tail = b""
+
+    def start(self, request: bytes) -> asyncio.Future[float]:
+        self.arrivals_s, self.tail = [], b""
+        return super().start(request)
+
+    def on_body(self, body: bytes) -> None:
+        now_s = time.perf_counter()
+        count = self.count_events(body)
+        self.arrivals_s += [now_s] * count
+        self.tail = (self.tail + body)[-TAIL_BYTES:]
+
+    @property
+    def completion_tokens(self) -> int:
+        """What the answer's `usage` says; 0 where it says nothing."""
+        found = _TOKENS.findall(self.tail)
+        return int(found[-1]) if found else 0
+
+    @property
+    def has_error_event(self) -> bool:
+        """Whether the stream ended with an error instead of an answer."""
+        return _ERROR.search(self.tail) is not None

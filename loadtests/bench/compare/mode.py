@@ -1,0 +1,167 @@
+"""`make bench`: starts each contender in turn, measures every cell, stops it; round after round."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench import output
+from loadtests.bench.bars import COMPARE_BARS, judge
+from loadtests.bench.compare import report, server, texts
+from loadtests.bench.compare.cells import Cell
+from loadtests.bench.compare.clients import ClientError, ClientProcess
+from loadtests.bench.compare.contenders import (
+    BASELINE,
+    COMPTOIR,
+    CONTENDERS,
+    ENGINE_ARGS,
+    MODEL,
+    Contender,
+)
+from loadtests.bench.compare.results import Results, bar_figures, with_cpu
+from loadtests.bench.compare.server import Server
+from loadtests.bench.compare.usage import Usage
+from loadtests.bench.processes import StartError, raise_open_files_limit
+from serving.catalogue import tiny
+from serving.settings import ProcessSettings
+
+# Every path that the cells will take, so that nobody pays for a first time while it is measured.
+WARM_UP = (Cell(64, 32), Cell(256, 8), Cell(64, 8, False))
+# What a start leaves to do in the background is over by then.
+SETTLE_S = 3.0
+OPEN_FILES = 4096
+# More than this beside us, and the figures say more about the neighbours.
+OTHERS_CORES = 0.1
+
+
+@dataclass(frozen=True)
+class ComparePlan:
+    """What is compared, how often, with which clients."""
+
+    contenders: Sequence[str]
+    cells: Sequence[Cell]
+    clients: Sequence[str]
+    rounds: int
+    picture: Path | None = None
+
+    @property
+    def bursts(self) -> int:
+        """Measurements of one contender in one round."""
+        return sum(len(self.clients) if cell.stream else 1 for cell in self.cells)
+
+
+class Run:
+    """One comparison: what it knows while it goes on."""
+
+    def __init__(self, plan: ComparePlan, client: ClientProcess, model: Path) -> None:
+        self._plan = plan
+        self._client = client
+        self._model = model
+        self._key = secrets.token_urlsafe(32)
+        self._texts: dict[str, texts.Texts] = {}
+        self._progress = output.Progress(plan.rounds * len(plan.contenders) * (plan.bursts + 1))
+        self.results = Results()
+
+    def measure_all(self) -> None:
+        """Round after round; an interruption ends it early, and what there is stays."""
+        try:
+            self._progress.begin("starting the clients")
+            self._client.wait_until_ready()
+            for number in range(1, self._plan.rounds + 1):
+                for name in self._plan.contenders:
+                    self._take_turn(number, CONTENDERS[name])
+        except KeyboardInterrupt:
+            self.results.failures.append("interrupted: not everything was measured")
+
+    def _take_turn(self, number: int, contender: Contender) -> None:
+        prefix = f"round {number} of {self._plan.rounds}, {contender.title}"
+        self._progress.begin(f"{prefix}: starting")
+        done = 0
+        try:
+            with server.running(contender, self._model, self._key) as running:
+                self._progress.done(f"{prefix}: answers after {running.started_in_s:.0f} s")
+                done += 1
+                self._prepare(contender, running)
+                usage = Usage(running.child, self._client.child)
+                for cell in self._plan.cells:
+                    for client in self._client.for_cell(cell):
+                        salt = f"{number}{client}{cell.name}"
+                        line = self._measure(contender, running, usage, cell, client, salt)
+                        self._progress.done(f"{prefix}: {line}")
+                        done += 1
+                resident = usage.resident_by_role()
+        except (StartError, ClientError) as error:
+            self.results.failures.append(f"{prefix}: {error}")
+            self._progress.skip(self._plan.bursts + 1 - done, f"{prefix}: FAILED: {error}")
+            return
+        mib = {role: size / 2**20 for role, size in resident.items()}
+        self.results.resident_mib.setdefault(contender.name, []).append(mib)
+        seconds = self.results.started_in_s.setdefault(contender.name, [])
+        seconds.append(running.started_in_s)
+
+    def _prepare(self, contender: Contender, running: Server) -> None:
+        """Compare texts while the machine settles, and warm up."""
+        time.sleep(SETTLE_S)
+        if contender.name in (BASELINE, COMPTOIR):
+            self._texts[contender.name] = texts.collect(running.target)
+            if len(self._texts) == 2:
+                found = texts.compare(self._texts[BASELINE], self._texts[COMPTOIR])
+                self.results.texts.append(found)
+                self._texts.clear()
+        for cell in WARM_UP:
+            self._client.measure("own", running.target, cell, "warm-up")
+
+    def _measure(
+        self,
+        contender: Contender,
+        running: Server,
+        usage: Usage,
+        cell: Cell,
+        client: str,
+        salt: str,
+    ) -> str:
+        usage.begin()
+        figures = self._client.measure(client, running.target, cell, salt)
+        used, others = usage.end()
+        figures = with_cpu(figures, used) | {"others_cores": others}
+        self.results.add(contender.name, cell, client, figures)
+        errors = f", {figures['errors']:.0f} ERRORS" if figures["errors"] else ""
+        if others > OTHERS_CORES:
+            errors += f" (other processes took {others:.2f} of a core)"
+        first = f", TTFT p50 {figures['ttft_p50_ms']:.1f} ms" if "ttft_p50_ms" in figures else ""
+        return f"{cell.name} ({client}): {figures['requests_per_s']:.1f} req/s{first}{errors}"
+
+
+def run(plan: ComparePlan, *, strict: bool) -> int:
+    """Measure, print, write, draw; the exit code."""
+    raise_open_files_limit(OPEN_FILES)
+    model = tiny.build(tiny.family(MODEL), ProcessSettings.load().cache_dir)
+    client = ClientProcess(plan.clients, model)
+    with client.child:
+        current = Run(plan, client, model)
+        current.measure_all()
+    results = current.results
+    figures = bar_figures(results)
+    print("\n" + report.tables(results, plan.cells, plan.contenders))
+    if results.texts:
+        is_same = all(each.is_same for each in results.texts)
+        print(f"\ntexts identical to vLLM's: {'yes' if is_same else 'NO'}")
+    content = {
+        "plan": {
+            "contenders": list(plan.contenders),
+            "cells": [cell.name for cell in plan.cells],
+            "clients": list(plan.clients),
+            "rounds": plan.rounds,
+            "engine_args": dict(ENGINE_ARGS),
+        },
+        "bars": figures,
+    }
+    path = output.write("compare", content | results.as_json())
+    code = output.conclude(judge(COMPARE_BARS, figures), strict=strict)
+    print(f"\nwritten to {path}")
+    for failure in results.failures:
+        print(f"\nFAILED {failure}")
+    return 1 if results.failures else code

@@ -1,0 +1,114 @@
+"""What a comparison has found, and the figures that the bars ask for. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from loadtests.bench.compare.cells import Cell
+from loadtests.bench.compare.contenders import BASELINE, COMPTOIR, RAY_PATHS
+from loadtests.bench.compare.texts import Comparison
+from loadtests.bench.summary import medians, ratio
+
+Figures = Mapping[str, float]
+CPU_PREFIX = "cpu_s_per_1k_tokens "
+
+
+def with_cpu(figures: Figures, cpu_by_role: Mapping[str, float]) -> dict[str, float]:
+    """The figures of one burst and the CPU seconds per 1,000 of its tokens, by role."""
+    thousands = figures["tokens"] / 1000
+    return dict(figures) | {
+        CPU_PREFIX + role: ratio(seconds, thousands) for role, seconds in cpu_by_role.items()
+    }
+
+
+@dataclass
+class Results:
+    """Every burst of every round."""
+
+    bursts: dict[tuple[str, str, str], list[dict[str, float]]] = field(default_factory=dict)
+    resident_mib: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    started_in_s: dict[str, list[float]] = field(default_factory=dict)
+    texts: list[Comparison] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, contender: str, cell: Cell, client: str, figures: dict[str, float]) -> None:
+        """Take in one burst."""
+        self.bursts.setdefault((contender, cell.name, client), []).append(figures)
+
+    def client_of(self, cell: Cell) -> str:
+        """The client whose figures are shown for a cell: vLLM's own wherever it has measured."""
+        clients = {client for _, name, client in self.bursts if name == cell.name}
+        return "vllm" if "vllm" in clients else "own"
+
+    def medians(self, contender: str, cell: Cell, client: str | None = None) -> dict[str, float]:
+        """The medians of a contender in a cell; empty where it was not measured."""
+        client = client or self.client_of(cell)
+        return medians(self.bursts.get((contender, cell.name, client), []))
+
+    def figure(self, contender: str, cell: Cell, name: str, client: str | None = None) -> float:
+        """One median; NaN where it was not measured."""
+        return self.medians(contender, cell, client).get(name, math.nan)
+
+    def ratio(self, contender: str, cell: Cell, name: str, client: str | None = None) -> float:
+        """A median as a multiple of the baseline's."""
+        return ratio(
+            self.figure(contender, cell, name, client), self.figure(BASELINE, cell, name, client)
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for a file."""
+        bursts: dict[str, Any] = {}
+        for (contender, cell, client), rounds in self.bursts.items():
+            place = bursts.setdefault(contender, {}).setdefault(cell, {})
+            place[client] = {"median": medians(rounds), "rounds": rounds}
+        return {
+            "bursts": bursts,
+            "resident_mib": self.resident_mib,
+            "started_in_s": self.started_in_s,
+            "texts": [asdict(each) for each in self.texts],
+            "failures": self.failures,
+        }
+
+
+def bar_figures(results: Results) -> dict[str, float]:
+    """The figures that COMPARE_BARS name; NaN where something was not measured."""
+    many, alone = Cell(64, 64), Cell(1, 64)
+    figures = {
+        "requests_ratio_64x64": results.ratio(COMPTOIR, many, "requests_per_s"),
+        "ttft_ratio_64x64": results.ratio(COMPTOIR, many, "ttft_p50_ms"),
+        "added_ttft_ms_1x64": results.figure(COMPTOIR, alone, "ttft_p50_ms")
+        - results.figure(BASELINE, alone, "ttft_p50_ms"),
+        "itl_ratio_1x64": results.ratio(COMPTOIR, alone, "itl_p50_ms"),
+        "requests_ratio_64x64_whole": results.ratio(
+            COMPTOIR, Cell(64, 64, False), "requests_per_s"
+        ),
+        "requests_ratio_64x1": results.ratio(COMPTOIR, Cell(64, 1), "requests_per_s"),
+        "requests_ratio_64x1_whole": results.ratio(COMPTOIR, Cell(64, 1, False), "requests_per_s"),
+        "errors": _errors(results, COMPTOIR),
+    }
+    for streams in (16, 64, 256):
+        figures[f"ray_lead_{streams}x64"] = _lead(results, Cell(streams, 64), RAY_PATHS)
+    if results.texts:
+        figures["different_texts"] = float(sum(each.different for each in results.texts))
+    return figures
+
+
+def _lead(results: Results, cell: Cell, others: Iterable[str]) -> float:
+    """Comptoir's requests per second as a multiple of the best of the others, if all were measured."""
+    rates = [results.figure(other, cell, "requests_per_s") for other in others]
+    if any(math.isnan(rate) for rate in rates):
+        return math.nan
+    return ratio(results.figure(COMPTOIR, cell, "requests_per_s"), max(rates))
+
+
+def _errors(results: Results, contender: str) -> float:
+    found = [
+        burst["errors"]
+        for (name, _, _), bursts in results.bursts.items()
+        if name == contender
+        for burst in bursts
+    ]
+    return sum(found) if found else math.nan
