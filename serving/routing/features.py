@@ -1,0 +1,334 @@
+"""Cheap features of a request: what the rules of `auto` decide on, and an estimate of its size. Pure.
+
+The work is bounded whatever the body holds: of a long list MAX_ITEMS are visited, from both ends, and what
+lies between is extrapolated; characters are read in a sample only, SAMPLE_CHARACTERS at each end. A feature
+is a number, a flag or a word of a fixed list, never text of the request: it may be logged and shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, get_args
+
+from serving.config.routing import Effort, Kind, Script
+
+SAMPLE_CHARACTERS = 8192
+MAX_ITEMS = 256
+MAX_VISITS = 2048
+MAX_TOOL_NODES = 512
+_SAMPLE_PIECES = 64
+_MAX_DEPTH = 6
+# What a chat template adds to each message (role, separators).
+_TOKENS_PER_TURN = 4
+_SCHEMA_CHARACTERS_PER_TOKEN = 4
+
+KINDS: Mapping[str, Kind] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+    "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+    "/v1/score": "score",
+}
+_CONVERSATIONS = frozenset({"chat", "responses", "messages"})
+# Where prompts stand in a body, in the order in which a model reads them.
+_ROOTS = (
+    *("system", "instructions", "messages", "prompt", "input"),
+    *("query", "queries", "documents", "text_1", "data_1", "text_2", "data_2", "items"),
+)
+# Where text stands inside a message, an item or a part.
+_TEXT_KEYS = frozenset({"text", "content", "arguments", "output", "tool_calls", "function"})
+_IMAGE_TYPES = frozenset({"image_url", "image"})
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
+
+@dataclass(frozen=True)
+class RequestFeatures:
+    """What can be seen of a request at a glance.
+
+    `input_tokens` is an estimate: a quarter of a token per Latin letter, digit or sign, one per Chinese,
+    Japanese or Korean character, half a one in other alphabets; token ids count as they are, images not at
+    all. `turns` are messages of any role, `tools` those that may be called (none with `tool_choice: none`).
+    `json_schema` says that the answer must be JSON. `language` is a two-letter code or `und`.
+    """
+
+    kind: Kind
+    tools: int = 0
+    json_schema: bool = False
+    images: int = 0
+    stream: bool = False
+    turns: int = 1
+    input_characters: int = 0
+    input_tokens: int = 0
+    max_output_tokens: int | None = None
+    code_share: float = 0.0
+    script: str = "none"
+    language: str = "und"
+    reasoning_effort: Effort | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that the model's context must hold, as far as the request says."""
+        return self.input_tokens + (self.max_output_tokens or 1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Capabilities without which a model cannot serve the request at all."""
+        return frozenset(
+            word for word, used in (("tools", self.tools), ("vision", self.images)) if used
+        )
+
+
+def features_of(path: str, body: Mapping[str, Any]) -> RequestFeatures:
+    """Look at a body that its endpoint has checked (`serving.trust.fields.Endpoint.check`).
+
+    Raises:
+        KeyError: no model answers at this path; `KINDS` has those that there are.
+    """
+    walk = _Walk()
+    for root in _ROOTS:
+        if root in body:
+            walk.visit(body[root], MAX_ITEMS, 1.0, 0)
+    head, tail = _sample(walk.pieces)
+    script, tokens_per_character = _script(head + tail)
+    tools = body.get("tools") or ()
+    turns = _turns(body)
+    kind = KINDS[path]
+    tokens = walk.characters * tokens_per_character + walk.token_ids
+    tokens += turns * _TOKENS_PER_TURN if kind in _CONVERSATIONS else 0
+    tokens += _tool_characters(tools) / _SCHEMA_CHARACTERS_PER_TOKEN
+    return RequestFeatures(
+        kind=kind,
+        tools=len(tools) if _may_call(body.get("tool_choice")) else 0,
+        json_schema=_wants_json(body),
+        images=walk.images,
+        stream=body.get("stream") is True,
+        turns=turns,
+        input_characters=round(walk.characters),
+        input_tokens=round(tokens),
+        max_output_tokens=next((body[key] for key in _OUTPUT_LIMITS if body.get(key)), None),
+        code_share=_code_share(head, tail),
+        script=script,
+        language=_language(script, head, tail),
+        reasoning_effort=_effort(body),
+    )
+
+
+# ---- what the body holds -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Walk:
+    """Adds up the lengths of texts without reading them; remembers the texts for the sample."""
+
+    characters: float = 0.0
+    token_ids: float = 0.0
+    images: int = 0
+    pieces: list[str] = field(default_factory=list)
+    left: int = MAX_VISITS
+
+    def visit(self, value: Any, limit: int, scale: float, depth: int) -> None:
+        """Look at a value that stands for `scale` of its kind; at `limit` items of it if it is a list."""
+        self.left -= 1
+        if self.left < 0:
+            return
+        if isinstance(value, str):
+            self.characters += len(value) * scale
+            self.pieces.append(value)
+        elif isinstance(value, list) and depth < _MAX_DEPTH:
+            size = len(value)
+            if size and type(value[0]) is int:
+                self.token_ids += size * scale
+                return
+            if size > limit:
+                value = value[: limit // 2] + value[-(limit // 2) :]
+                scale *= size / len(value)
+            limit = max(2, limit // max(1, len(value)))
+            for item in value:
+                self.visit(item, limit, scale, depth + 1)
+        elif isinstance(value, dict) and depth < _MAX_DEPTH:
+            kind = value.get("type")
+            if isinstance(kind, str) and kind in _IMAGE_TYPES:
+                self.images += 1
+            elif kind == "tool_use":
+                self.characters += _json_characters(value.get("input"), limit)[0] * scale
+            else:
+                for key, member in value.items():
+                    if key in _TEXT_KEYS:
+                        self.visit(member, limit, scale, depth + 1)
+
+
+def _sample(pieces: list[str]) -> tuple[str, str]:
+    """The first and the last characters of a text in pieces; the latter is empty when the first is all."""
+    size = SAMPLE_CHARACTERS
+    head = "\n".join(piece[:size] for piece in pieces[:_SAMPLE_PIECES])
+    if len(head) <= size and len(pieces) <= _SAMPLE_PIECES:
+        return head, ""
+    tail = "\n".join(piece[-size:] for piece in pieces[-_SAMPLE_PIECES:])
+    return head[:size], tail[-size:]
+
+
+def _json_characters(value: Any, max_nodes: int) -> tuple[int, int]:
+    """Characters that a JSON value has, roughly, and how many of its members were visited."""
+    characters = nodes = 0
+    stack = [value]
+    while stack and nodes < max_nodes:
+        node = stack.pop()
+        nodes += 1
+        if isinstance(node, str):
+            characters += len(node) + 2
+        elif isinstance(node, list):
+            stack.extend(node[:max_nodes])
+        elif isinstance(node, dict):
+            for key, member in islice(node.items(), max_nodes):
+                characters += len(key) + 4
+                stack.append(member)
+        else:
+            characters += 4
+    return characters, nodes
+
+
+def _tool_characters(tools: Any) -> float:
+    """Characters of the tools' schemas, which the chat template writes into the prompt."""
+    left, characters = MAX_TOOL_NODES, 0
+    for number, tool in enumerate(tools, start=1):
+        size, nodes = _json_characters(tool, left)
+        characters += size
+        left -= nodes
+        if left <= 0:
+            return characters * len(tools) / number
+    return characters
+
+
+def _may_call(choice: Any) -> bool:
+    return choice != "none" and not (isinstance(choice, dict) and choice.get("type") == "none")
+
+
+def _wants_json(body: Mapping[str, Any]) -> bool:
+    text = body.get("text")
+    wanted = text.get("format") if isinstance(text, dict) else body.get("response_format")
+    return isinstance(wanted, dict) and wanted.get("type") in ("json_schema", "json_object")
+
+
+def _turns(body: Mapping[str, Any]) -> int:
+    for key in ("messages", "input"):
+        items = body.get(key)
+        if isinstance(items, list) and items and isinstance(items[0], dict):
+            return len(items)
+    return 1
+
+
+def _effort(body: Mapping[str, Any]) -> Effort | None:
+    """How long the model should think, in OpenAI's words, whichever way it is said."""
+    reasoning, thinking = body.get("reasoning"), body.get("thinking")
+    said = body.get("reasoning_effort")
+    if said is None and isinstance(reasoning, dict):
+        said = reasoning.get("effort")
+    if said is not None:
+        return next((effort for effort in _EFFORTS if effort == said), None)
+    if isinstance(thinking, dict):
+        return "none" if thinking.get("type") == "disabled" else "medium"
+    template = body.get("chat_template_kwargs") or {}
+    thinks = template.get("enable_thinking", template.get("thinking"))
+    return None if thinks is None else "medium" if thinks else "none"
+
+
+_EFFORTS: tuple[Effort, ...] = get_args(Effort)
+
+# ---- what the sample is written in -------------------------------------------------------------------
+
+# Scripts by the high byte of a UTF-16 unit: first, last, mark. Byte 0 is ASCII and Western Europe's letters,
+# 20 to 2D are signs, D8 to DF emoji and rare characters.
+_MARKS = dict(zip("lcgahitkuo", get_args(Script), strict=True))
+_BLOCKS = """
+01 02 l  03 03 g  04 04 c  05 05 h  06 08 a  09 0D i  0E 0E t  0F 1D o  1E 1E l  1F 1F g
+2E 9F k  A0 AB o  AC D7 u  D8 DF o  F9 FA k  FB FE a  FF FF k
+"""
+_MARK_OF_BYTE = bytearray(b"-" * 256)
+for _first, _last, _mark in re.findall(r"(\w\w) (\w\w) (\w)", _BLOCKS):
+    for _byte in range(int(_first, 16), int(_last, 16) + 1):
+        _MARK_OF_BYTE[_byte] = ord(_mark)
+_TOKENS_PER_SIGN = 0.25
+_TOKENS_PER_LETTER = {"latin": 0.25, "cjk": 1.0, "hangul": 1.0}
+_TOKENS_PER_OTHER_LETTER = 0.5
+
+_NOT_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha())
+_NOT_CODE = bytes(byte for byte in range(256) if byte not in b"{}()[]<>;=_&\\+$")
+# The share of such signs in prose and in source code; what lies between is code in part.
+_PROSE_DENSITY, _CODE_DENSITY = 0.02, 0.06
+# So many characters of prose are added to every text: three brackets in a short question prove nothing.
+_PRIOR_CHARACTERS = 100
+
+_LANGUAGE_OF_SCRIPT = {"greek": "el", "hebrew": "he", "thai": "th", "hangul": "ko"}
+_KANA = re.compile("[\u3041-\u30ff]")
+_KANA_SHARE = 0.1
+_VOTE_CHARACTERS = 1024
+_STOP_WORDS = {
+    "en": "the and of to is that for with you are this what it how not",
+    "de": "der die das und ist nicht mit ein eine für auf ich sie wie den von",
+    "fr": "le la les des et est une que pour dans pas qui sur vous du un",
+    "es": "el la los las que y en es por con una para del se como un",
+    "it": "il di che è per una non sono con della gli un come nel",
+    "nl": "de het een en van is niet dat op te zijn voor met ik wat",
+    "pl": "w na nie się jest że do z jak co to dla czy",
+    "pt": "o os que e do da em uma para não com um como se ao",
+}
+_VOTES: dict[str, list[str]] = {}
+for _code, _words in _STOP_WORDS.items():
+    for _word in _words.split():
+        _VOTES.setdefault(_word, []).append(_code)
+
+
+def _script(text: str) -> tuple[str, float]:
+    """The script that most tokens are in, and the tokens per character of the whole."""
+    if not text:
+        return "none", _TOKENS_PER_SIGN
+    # The high bytes of UTF-16 name the script: counting bytes takes microseconds, a loop milliseconds.
+    marks = text.encode("utf-16-le", "surrogatepass")[1::2].translate(_MARK_OF_BYTE)
+    tokens = {
+        script: marks.count(mark.encode())
+        * _TOKENS_PER_LETTER.get(script, _TOKENS_PER_OTHER_LETTER)
+        for mark, script in _MARKS.items()
+    }
+    total = sum(tokens.values()) + marks.count(b"-") * _TOKENS_PER_SIGN
+    letters = len(_western(text).translate(None, _NOT_LETTERS))
+    tokens["latin"] += letters * _TOKENS_PER_LETTER["latin"]
+    script = max(tokens, key=lambda name: tokens[name])
+    return script if tokens[script] else "none", total / len(text)
+
+
+def _language(script: str, head: str, tail: str) -> str:
+    """A guess by the script, or for Latin by a vote of frequent short words; `und` without a clear one."""
+    text = head[:_VOTE_CHARACTERS] + " " + (tail or head)[-_VOTE_CHARACTERS:]
+    if script == "cjk":
+        return "ja" if len(_KANA.findall(text)) > _KANA_SHARE * len(text) else "zh"
+    if script != "latin":
+        return _LANGUAGE_OF_SCRIPT.get(script, "und")
+    votes = Counter(code for word in text.lower().split() for code in _VOTES.get(word, ()))
+    best = votes.most_common(2)
+    if not best or best[0][1] < 2 or (len(best) > 1 and best[0][1] == best[1][1]):
+        return "und"
+    return best[0][0]
+
+
+def _code_share(head: str, tail: str) -> float:
+    """How much of the sample is code: what stands in fences, and the rest by its density of signs."""
+    # A text begins and ends outside of a fence, so the tail is read from its end.
+    outside = [*head.split("```")[::2], *tail.split("```")[::-2]]
+    prose = "".join(outside)
+    size = len(head) + len(tail)
+    if not size:
+        return 0.0
+    density = len(_western(prose).translate(None, _NOT_CODE)) / (len(prose) + _PRIOR_CHARACTERS)
+    share = min(1.0, max(0.0, (density - _PROSE_DENSITY) / (_CODE_DENSITY - _PROSE_DENSITY)))
+    return round((size - len(prose) * (1 - share)) / size, 2)
+
+
+def _western(text: str) -> bytes:
+    """The characters of a text that are one byte in Latin-1."""
+    return text.encode("latin-1", "ignore")
