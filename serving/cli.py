@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.commands import catalogue, check, keys, stack, status, tiny
+from serving.commands import catalogue, check, keys, route, stack, status, tiny
 from serving.commands.output import complain
 from serving.environment import as_exports
 from serving.errors import ComptoirError, ConfigError
@@ -28,6 +28,7 @@ app.command()(status.status)
 app.command()(check.check)
 app.add_typer(keys.app, name="keys")
 app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(route.app, name="route")
 app.add_typer(tiny.app, name="tiny")
 
 

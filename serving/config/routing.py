@@ -124,8 +124,9 @@ class ModelFacts(Lifetime):
 class Fallback(FrozenConfig):
     """Who answers instead of a model, in this order, and after which failures."""
 
+    # `after` and not `on`, which YAML reads as true.
     to: tuple[Name, ...] = Field(min_length=1, max_length=8)
-    on: frozenset[Failure] = Field(
+    after: frozenset[Failure] = Field(
         default=frozenset({"unhealthy", "saturated", "context", "deadline"}), min_length=1
     )
 

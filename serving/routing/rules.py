@@ -316,12 +316,12 @@ class Search:
             if look.state == "usable" and look.model is not None:
                 if look.served not in found and fallback:
                     queue.extend(
-                        Step(name, "fallback", look.served, fallback.on) for name in fallback.to
+                        Step(name, "fallback", look.served, fallback.after) for name in fallback.to
                     )
                 _add(found, step, look.model.id, look.served)
                 continue
             self.skip(step.name, look.state)
-            if fallback and look.state == "missing" and "unhealthy" in fallback.on:
+            if fallback and look.state == "missing" and "unhealthy" in fallback.after:
                 queue.extendleft(
                     Step(name, "fallback", step.instead_of, step.on)
                     for name in reversed(fallback.to)

@@ -366,7 +366,7 @@ def chain(**fallbacks: Any) -> ModelRouter:
 
 
 def test_a_fallback_takes_over_after_the_failures_it_is_for() -> None:
-    one = chain(a={"to": ["b", "c"], "on": ["saturated", "context"]})
+    one = chain(a={"to": ["b", "c"], "after": ["saturated", "context"]})
     found = route(one, "a", directory("a", "b", "c"))
     assert names(found) == ["a", "b", "c"]
     assert [one.reason for one in found.candidates] == ["named", "fallback", "fallback"]
@@ -382,7 +382,7 @@ def test_a_fallback_takes_over_after_the_failures_it_is_for() -> None:
 
 
 def test_a_fallback_may_have_fallbacks_of_its_own() -> None:
-    one = chain(a={"to": ["b", "c"], "on": ["unhealthy"]}, b={"to": ["d"], "on": ["context"]})
+    one = chain(a={"to": ["b", "c"], "after": ["unhealthy"]}, b={"to": ["d"], "after": ["context"]})
     found = route(one, "a", directory(*"abcd"))
     assert names(found) == ["a", "b", "c", "d"]
     failures: dict[str, Failure] = {"a": "unhealthy", "b": "context", "c": "saturated"}
@@ -394,9 +394,9 @@ def test_a_fallback_may_have_fallbacks_of_its_own() -> None:
 
 def test_a_model_that_several_fall_back_to_stands_there_once_and_for_each() -> None:
     one = chain(
-        a={"to": ["b", "c"], "on": ["unhealthy"]},
-        b={"to": ["d"], "on": ["context"]},
-        c={"to": ["d"], "on": ["saturated"]},
+        a={"to": ["b", "c"], "after": ["unhealthy"]},
+        b={"to": ["d"], "after": ["context"]},
+        c={"to": ["d"], "after": ["saturated"]},
     )
     found = route(one, "a", directory(*"abcd"))
     assert names(found) == ["a", "b", "c", "d"]
@@ -423,13 +423,13 @@ def test_a_model_that_is_not_deployed_counts_as_unhealthy() -> None:
     assert names(found) == ["b", "c"]
     assert found.next({}) == found.candidates[0]
     with pytest.raises(ModelUnavailableError):
-        route(chain(a={"to": ["b"], "on": ["context"]}), "a", directory("b"))
+        route(chain(a={"to": ["b"], "after": ["context"]}), "a", directory("b"))
     with pytest.raises(ModelUnavailableError):
         route(one, "a", directory("x"))
 
 
 def test_the_fallback_of_one_that_is_not_deployed_takes_its_place() -> None:
-    one = chain(a={"to": ["b", "c"], "on": ["saturated"]}, b={"to": ["d"]})
+    one = chain(a={"to": ["b", "c"], "after": ["saturated"]}, b={"to": ["d"]})
     found = route(one, "a", directory("a", "c", "d"))
     assert names(found) == ["a", "d", "c"]
     assert found.candidates[1].takes_over == {"a": {"saturated"}}
@@ -539,7 +539,7 @@ def test_a_model_that_is_listed_nowhere_is_never_chosen() -> None:
 
 
 def test_a_chosen_model_has_its_fallbacks() -> None:
-    one = router(**AUTO, fallbacks={"small": {"to": ["other"], "on": ["context"]}})
+    one = router(**AUTO, fallbacks={"small": {"to": ["other"], "after": ["context"]}})
     found = route(one, "auto", directory("small", "other"))
     assert names(found) == ["small", "other"]
     assert found.candidates[1].takes_over == {"small": {"context"}}
@@ -598,7 +598,7 @@ FALLBACKS = st.dictionaries(
     max_size=7,
 ).map(
     lambda drawn: {
-        name: {"to": sorted(to for to in tos if to > name), "on": sorted(on) or ["context"]}
+        name: {"to": sorted(to for to in tos if to > name), "after": sorted(on) or ["context"]}
         for name, (tos, on) in drawn.items()
         if any(to > name for to in tos)
     }

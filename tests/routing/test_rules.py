@@ -262,8 +262,8 @@ DEFAULT = {"name": "default", "models": ["m"]}
         ),
         ({"fallbacks": {"a": {"to": ["a"]}}}, "fallbacks.a: to: names the model itself"),
         ({"fallbacks": {"a": {"to": []}}}, "fallbacks.a.to"),
-        ({"fallbacks": {"a": {"to": ["b"], "on": []}}}, "fallbacks.a.on"),
-        ({"fallbacks": {"a": {"to": ["b"], "on": ["slow"]}}}, "'unhealthy', 'saturated'"),
+        ({"fallbacks": {"a": {"to": ["b"], "after": []}}}, "fallbacks.a.after"),
+        ({"fallbacks": {"a": {"to": ["b"], "after": ["slow"]}}}, "'unhealthy', 'saturated'"),
         ({"fallbacks": {"a": {"to": ["auto"]}}, "auto": [DEFAULT]}, "name models here"),
         (
             {"fallbacks": {"a": {"to": ["x", "b"]}, "b": {"to": ["c"]}, "c": {"to": ["a"]}}},

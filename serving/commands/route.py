@@ -1,0 +1,343 @@
+"""`comptoir route explain`: which model would answer a request, and why. Starts nothing, asks nobody.
+
+It shows numbers, names of the configuration and fixed words, never text of the request.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from serving.catalogue.catalogue import load_catalogue
+from serving.commands.output import complain, console
+from serving.commands.planning import plan_models
+from serving.config.routing import ModelFacts, RoutingConfig
+from serving.deployment_file import DeploymentFile, load_deployment_file
+from serving.engine.plan import TINY_PREFIX, EnginePlan
+from serving.errors import ComptoirError, ConfigError, ModelNotFoundError
+from serving.routing.directory import Directory, Model
+from serving.routing.features import features_of
+from serving.routing.models import (
+    FAILURES,
+    ModelRouter,
+    Route,
+    deprecation_headers,
+    sticky_key,
+)
+from serving.routing.rules import Candidate, capabilities_of, card_capabilities
+from serving.settings import GatewayConfig, KeyConfig, ModelConfig, ProcessSettings
+from serving.tenancy.keys import ANONYMOUS, Caller
+from serving.trust.fields import Endpoint, endpoints
+
+DEFAULT_POLICY = "prefix"
+
+app = typer.Typer(no_args_is_help=True, help="Which model answers a request, and why.")
+
+
+@app.callback()
+def _route() -> None:
+    """Keeps `explain` a subcommand."""
+
+
+@app.command()
+def explain(
+    request: Annotated[
+        Path,
+        typer.Argument(
+            metavar="REQUEST.json", help="A body as a client sends it; - is standard input."
+        ),
+    ],
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="The site's Serve config file.")
+    ],
+    path: Annotated[
+        str, typer.Option("--path", help="The endpoint that the body is for.")
+    ] = "/v1/chat/completions",
+    key_name: Annotated[
+        str | None,
+        typer.Option("--key-name", help="As the owner of this API key. Default: may use all."),
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", help="The session id that the client sends.")
+    ] = None,
+    on: Annotated[
+        datetime | None,
+        typer.Option("--on", formats=["%Y-%m-%d"], help="As on this day (UTC). Default: today."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show which model would answer a request, who would take over, and why.
+
+    It reads the config file and the request, and starts nothing.
+    What a model can do and how long its context is, the catalogue and the file say.
+    Text of the request is never shown.
+
+    Example: comptoir route explain request.json --config deployments/local.yaml --session 42
+    """
+    with _errors_exit():
+        today = on.date() if on else datetime.now(UTC).date()
+        shown = _explain(config, request, path, key_name, session, today)
+        if as_json:
+            typer.echo(json.dumps(shown, indent=2))
+        else:
+            _print(shown)
+
+
+def _explain(
+    config: Path, request: Path, path: str, key_name: str | None, session: str | None, today: date
+) -> dict[str, Any]:
+    settings = ProcessSettings.load()
+    file = load_deployment_file(config, settings)
+    gateway = file.gateway
+    caller = _caller(gateway.keys, key_name)
+    endpoint = _endpoint(gateway, path)
+    raw = _read(request, gateway.limits.max_body_bytes)
+    directory = _directory(file, settings)
+    router = ModelRouter(gateway.routing)
+    user = raw.get("user")
+    key = sticky_key(caller.name, session, user if isinstance(user, str) else None)
+    with _as_the_gateway(directory, router, caller, today):
+        body = endpoint.check(raw)
+        features = features_of(path, body)
+        route = router.route(
+            body["model"], features, directory, caller.may_use, key, today, endpoint.tasks
+        )
+    return {
+        "path": path,
+        "key_may_use": sorted(caller.models),
+        "features": asdict(features),
+        "alias": route.alias,
+        "arm": route.arm,
+        "share": _share(gateway.routing, route),
+        "rule": route.rule,
+        "rules": [asdict(verdict) for verdict in route.verdicts],
+        "candidates": [_facts(one, directory, gateway.routing) for one in route.candidates],
+        "passed_over": {skipped.name: skipped.why for skipped in route.skipped},
+        "headers": deprecation_headers(route),
+        "replica_policy": _replica_policy(gateway),
+    }
+
+
+# ---- what goes in --------------------------------------------------------------------------------------
+
+
+def _caller(keys: tuple[KeyConfig, ...], name: str | None) -> Caller:
+    if name is None:
+        return ANONYMOUS
+    for key in keys:
+        if key.name == name:
+            return Caller(key.name, frozenset(key.models), key.priority, key.weight)
+    known = ", ".join(key.name for key in keys) or "none: leave --key-name out"
+    raise ConfigError(f"no API key has this name; there are: {known}", param="--key-name")
+
+
+def _endpoint(gateway: GatewayConfig, path: str) -> Endpoint:
+    known = endpoints(gateway.limits)
+    if path not in known:
+        raise ConfigError(
+            f"no model answers at this path; --path is one of: {', '.join(known)}", param="--path"
+        )
+    return known[path]
+
+
+def _read(path: Path, max_bytes: int) -> dict[str, Any]:
+    """The request's body, read as the gateway reads it."""
+    where = "standard input" if str(path) == "-" else str(path)
+    try:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: cannot be read ({error.strerror}): name a file with the request's body, or - "
+            "for standard input",
+            param="request",
+        ) from None
+    if len(content) > max_bytes:
+        raise ConfigError(f"{where}: has more than {max_bytes} bytes (limits.max_body_bytes)")
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(
+            f"{where}: is not JSON (line {error.lineno}, column {error.colno}): it must hold the body "
+            "that a client would send",
+            param="request",
+        ) from None
+    if not isinstance(body, dict):
+        raise ConfigError(f"{where}: must hold a JSON object, the body that a client would send")
+    return body
+
+
+def _directory(file: DeploymentFile, settings: ProcessSettings) -> Directory:
+    """The file's models as the gateway would know them once all of them run."""
+    plans = zip(file.models, plan_models(file, settings), strict=True)
+    return Directory(Model(model.id, _card(model, plan)) for model, plan in plans)
+
+
+def _card(model: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
+    modalities: tuple[str, ...] = ("text",)
+    context_tokens = plan.engine_args.get("max_model_len")
+    if not model.entry.startswith(TINY_PREFIX):
+        spec = load_catalogue(model.catalogue_files).get(model.entry)
+        modalities = spec.modalities
+        if not isinstance(context_tokens, int):
+            context_tokens = spec.context_tokens
+    said = card_capabilities(str(plan.card["task"]), plan.engine_args, modalities)
+    return {"capabilities": said, **plan.card, "max_model_len": context_tokens}
+
+
+@contextmanager
+def _as_the_gateway(
+    directory: Directory, router: ModelRouter, caller: Caller, today: date
+) -> Iterator[None]:
+    """Says how the gateway would refuse, and which names there are if that was the reason."""
+    try:
+        yield
+    except ComptoirError as error:
+        names = ""
+        if isinstance(error, ModelNotFoundError):
+            known = {*router.names(directory, caller.may_use, today), *directory.models}
+            names = f" (names in this file: {', '.join(sorted(known))})"
+        raise ConfigError(
+            f"the gateway would answer {error.status} ({error.code}): {error.message}{names}",
+            param=error.param,
+        ) from None
+
+
+# ---- what comes out ------------------------------------------------------------------------------------
+
+
+def _share(routing: RoutingConfig, route: Route) -> float | None:
+    """The share of the alias's keys that the chosen arm has, with the arms that can answer."""
+    if route.alias is None:
+        return None
+    passed_over = {one.name for one in route.skipped}
+    weights = {arm.model: arm.weight for arm in routing.aliases[route.alias].arms}
+    total = sum(weight for model, weight in weights.items() if model not in passed_over)
+    return weights[str(route.arm)] / total if total else 1.0
+
+
+def _facts(one: Candidate, directory: Directory, routing: RoutingConfig) -> dict[str, Any]:
+    card = directory.models[one.model_id].card
+    facts = routing.models.get(one.served_name, ModelFacts())
+    capabilities = capabilities_of(facts, card)
+    return {
+        "model": one.served_name,
+        "reason": one.reason,
+        "takes_over": {name: sorted(on) for name, on in one.takes_over.items()},
+        "context_tokens": card.get("max_model_len"),
+        "cost": facts.cost,
+        "capabilities": None if capabilities is None else sorted(capabilities),
+    }
+
+
+def _replica_policy(gateway: GatewayConfig) -> str:
+    return str(getattr(getattr(gateway, "replica_routing", None), "policy", DEFAULT_POLICY))
+
+
+def _print(shown: Mapping[str, Any]) -> None:
+    first = shown["candidates"][0]
+    console.print(Text.assemble((first["model"], "bold"), " answers: ", _why(shown)))
+    _print_pairs("request", _seen(shown))
+    if shown["rules"]:
+        rules = _table("rule", "acts", "because")
+        for one in shown["rules"]:
+            rules.add_row(one["rule"], "yes" if one["acts"] else "no", one["because"])
+        _show(rules)
+    models = _table("models, in order", "asked", "context", "cost", "can do")
+    for one in shown["candidates"]:
+        models.add_row(one["model"], _asked(one["takes_over"]), *_columns(one))
+    _show(models)
+    _print_pairs("passed over", shown["passed_over"])
+    _print_pairs("the client is told", shown["headers"])
+    console.print(
+        f"Among the replicas of a model the policy '{shown['replica_policy']}' picks one."
+    )
+
+
+def _why(shown: Mapping[str, Any]) -> str:
+    if shown["rule"]:
+        return f"the rule '{shown['rule']}' chose it"
+    first = shown["candidates"][0]
+    if first["reason"] == "fallback":
+        return "the model it stands in for is not in this file"
+    if shown["alias"]:
+        return f"an arm of the alias '{shown['alias']}', its share is {100 * shown['share']:.3g} %"
+    return "the request names it"
+
+
+def _seen(shown: Mapping[str, Any]) -> dict[str, str]:
+    seen = shown["features"]
+    limit = seen["max_output_tokens"]
+    asks = {
+        f"{seen['tools']} tool(s)": seen["tools"],
+        "JSON": seen["json_schema"],
+        f"{seen['images']} image(s) read": seen["images"],
+        f"reasoning effort {seen['reasoning_effort']}": seen["reasoning_effort"],
+        "a stream": seen["stream"],
+    }
+    return {
+        "endpoint": shown["path"],
+        "key may use": ", ".join(shown["key_may_use"]).replace("*", "every model"),
+        "input": f"about {seen['input_tokens']} tokens ({seen['input_characters']} characters) in "
+        f"{seen['turns']} message(s)",
+        "output": f"at most {limit} tokens" if limit else "no limit given",
+        "written in": f"{seen['script']} letters, language {seen['language']}, "
+        f"{seen['code_share']:.0%} code",
+        "asks for": ", ".join(name for name, wanted in asks.items() if wanted) or "text",
+    }
+
+
+def _asked(takes_over: Mapping[str, list[str]]) -> str:
+    after = (
+        f"after {name}: {'any failure' if FAILURES.issubset(on) else ', '.join(on)}"
+        for name, on in takes_over.items()
+    )
+    return "; ".join(after) or "first"
+
+
+def _columns(facts: Mapping[str, Any]) -> tuple[str, str, str]:
+    context, cost, can = facts["context_tokens"], facts["cost"], facts["capabilities"]
+    return (
+        "?" if context is None else str(context),
+        "-" if cost is None else f"{cost:g}",
+        "?" if can is None else ", ".join(can) or "-",
+    )
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _print_pairs(title: str, pairs: Mapping[str, str]) -> None:
+    table = _table(title, "")
+    for name, value in pairs.items():
+        table.add_row(name, value)
+    if pairs:
+        _show(table)
+
+
+def _show(table: Table) -> None:
+    console.print()
+    console.print(table)
+
+
+@contextmanager
+def _errors_exit() -> Iterator[None]:
+    try:
+        yield
+    except ComptoirError as error:
+        complain(error)
+        raise typer.Exit(2) from None
