@@ -92,11 +92,8 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
             upscale_delay_s=0.0,
             downscale_delay_s=0.0,
             policy=AutoscalingPolicy(
-                policy_function="serving.autoscaling.load_ray:LoadPolicy",
-                policy_kwargs={
-                    "target_requests": config.replicas.target_requests,
-                    "hold_s": config.replicas.hold_s,
-                },
+                policy_function="serving.autoscaling.policy_ray:SignalsPolicy",
+                policy_kwargs={"config": config.replicas.model_dump(mode="json")},
             ),
         )
     return options

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.config.autoscaling import AutoscalingConfig
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
 from serving.config.routing import RoutingConfig
 from serving.errors import ConfigError
@@ -172,21 +173,6 @@ class GatewayConfig(FrozenConfig):
         return config
 
 
-class ReplicaRange(FrozenConfig):
-    """How many replicas a model may have."""
-
-    min: int = Field(default=1, ge=0, le=1024)
-    max: int = Field(default=1, ge=1, le=1024)
-    target_requests: float = Field(default=32.0, gt=0, allow_inf_nan=False)
-    hold_s: float = Field(default=300.0, ge=0, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min ({self.min}) is larger than max ({self.max})")
-        return self
-
-
 class ModelConfig(FrozenConfig):
     """One hosted model: what clients call it, which catalogue entry it is, how it runs."""
 
@@ -199,7 +185,7 @@ class ModelConfig(FrozenConfig):
     layout: int | None = Field(default=None, ge=0)
     engine_args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
-    replicas: ReplicaRange = ReplicaRange()
+    replicas: AutoscalingConfig = AutoscalingConfig()
     kv_cache_gib: float | None = Field(default=None, gt=0)
     aliases: tuple[str, ...] = ()
     adapters: dict[str, str] = Field(default_factory=dict)

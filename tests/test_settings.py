@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from serving.config.autoscaling import AutoscalingConfig
 from serving.errors import ConfigError
 from serving.settings import (
     GatewayConfig,
     KeyConfig,
     ModelConfig,
     ProcessSettings,
-    ReplicaRange,
     RequestLimits,
     SiteConfig,
     hash_key,
@@ -69,7 +69,8 @@ def test_a_model_is_the_catalogue_entry_of_its_name_unless_said_otherwise() -> N
 
 
 @pytest.mark.parametrize(
-    "config", [GatewayConfig(), ModelConfig(id="m"), RequestLimits(), SiteConfig(), ReplicaRange()]
+    "config",
+    [GatewayConfig(), ModelConfig(id="m"), RequestLimits(), SiteConfig(), AutoscalingConfig()],
 )
 def test_configuration_cannot_be_changed(config: BaseModel) -> None:
     name = next(iter(type(config).model_fields))
@@ -339,7 +340,7 @@ def section(title: str) -> str:
         ("API keys", "keys.", KeyConfig),
         ("The site", "site.", SiteConfig),
         ("A model", "", ModelConfig),
-        ("Replicas", "replicas.", ReplicaRange),
+        ("Replicas", "replicas.", AutoscalingConfig),
     ],
 )
 def test_the_document_has_every_key_with_its_default(

@@ -1,0 +1,68 @@
+"""Adapts the policy to Ray Serve, whose own counts only requests that pass through its handles."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from serving.autoscaling.policy import ScalerState, decide
+from serving.autoscaling.signals import ReplicaSignals, Signals
+from serving.config.autoscaling import AutoscalingConfig
+
+logger = logging.getLogger("ray.serve.comptoir")
+
+_NAMES = tuple(field.name for field in fields(ReplicaSignals))
+
+
+class SignalsPolicy:
+    """A Ray Serve autoscaling policy, called in the controller about ten times a second.
+
+    Args:
+        config: `AutoscalingConfig` as JSON has it; Ray passes `policy_kwargs` on.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = AutoscalingConfig.model_validate(dict(config))
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        """Replicas, and what Ray passes to the next call: `scaler`, and the `reason` for metrics."""
+        # A target capacity below 100 % moves the bounds.
+        config = self._config.model_copy(
+            update={
+                "min": context.capacity_adjusted_min_replicas,
+                "max": context.capacity_adjusted_max_replicas,
+            }
+        )
+        decision = decide(
+            signals_from(context),
+            config,
+            (context.policy_state or {}).get("scaler", ScalerState()),
+            context.current_time or time.time(),
+        )
+        if decision.replicas != context.target_num_replicas:
+            logger.info(
+                "%s: from %d to %d replicas (%s)",
+                context.app_name,
+                context.target_num_replicas,
+                decision.replicas,
+                decision.reason,
+            )
+        return decision.replicas, {"scaler": decision.state, "reason": decision.reason}
+
+
+def signals_from(context: Any) -> Signals:
+    """What an `AutoscalingContext` says: statistics that replicas recorded, by name and replica."""
+    metrics: Mapping[str, Mapping[Any, float]] = context.aggregated_metrics or {}
+    by_replica: dict[str, dict[str, float]] = {}
+    for name in _NAMES:
+        for replica, value in metrics.get(name, {}).items():
+            by_replica.setdefault(str(replica), {})[name] = float(value)
+    return Signals(
+        replicas={replica: ReplicaSignals(**values) for replica, values in by_replica.items()},
+        running=context.current_num_replicas,
+        target=context.target_num_replicas,
+        queued=context.total_queued_requests or 0.0,
+    )
