@@ -123,7 +123,7 @@ def _explain(
         "rule": route.rule,
         "rules": [asdict(verdict) for verdict in route.verdicts],
         "candidates": [_facts(one, directory, gateway.routing) for one in route.candidates],
-        "passed_over": {skipped.name: skipped.why for skipped in route.skipped},
+        "not_chosen": {skipped.name: skipped.why for skipped in route.skipped},
         "headers": deprecation_headers(route),
         "replica_policy": _replica_policy(gateway),
     }
@@ -257,10 +257,10 @@ def _print(shown: Mapping[str, Any]) -> None:
     for one in shown["candidates"]:
         models.add_row(one["model"], _asked(one["takes_over"]), *_columns(one))
     _show(models)
-    _print_pairs("passed over", shown["passed_over"])
+    _print_pairs("not chosen", shown["not_chosen"])
     _print_pairs("the client is told", shown["headers"])
     console.print(
-        f"Among the replicas of a model the policy '{shown['replica_policy']}' picks one."
+        f"\nAmong the replicas of a model the policy '{shown['replica_policy']}' picks one."
     )
 
 
