@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable
@@ -80,6 +81,11 @@ class GatewayDoor:
         self._idle.clear()
         try:
             await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # The replica is closing. Before an answer has begun, another replica can take the request.
+            with contextlib.suppress(RuntimeError):
+                await _answer(send, 503)
+            raise
         finally:
             self.open_requests -= 1
             if not self.open_requests:

@@ -79,6 +79,10 @@ class DirectChat:
         stream = request._stream = _Stream(client, send)
         try:
             answer = await self._handler.create_chat_completion(request, raw)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # vLLM takes every cancellation for a client that left, and answers it with status 400.
+                raise asyncio.CancelledError
             if isinstance(answer, AsyncGenerator):
                 await stream.send(answer)
                 return

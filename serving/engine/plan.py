@@ -29,6 +29,9 @@ COMMON_ENV = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    # vLLM's own logging configuration closes every handler of the process, Ray Serve's among them, and a
+    # restarted Serve controller replaces replicas whose log handler is gone. This one only sets the level.
+    "VLLM_LOGGING_CONFIG_PATH": str(Path(__file__).with_name("vllm_logging.json")),
     "VLLM_MAX_N_SEQUENCES": "64",
     "TOKENIZERS_PARALLELISM": "false",
 }

@@ -172,3 +172,28 @@ async def test_the_longest_queue_of_the_gateways_is_known_for_a_while() -> None:
     now[0] += QUEUE_MEMORY_S + 0.1
     assert door.gateway_queue == 0
     assert await told(b"2") == 2
+
+
+async def test_a_request_that_a_closing_replica_cuts_can_go_to_another(app: App) -> None:
+    app.go_on.clear()
+    door = GatewayDoor(app, TOKEN, lambda: False)
+    asking = asyncio.create_task(knock(door))
+    await asyncio.sleep(0)
+    sent: list[int] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message.get("status", 0))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    headers = [(TOKEN_HEADER, TOKEN.encode())]
+    scope = {"type": "http", "method": CHAT[0], "path": CHAT[1], "headers": headers}
+    cut = asyncio.create_task(door(scope, receive, send))
+    await asyncio.sleep(0)
+    cut.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cut
+    assert sent == [503, 0]
+    app.go_on.set()
+    assert await asking == 200

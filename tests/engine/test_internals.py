@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,34 @@ def test_gpu_placement_is_what_ray_llm_would_ask_for(
     assert plan.placement_bundles == theirs["placement_group_bundles"]
     assert theirs["placement_group_strategy"] == "PACK"
     assert plan.gpus == tensor * pipeline
+
+
+def test_vllms_logging_leaves_the_handlers_of_the_process_alone() -> None:
+    # Ray Serve's handler among them: `is_allocated`, which a restarted controller calls, reads its file.
+    import subprocess
+    import sys
+
+    from serving.engine.plan import COMMON_ENV
+
+    program = """
+import logging, logging.handlers
+target = logging.NullHandler()
+handler = logging.handlers.MemoryHandler(1, target=target)
+logging.getLogger("ray.serve").addHandler(handler)
+from vllm.config.logging import LoggingConfig
+from vllm.logger import configure_logging
+configure_logging(LoggingConfig())
+assert handler.target is target, "closed"
+assert logging.getLogger("vllm").getEffectiveLevel() == logging.ERROR
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | COMMON_ENV,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
 
 
 def test_what_a_failing_engine_dumps_of_requests_is_silenced() -> None:
