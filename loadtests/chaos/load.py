@@ -1,0 +1,96 @@
+"""Steady load on one endpoint; the fate of each request: answered, not started, broken with a word or not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import aiohttp
+
+Fate = Literal["answered", "not started", "broken, said so", "broken silently"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request; times in seconds on the monotonic clock."""
+
+    began_s: float
+    ended_s: float
+    streamed: bool
+    fate: Fate
+    detail: str = ""
+
+
+@dataclass
+class Load:
+    """Keeps `workers` requests in flight, every second one streamed.
+
+    Args:
+        url: the endpoint, without /v1.
+        tokens: of each answer.
+    """
+
+    url: str
+    model: str
+    workers: int = 12
+    tokens: int = 48
+    outcomes: list[Outcome] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _stopping: bool = False
+
+    async def __aenter__(self) -> Load:
+        timeout = aiohttp.ClientTimeout(total=120)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+        )
+        self._tasks = [asyncio.create_task(self._work(n)) for n in range(self.workers)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+        await self._session.close()
+
+    async def _work(self, worker: int) -> None:
+        for number in itertools.count(worker):
+            if self._stopping:
+                return
+            await self.one(number, streamed=number % 2 == 0, tokens=self.tokens)
+
+    async def one(self, number: int, *, streamed: bool, tokens: int) -> Outcome:
+        """Send one request and note its fate."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": f"Request {number}: count to a hundred"}],
+            "max_tokens": tokens,
+            "ignore_eos": True,
+            "stream": streamed,
+        }
+        began_s = time.monotonic()
+        fate, detail = await self._send(body)
+        outcome = Outcome(began_s, time.monotonic(), streamed, fate, detail)
+        self.outcomes.append(outcome)
+        return outcome
+
+    async def _send(self, body: dict[str, Any]) -> tuple[Fate, str]:
+        started = False
+        try:
+            async with self._session.post(f"{self.url}/v1/chat/completions", json=body) as response:
+                if response.status != 200:
+                    return "not started", f"status {response.status}"
+                if not body["stream"]:
+                    await response.read()
+                    return "answered", ""
+                async for line in response.content:
+                    started = started or line.startswith(b"data: ")
+                    if line.startswith(b'data: {"error"'):
+                        return "broken, said so", ""
+                    if line.startswith(b"data: [DONE]"):
+                        return "answered", ""
+                return "broken silently", "the stream ended without [DONE]"
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            fate: Fate = "broken silently" if started else "not started"
+            return fate, type(error).__name__

@@ -1,0 +1,144 @@
+"""The stack under test: starts it, finds its processes, changes it, waits until it is whole again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import yaml
+
+from serving.commands import processes, stack_ray
+from serving.commands.stack_state import StackState
+
+START_TIMEOUT_S = 300.0
+RECOVERY_TIMEOUT_S = 180.0
+
+
+class ChaosError(Exception):
+    """The stack did not start, or did not come back; the message says what was waited for."""
+
+
+class Stack:
+    """A stack of `comptoir up`, in a process and a cache folder of its own."""
+
+    def __init__(self, config: Path, model: str) -> None:
+        self._document = yaml.safe_load(config.read_text())
+        self._model = model
+        self._folder = tempfile.TemporaryDirectory(prefix="comptoir-chaos-")
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = Path(self._folder.name) / "up.log"
+        self._cache = Path(self._folder.name) / "cache"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "serving.cli", "up", str(config), "--port", str(self.port)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"COMPTOIR_CACHE_DIR": str(self._cache), "COMPTOIR_DEVICE": "cpu"},
+                start_new_session=True,
+            )
+
+    async def ready(self) -> None:
+        """Wait until it says that it is.
+
+        Raises:
+            ChaosError: it ended, or took too long; with the end of its output.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while "ready: " not in self._log.read_text():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise ChaosError(f"the stack did not start:\n{self._log.read_text()[-3000:]}")
+            await asyncio.sleep(0.5)
+
+    def stop(self) -> None:
+        """End it, as Ctrl-C does, and make sure that nothing is left."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=120)
+        state = StackState.read(self._cache, self.port)
+        if state is not None:
+            processes.end_all(state.stack_id, self.port)
+        self._folder.cleanup()
+
+    @property
+    def _state(self) -> StackState:
+        state = StackState.read(self._cache, self.port)
+        if state is None:
+            raise ChaosError("the stack has gone")
+        return state
+
+    def find(self, title: str) -> list[psutil.Process]:
+        """Its processes whose title begins so, oldest first."""
+        found = []
+        for process in processes.of_stack(self._state.stack_id, self.port):
+            with contextlib.suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+        return sorted(found, key=lambda process: process.create_time())
+
+    async def replicas(self) -> int:
+        """How many replicas of the model the endpoint knows, as one gateway says; 0 while none answers."""
+        timeout = aiohttp.ClientTimeout(total=2)
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(f"{self.url}/status") as response,
+            ):
+                models = (await response.json())["models"]
+                return sum(len(each["replicas"]) for each in models if each["id"] == self._model)
+        return 0
+
+    async def whole(self, gone: set[int], *, replicas: int = 2, gateways: int = 2) -> None:
+        """Wait until it has what the config says, without any process in `gone`.
+
+        Raises:
+            ChaosError: it does not come back by itself.
+        """
+        deadline = time.monotonic() + RECOVERY_TIMEOUT_S
+        while True:
+            alive = {
+                title: {process.pid for process in self.find(title)} - gone
+                for title in (
+                    "ray::ServeReplica:gateway",
+                    "VLLM::EngineCore",
+                    "ray::ServeController",
+                )
+            }
+            if (
+                len(alive["ray::ServeReplica:gateway"]) == gateways
+                and len(alive["VLLM::EngineCore"]) == replicas
+                and alive["ray::ServeController"]
+                and await self.replicas() == replicas
+            ):
+                return
+            if time.monotonic() > deadline:
+                counts = {title: len(pids) for title, pids in alive.items()}
+                raise ChaosError(f"it is not whole after {RECOVERY_TIMEOUT_S:.0f} s: {counts}")
+            await asyncio.sleep(0.25)
+
+    async def scale(self, replicas: int) -> None:
+        """Deploy the same file with another number of replicas of the model."""
+        document: dict[str, Any] = copy.deepcopy(self._document)
+        for application in document["applications"]:
+            if application["name"] == self._model:
+                application["args"]["replicas"] = {"min": replicas, "max": replicas}
+        await asyncio.to_thread(stack_ray.deploy, self._state.dashboard, document)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
