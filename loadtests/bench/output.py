@@ -84,7 +84,8 @@ def write(kind: str, content: Mapping[str, Any]) -> Path:
 def conclude(found: Iterable[Verdict], *, strict: bool) -> int:
     """Print the bars; the exit code."""
     found = list(found)
-    print("\n" + verdicts(found))
+    if any(verdict.measured is not None for verdict in found):
+        print("\n" + verdicts(found))
     missed = [verdict for verdict in found if verdict.measured is not None and not verdict.is_met]
     return 1 if strict and missed else 0
 

@@ -56,8 +56,10 @@ class ClientProcess:
         """The clients that can measure a cell; ours where no other can."""
         return [name for name in self.names if cell.stream or name != "vllm"] or ["own"]
 
-    def measure(self, client: str, target: Target, cell: Cell, salt: str) -> dict[str, float]:
-        """One burst.
+    def measure(
+        self, client: str, target: Target, cell: Cell, salt: str, *, at_most: int | None = None
+    ) -> dict[str, float]:
+        """One burst, of `at_most` so many requests.
 
         Raises:
             ClientError: it has failed as a whole; single failed requests are counted in `errors`.
@@ -71,7 +73,7 @@ class ClientProcess:
             "streams": cell.streams,
             "tokens": cell.tokens,
             "stream": cell.stream,
-            "prompts": cell.prompts(salt),
+            "prompts": cell.prompts(salt)[:at_most],
         }
         try:
             answer = json.loads(self.child.ask(json.dumps(job), JOB_TIMEOUT_S))

@@ -112,7 +112,8 @@ class Run:
                 self.results.texts.append(found)
                 self._texts.clear()
         for cell in WARM_UP:
-            self._client.measure("own", running.target, cell, "warm-up")
+            count = 2 * cell.streams
+            self._client.measure("own", running.target, cell, "warm-up", at_most=count)
 
     def _measure(
         self,

@@ -20,6 +20,7 @@ STREAMED = (
     ("p99", "ttft_p99_ms", True),
     ("ITL p50", "itl_p50_ms", True),
     ("p99", "itl_p99_ms", True),
+    ("TPOT p50", "tpot_p50_ms", True),
     ("errors", "errors", False),
 )
 WHOLE = (
@@ -59,7 +60,7 @@ def _cell(results: Results, cell: Cell, contenders: Sequence[str]) -> str:
     client = results.client_of(cell)
     columns = STREAMED if cell.stream else WHOLE
     if cell.tokens == 1:
-        columns = tuple(column for column in columns if not column[1].startswith("itl"))
+        columns = tuple(column for column in columns if column[1][:4] not in ("itl_", "tpot"))
     head = [f"{title_of(cell)} ({CLIENT_TITLES[client]}; ms)"]
     for text, _, has_ratio in columns:
         head += [text, "×"] if has_ratio else [text]

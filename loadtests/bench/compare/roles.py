@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 # In the order of tables: from the client to the engine, then what only accompanies.
-ROLES = ("client", "gateway", "replica", "engine", "controller", "other ray", "other")
+ROLES = ("client", "gateway", "replica", "engine", "controller", "other ray", "launcher", "other")
 
 # The beginning of the title, or of the last part of the program's path.
 _BEGINNINGS = (

@@ -55,9 +55,10 @@ class Usage:
         if process.pid == self._client.pid:
             return "client"
         try:
-            return role_of(process.cmdline())
+            role = role_of(process.cmdline())
         except psutil.Error:
-            return "other"
+            role = "other"
+        return "launcher" if role == "other" and process.pid == self._server.pid else role
 
 
 def _busy_s() -> float:
