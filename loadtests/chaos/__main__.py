@@ -33,8 +33,7 @@ console = Console()
 async def hit(fault: Fault, stack: Stack, load: Load) -> Verdict:
     """One fault under load, until the stack is whole again."""
     await asyncio.sleep(CALM_S)
-    at_s = time.monotonic()
-    gone = inject(fault, stack)
+    gone, at_s = inject(fault, stack)
     await stack.whole(gone)
     recovery_s = time.monotonic() - at_s
     await asyncio.sleep(CALM_S)
@@ -84,14 +83,6 @@ async def run(faults: list[Fault], *, scales: bool, workers: int) -> list[Verdic
             console.print(f"{SCALE_DOWN} ...")
             verdicts.append(await scale_down(stack))
     finally:
-        import shutil
-
-        shutil.copytree(
-            f"/tmp/comptoir-0-{stack.port}/ray/session_latest/logs",
-            "/tmp/prof/logs2",
-            dirs_exist_ok=True,
-            ignore_dangling_symlinks=True,
-        )
         stack.stop()
     return verdicts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from loadtests.chaos.stack import ChaosError, Stack
 
 # A connection that its gateway took with it is noticed within this time.
 AT_ONCE_S = 1.0
+# The kernel accepts connections for a killed process until it has taken its memory apart.
+DYING_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,17 @@ FAULTS = (
 )
 
 
-def inject(fault: Fault, stack: Stack) -> set[int]:
-    """Hit the oldest such process; returns the processes that must be replaced."""
+def inject(fault: Fault, stack: Stack) -> tuple[set[int], float]:
+    """Hit the oldest such process; returns the processes that must be replaced, and when it was."""
     victims = stack.find(fault.title)
     if not victims:
         raise ChaosError(f"there is no process {fault.title}")
     victim = victims[0]
     # An engine goes with its replica.
     gone = {victim.pid, *(child.pid for child in victim.children(recursive=True))}
+    at_s = time.monotonic()
     victim.send_signal(fault.signal)
-    return gone
+    return gone, at_s
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def judge(fault: Fault, outcomes: Sequence[Outcome], at_s: float, recovery_s: fl
     fates = Counter(outcome.fate for outcome in seen)
     bad = [o for o in seen if o.fate in ("not started", "broken silently")]
     if fault.takes_requests_along:
-        bad = [o for o in bad if o.began_s > at_s or o.ended_s > at_s + AT_ONCE_S]
+        bad = [o for o in bad if o.began_s > at_s + DYING_S or o.ended_s > at_s + AT_ONCE_S]
     return Verdict(
         fault.name,
         len(seen),

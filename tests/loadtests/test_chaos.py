@@ -1,0 +1,46 @@
+"""What a fault may cost, and what counts as more."""
+
+from __future__ import annotations
+
+import signal
+
+from loadtests.chaos.faults import AT_ONCE_S, DYING_S, Fault, judge
+from loadtests.chaos.load import Fate, Outcome
+
+ENGINE = Fault("engine", "VLLM::EngineCore")
+GATEWAY = Fault("gateway", "ray::ServeReplica:gateway", takes_requests_along=True)
+AT_S = 100.0
+
+
+def outcome(fate: Fate, began_s: float = 99.0, ended_s: float = 100.2) -> Outcome:
+    return Outcome(began_s, ended_s, True, fate)
+
+
+def test_a_stream_that_says_so_when_it_breaks_is_no_offence() -> None:
+    verdict = judge(ENGINE, [outcome("broken, said so"), outcome("answered")], AT_S, 9.0)
+    assert verdict.holds
+    assert (verdict.requests, verdict.said_so, verdict.recovery_s) == (2, 1, 9.0)
+
+
+def test_a_request_that_had_not_begun_must_not_fail_and_no_stream_may_break_silently() -> None:
+    for fate in ("not started", "broken silently"):
+        verdict = judge(ENGINE, [outcome(fate)], AT_S, 9.0)  # type: ignore[arg-type]
+        assert not verdict.holds
+
+
+def test_what_ended_before_the_fault_is_not_its_doing() -> None:
+    verdict = judge(ENGINE, [outcome("not started", ended_s=99.5)], AT_S, 9.0)
+    assert (verdict.requests, verdict.holds) == (0, True)
+
+
+def test_a_gateway_takes_along_what_was_inside_it_and_nothing_later() -> None:
+    inside = [outcome("not started"), outcome("broken silently")]
+    assert judge(GATEWAY, inside, AT_S, 3.0).holds
+    slow = outcome("not started", ended_s=AT_S + AT_ONCE_S + 0.1)
+    later = outcome("not started", began_s=AT_S + DYING_S + 0.1, ended_s=AT_S + 0.5)
+    for bad in (slow, later):
+        assert not judge(GATEWAY, [bad], AT_S, 3.0).holds
+
+
+def test_faults_hit_hard_by_default() -> None:
+    assert ENGINE.signal == signal.SIGKILL
