@@ -14,6 +14,7 @@ from serving.commands.planning import plan_models
 from serving.deployment_file import DeploymentFile, load_deployment_file
 from serving.engine.plan import TINY_PREFIX, EnginePlan
 from serving.errors import ComptoirError, ConfigError
+from serving.routing.models import unknown_models
 from serving.settings import ProcessSettings
 
 
@@ -33,6 +34,7 @@ def check(
         try:
             file = load_deployment_file(path, settings)
             _check_against_serve(file)
+            _check_routing(file)
             plans = plan_models(file, settings)
         except ComptoirError as error:
             errors.print(f"[bold red]wrong[/bold red] {escape(str(path))}", soft_wrap=True)
@@ -59,6 +61,12 @@ def _check_against_serve(file: DeploymentFile) -> None:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{file.path}: {key}: {first['msg']}", param=key) from None
+
+
+def _check_routing(file: DeploymentFile) -> None:
+    names = {name for model in file.models for name in (model.id, *model.aliases, *model.adapters)}
+    for problem in unknown_models(file.gateway.routing, names):
+        raise ConfigError(f"{file.path}: {problem}", param="routing")
 
 
 def _warnings(file: DeploymentFile, plans: list[EnginePlan]) -> list[str]:

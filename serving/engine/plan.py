@@ -16,6 +16,7 @@ from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.licences import check_licence
 from serving.catalogue.spec import GpuLayout, ModelSpec
 from serving.errors import ConfigError
+from serving.routing.rules import card_capabilities
 from serving.settings import ModelConfig
 
 GIB = 2**30
@@ -164,6 +165,7 @@ def make_plan(
     licence = catalogue.licence_of(spec)
     card = {
         "task": spec.task,
+        "capabilities": card_capabilities(spec.task, args, spec.modalities),
         "vendor": spec.vendor,
         "vendor_jurisdiction": spec.vendor_jurisdiction,
         "licence": licence.name,
@@ -190,6 +192,7 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
     args = dict(family.engine_args) | _parsers(family.tool_parser, family.reasoning_parser)
     card = {
         "task": family.task,
+        "capabilities": card_capabilities(family.task, args),
         "vendor": "comptoir",
         "licence": "Apache License 2.0",
         "notices": ["random weights, for tests only: the text has no meaning"],

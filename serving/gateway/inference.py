@@ -14,18 +14,20 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serving.errors import ComptoirError, MethodNotAllowedError, UnsupportedEndpointError
+from serving.errors import ComptoirError, MethodNotAllowedError
 from serving.gateway import render
-from serving.gateway.body import ClientLeftError, encode, read_object
+from serving.gateway.body import ClientLeftError, read_object
+from serving.gateway.dispatch import Asked
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.render import dialect_of, request_id_headers
 from serving.gateway.services import Services
 from serving.gateway.streaming import stream_answer
-from serving.gateway.upstream import Answer, ReplicaBrokeError
+from serving.gateway.upstream import ReplicaBrokeError
 from serving.http_protocol import ClientConnection, client_of
-from serving.routing.directory import Model
-from serving.tenancy.keys import Caller
 from serving.trust.fields import Endpoint
+
+# Requests of one conversation, as the client names it: they get the same arm of an alias, and replica.
+SESSION_HEADER = "x-comptoir-session"
 
 
 class Inference:
@@ -59,8 +61,8 @@ class Inference:
             endpoint = self._services.endpoints[path]
             if scope["method"] != "POST":
                 raise MethodNotAllowedError("this endpoint has another HTTP method")
-            caller, body = await self._admit(endpoint, Headers(scope=scope), receive)
-            response = await self._forward(endpoint, caller, body, client, send, request_id)
+            asked = await self._check(endpoint, Headers(scope=scope), receive, request_id)
+            response = await self._forward(asked, client, send)
         except ComptoirError as error:
             response = render.error_response(error, path, request_id)
             if error.status == 405:
@@ -71,64 +73,37 @@ class Inference:
         if response is not None:
             await response(scope, receive, send)
 
-    async def _admit(
-        self, endpoint: Endpoint, headers: Headers, receive: Receive
-    ) -> tuple[Caller, dict[str, Any]]:
+    async def _check(
+        self, endpoint: Endpoint, headers: Headers, receive: Receive, request_id: str
+    ) -> Asked:
         """Who asks, and what may be sent to an engine."""
         caller = self._services.keys.identify(
             headers.get("authorization"), headers.get("x-api-key")
         )
         body = await read_object(headers, receive, self._services.config.limits.max_body_bytes)
-        return caller, endpoint.check(body)
+        checked = endpoint.check(body)
+        session = headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key")
+        return Asked(endpoint, caller, checked, request_id, session, _text(body, "user"))
 
-    async def _forward(
-        self,
-        endpoint: Endpoint,
-        caller: Caller,
-        body: dict[str, Any],
-        client: ClientConnection,
-        send: Send,
-        request_id: str,
-    ) -> Response | None:
+    async def _forward(self, asked: Asked, client: ClientConnection, send: Send) -> Response | None:
         """Ask an engine; returns the response, or None when it has been streamed."""
-        model = self._services.directory().resolve(body["model"])
-        served = model.served_name(body["model"])
-        caller.require(served)
-        _require_task(model, endpoint)
-        body["model"] = served
-        if endpoint.path == "/v1/responses":
-            body["store"] = False
-        if caller.cache_salt is not None:
-            body["cache_salt"] = caller.cache_salt
-        forwarder = self._services.forwarder
-        answer, replica = await forwarder.open(model.id, endpoint.path, encode(body), request_id)
-        headers = {"content-type": answer.content_type, "x-comptoir-model": served}
-        headers |= request_id_headers(endpoint.path, request_id)
+        dispatcher = self._services.dispatcher
+        opened = await dispatcher.open(asked)
+        answer, path = opened.answer, asked.endpoint.path
+        headers = {"content-type": answer.content_type} | opened.headers
+        headers |= request_id_headers(path, asked.request_id)
         try:
             if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
                 headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
-                await stream_answer(answer, headers, dialect_of(endpoint.path), client, send)
+                await stream_answer(answer, headers, dialect_of(path), client, send)
                 return None
-            return await _whole(answer, headers, body)
+            return Response(await answer.rest(), answer.status, headers)
+        except ReplicaBrokeError:
+            raise from_engine(502, b"") from None
         finally:
-            # Closing the upstream connection is what makes the engine abort the request.
-            answer.close()
-            forwarder.done(replica)
+            dispatcher.close(opened)
 
 
-async def _whole(answer: Answer, headers: dict[str, str], body: dict[str, Any]) -> Response:
-    try:
-        whole = await answer.rest()
-    except ReplicaBrokeError:
-        raise from_engine(502, b"") from None
-    if answer.status >= 400:
-        raise from_engine(answer.status, whole, body.keys())
-    return Response(whole, answer.status, headers)
-
-
-def _require_task(model: Model, endpoint: Endpoint) -> None:
-    if model.task is not None and model.task not in endpoint.tasks:
-        raise UnsupportedEndpointError(
-            f"this model's task is '{model.task}', which {endpoint.path} does not serve",
-            param="model",
-        )
+def _text(body: dict[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    return value if isinstance(value, str) else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from serving.config.routing import RoutingConfig
 from serving.routing.directory import Directory, Model
 from serving.tenancy.keys import Caller
 
@@ -30,14 +31,39 @@ def model_card(model: Model, name: str | None = None) -> dict[str, Any]:
         "revision": card.get("revision"),
         "aliases": list(model.aliases) if served == model.id else [],
         "parent": None if served == model.id else model.id,
+        "capabilities": list(card.get("capabilities", ())),
         "notices": list(card.get("notices", ())),
     }
 
 
-def model_list(directory: Directory, caller: Caller) -> dict[str, Any]:
-    """The models that the caller may use."""
-    cards = [
-        model_card(model, name)
+def name_card(name: str) -> dict[str, Any]:
+    """A name that routing gives to one or several models."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "routing"}
+
+
+def lifetime(config: RoutingConfig, name: str) -> dict[str, Any]:
+    """When a name is deprecated and retired (ISO 8601 dates), and what follows it."""
+    facts = config.aliases.get(name) or config.models.get(name)
+    if facts is None:
+        return {}
+    return {
+        "deprecated_on": facts.deprecated_on and facts.deprecated_on.isoformat(),
+        "retired_on": facts.retired_on and facts.retired_on.isoformat(),
+        "successor": facts.successor,
+    }
+
+
+def model_list(
+    directory: Directory,
+    caller: Caller,
+    config: RoutingConfig | None = None,
+    names: Collection[str] = (),
+) -> dict[str, Any]:
+    """The models that the caller may use, and the names that routing gives them."""
+    config = config or RoutingConfig()
+    cards = [name_card(name) | lifetime(config, name) for name in names]
+    cards += [
+        model_card(model, name) | lifetime(config, name)
         for model in sorted(directory.models.values(), key=lambda model: model.id)
         for name in (model.id, *model.adapters)
         if caller.may_use(name)

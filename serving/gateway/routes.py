@@ -21,12 +21,17 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/v1/models", response_model=None)
     async def list_models(request: Request) -> Response:
         caller = _identify(services, request)
-        return JSONResponse(listing.model_list(services.directory(), caller))
+        names = services.dispatcher.names(caller)
+        routing = services.config.routing
+        return JSONResponse(listing.model_list(services.directory(), caller, routing, names))
 
     @router.get("/v1/models/{name:path}", response_model=None)
     async def show_model(request: Request, name: str) -> Response:
         caller = _identify(services, request)
-        return JSONResponse(listing.model_card(_allowed(services, name, caller), name))
+        lifetime = listing.lifetime(services.config.routing, name)
+        if name in services.dispatcher.names(caller):
+            return JSONResponse(listing.name_card(name) | lifetime)
+        return JSONResponse(listing.model_card(_allowed(services, name, caller), name) | lifetime)
 
     @router.get("/health", response_model=None)
     @router.get("/-/healthz", response_model=None)

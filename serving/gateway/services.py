@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.upstream import Upstream
 from serving.routing.directory import Directory
@@ -23,6 +24,7 @@ class Services:
     directory: Callable[[], Directory]
     upstream: Upstream
     forwarder: Forwarder
+    dispatcher: Dispatcher
 
     @classmethod
     def build(
@@ -36,11 +38,13 @@ class Services:
             connect_timeout_s=config.connect_timeout_s,
             response_timeout_s=config.response_timeout_s,
         )
+        forwarder = Forwarder(directory, upstream, wake=wake)
         return cls(
             config=config,
             keys=KeyRing(config.keys),
             endpoints=endpoints(config.limits),
             directory=directory,
             upstream=upstream,
-            forwarder=Forwarder(directory, upstream, wake=wake),
+            forwarder=forwarder,
+            dispatcher=Dispatcher(config.routing, directory, forwarder),
         )

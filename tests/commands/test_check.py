@@ -138,3 +138,9 @@ def test_a_path_with_brackets_is_shown_as_it_is(tmp_path: Path) -> None:
     assert str(path) in check(path).stdout
     path.write_text("[")
     assert f"wrong {path}" in check(path).stderr
+
+
+def test_routing_names_models_that_the_file_has(path: Path) -> None:
+    result = check(write(path, TINY, routing={"aliases": {"chat": "nothing"}}))
+    assert result.exit_code == 2
+    assert "aliases.chat: there is no model 'nothing'" in result.stderr

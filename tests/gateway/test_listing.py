@@ -20,6 +20,7 @@ CARD = {
     "revision": "abc",
     "max_model_len": 4096,
     "aliases": ["fast"],
+    "capabilities": ["tools"],
     "notices": ["keep this"],
 }
 ASLEEP = CARD | {"min_replicas": 0}
@@ -46,6 +47,7 @@ def test_a_card_says_what_a_customer_asks() -> None:
         "revision": "abc",
         "aliases": ["fast"],
         "parent": None,
+        "capabilities": ["tools"],
         "notices": ["keep this"],
     }
 
