@@ -1,0 +1,42 @@
+"""Metrics can be read by Prometheus and carry what happened."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.observability.metrics import GatewayMetrics
+
+
+def samples(
+    metrics: GatewayMetrics, *gauges: tuple[str, dict[str, str], float]
+) -> dict[str, float]:
+    text = metrics.render(gauges).decode()
+    return {
+        sample.name + "".join(f"|{value}" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_what_was_counted_can_be_read() -> None:
+    metrics = GatewayMetrics()
+    metrics.requests.labels("m", "200").inc()
+    metrics.queue_wait.labels("m", "batch").observe(0.3)
+    found = samples(metrics)
+    assert found["comptoir_requests_total|m|200"] == 1
+    assert found["comptoir_queue_wait_seconds_count|m|batch"] == 1
+
+
+def test_gauges_show_the_moment_and_nothing_older() -> None:
+    metrics = GatewayMetrics()
+    first = samples(metrics, ("in_flight", {"replica": "a"}, 3), ("in_flight", {"replica": "b"}, 1))
+    assert (first["comptoir_in_flight|a"], first["comptoir_in_flight|b"]) == (3, 1)
+    second = samples(metrics, ("in_flight", {"replica": "b"}, 2))
+    assert second["comptoir_in_flight|b"] == 2
+    assert "comptoir_in_flight|a" not in second
+
+
+def test_two_gateways_in_one_process_do_not_mix() -> None:
+    one, other = GatewayMetrics(), GatewayMetrics()
+    one.rejected.labels("m").inc()
+    assert "comptoir_rejected_total|m" not in samples(other)
