@@ -16,10 +16,32 @@ COMMANDS = ("compare", "null", "idle", "soak")
 EXAMPLES = """\
 examples:
   make bench                                    everything, beside vLLM and Ray Serve LLM
+  make bench ARGS="--quick"                     one round of the cells that tell most
+  make bench ARGS="--contenders vllm,comptoir --rounds 5 --picture data-path.svg"
   make bench ARGS="null"                        the gateway alone, half a minute
   make bench ARGS="null --streams 400"          more streams side by side
   make bench ARGS="idle"                        1,000 streams that wait: memory of the gateway
+  make bench ARGS="soak --minutes 10"           does anything grow under load?
+
+Without a command: compare. `bench COMMAND --help` lists the options of one.
+Results are written to bench-results/. The exit code is 0 also where a bar is missed, unless
+--strict is given; 1 when something could not be measured; 2 for wrong input.
 """
+
+
+MORE = {
+    "compare": "Each server in turn is started with the same tiny model and engine arguments, measured "
+    "in every cell and stopped, round after round; medians are printed. About ten minutes a round.",
+    "null": "Added latency, requests and SSE chunks per second of the gateway's CPU. Half a minute.",
+    "idle": "Opens streams that wait, twice, and looks at the gateway's memory. Two minutes.",
+    "soak": "Resident memory of every process after a minute and at the end.",
+}
+EXAMPLE_OPTIONS = {
+    "compare": "--contenders vllm,ray-direct,comptoir --rounds 5 --picture data-path.svg",
+    "null": "--streams 400 --interval-ms 40",
+    "idle": "--streams 2000 --hold 30",
+    "soak": "--minutes 30 --strict",
+}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -79,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_null(commands)
     _add_idle(commands)
+    _add_soak(commands)
     return parser
 
 
@@ -86,7 +109,10 @@ def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        name,
+        help=text,
+        description=f"{text}. {MORE[name]}",
+        epilog=f'example: make bench ARGS="{name} {EXAMPLE_OPTIONS[name]}"',
     )
     parser.add_argument("--strict", action="store_true", help="fail when a bar is missed")
     return parser
@@ -100,14 +126,17 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=among(CONTENDERS, "contender"),
         default=list(CONTENDERS),
         metavar="A,B",
-        help=f"who, in this order: {names} (default: all)",
+        help=f"who, in this order (all): {names}",
     )
-    parser.add_argument("--rounds", type=whole(1), help="turns of each (default: 3, quick: 1)")
+    parser.add_argument("--rounds", type=whole(1), help="turns of each server (3; with --quick 1)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="one round of the cells that tell most")
     which.add_argument("--all-cells", action="store_true", help="every combination, hours")
     parser.add_argument(
-        "--client", choices=[*CLIENTS, "both"], default="both", help="who measures (default: both)"
+        "--client",
+        choices=[*CLIENTS, "both"],
+        default="both",
+        help="who measures (%(default)s); what is not streamed only our own can",
     )
     parser.add_argument("--picture", type=Path, help="copy the picture there (.svg or .png)")
     parser.set_defaults(run=_compare)
@@ -129,12 +158,24 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _add_null(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "null", "the gateway alone, before an engine that does nothing")
-    parser.add_argument("--rounds", type=whole(1), default=3, help="times; medians are printed")
-    parser.add_argument("--requests", type=whole(500), default=1000, help="for added latency")
-    parser.add_argument("--parallel", type=whole(1), default=64, help="requests at once")
-    parser.add_argument("--streams", type=whole(1), default=200, help="streams at once")
-    parser.add_argument("--chunks", type=whole(50), default=150, help="chunks of each stream")
-    parser.add_argument("--interval-ms", type=positive, default=20.0, help="between two chunks")
+    parser.add_argument(
+        "--rounds", type=whole(1), default=3, help="times; medians are printed (%(default)s)"
+    )
+    parser.add_argument(
+        "--requests", type=whole(500), default=1000, help="for added latency (%(default)s)"
+    )
+    parser.add_argument(
+        "--parallel", type=whole(1), default=64, help="requests at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--streams", type=whole(1), default=200, help="streams at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--chunks", type=whole(50), default=150, help="chunks of each stream (%(default)s)"
+    )
+    parser.add_argument(
+        "--interval-ms", type=positive, default=20.0, help="between two chunks (%(default)s)"
+    )
     parser.set_defaults(run=_null)
 
 
@@ -154,9 +195,15 @@ def _null(options: argparse.Namespace) -> int:
 
 def _add_idle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "idle", "memory of the gateway per stream that waits")
-    parser.add_argument("--rounds", type=whole(1), default=3, help="times; medians are printed")
-    parser.add_argument("--streams", type=whole(10), default=1000, help="streams at once")
-    parser.add_argument("--hold", type=positive, default=10.0, help="seconds that they wait")
+    parser.add_argument(
+        "--rounds", type=whole(1), default=3, help="times; medians are printed (%(default)s)"
+    )
+    parser.add_argument(
+        "--streams", type=whole(10), default=1000, help="streams at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--hold", type=positive, default=10.0, help="seconds that they wait (%(default)s)"
+    )
     parser.set_defaults(run=_idle)
 
 
@@ -167,12 +214,31 @@ def _idle(options: argparse.Namespace) -> int:
     return run_mode(plan, options.rounds, strict=options.strict)
 
 
+def _add_soak(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "soak", "Comptoir under load for minutes: does it grow?")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="how long (%(default)s)")
+    parser.add_argument(
+        "--streams", type=whole(1), default=64, help="streams at once (%(default)s)"
+    )
+    parser.set_defaults(run=_soak)
+
+
+def _soak(options: argparse.Namespace) -> int:
+    from loadtests.bench.compare import soak
+
+    plan = soak.SoakPlan(minutes=options.minutes, streams=options.streams)
+    return soak.run(plan, strict=options.strict)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Parse and run; the exit code. Without a command, `compare`."""
     words = list(arguments)
+    parser = build_parser()
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        parser.error(f"there is no command {words[0]!r}; there are: {', '.join(COMMANDS)}")
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
         words.insert(0, "compare")
-    options = build_parser().parse_args(words)
+    options = parser.parse_args(words)
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
