@@ -11,6 +11,7 @@ from typing import NoReturn
 from loadtests.bench.compare.cells import ALL, QUICK, STANDARD
 from loadtests.bench.compare.clients import CLIENTS
 from loadtests.bench.compare.contenders import CONTENDERS
+from loadtests.bench.compare.picture import SUFFIXES
 
 COMMANDS = ("compare", "null", "idle", "soak")
 EXAMPLES = """\
@@ -78,6 +79,14 @@ def among(known: Iterable[str], what: str) -> Callable[[str], list[str]]:
     return parse
 
 
+def picture_path(text: str) -> Path:
+    """A file that a picture can be copied to."""
+    path = Path(text)
+    if path.suffix not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(SUFFIXES)}")
+    return path
+
+
 def positive(text: str) -> float:
     """A number above 0."""
     try:
@@ -138,7 +147,9 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="both",
         help="who measures (%(default)s); what is not streamed only our own can",
     )
-    parser.add_argument("--picture", type=Path, help="copy the picture there (.svg or .png)")
+    parser.add_argument(
+        "--picture", type=picture_path, help="copy the picture there (.svg or .png)"
+    )
     parser.set_defaults(run=_compare)
 
 

@@ -141,7 +141,9 @@ _ALL = (
     # On a CPU, vLLM gives the worker a process of its own unless it is told otherwise; a Comptoir
     # replica does not. The first has the same processes as the replica.
     Contender(
-        BASELINE, "vLLM's server", partial(_vllm, env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+        BASELINE,
+        "vLLM's server, same processes",
+        partial(_vllm, env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}),
     ),
     Contender("vllm-default", "vLLM's server as it comes", partial(_vllm, env={})),
     Contender("ray", "Ray Serve LLM as it comes", partial(_ray, env={})),

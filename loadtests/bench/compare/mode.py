@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from loadtests.bench import output
 from loadtests.bench.bars import COMPARE_BARS, judge
-from loadtests.bench.compare import report, server, texts
+from loadtests.bench.compare import picture, report, server, texts
 from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.clients import ClientError, ClientProcess
 from loadtests.bench.compare.contenders import (
@@ -161,8 +163,26 @@ def run(plan: ComparePlan, *, strict: bool) -> int:
         "bars": figures,
     }
     path = output.write("compare", content | results.as_json())
+    _draw(plan, results, path)
     code = output.conclude(judge(COMPARE_BARS, figures), strict=strict)
     print(f"\nwritten to {path}")
     for failure in results.failures:
         print(f"\nFAILED {failure}")
     return 1 if results.failures else code
+
+
+def _draw(plan: ComparePlan, results: Results, beside: Path) -> None:
+    note = (
+        f"tiny Qwen3, {picture.TOKENS} tokens per answer, streamed; the same engine arguments; "
+        f"medians of {plan.rounds} rounds; client: "
+        + ("vllm bench serve" if "vllm" in plan.clients else "our own")
+        + f"; {psutil.cpu_count()} cores, no GPU"
+    )
+    chart = picture.chart_of(results, plan.cells, plan.contenders, note)
+    if chart is None:
+        return
+    paths = picture.draw(chart, beside)
+    print("\ndrawn in " + " and ".join(map(str, paths)))
+    if plan.picture is not None:
+        picture.copy(paths, plan.picture)
+        print(f"copied to {plan.picture}")
