@@ -5,7 +5,7 @@ CONFIG ?= deployments/local.yaml
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve stop test check bench clean
+.PHONY: help install install-dev serve stop test check bench chaos clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ check: install-dev ## lint, formatting, types, layers
 
 bench: install ## measure the data path on this machine: ARGS="null", ARGS="--help"
 	@exec .venv/bin/python -m loadtests.bench $(ARGS)
+
+chaos: install ## kill processes of a stack under load, and count what clients notice
+	@exec .venv/bin/python -m loadtests.chaos $(ARGS)
 
 clean: ## remove .venv, caches and build products
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
