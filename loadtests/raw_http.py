@@ -140,9 +140,9 @@ class TimedConnection(Connection):
         return super().start(request)
 
     def on_body(self, body: bytes) -> None:
-        now_s = time.perf_counter()
-        count = self.count_events(body)
-        self.arrivals_s += [now_s] * count
+        now_s, before = time.perf_counter(), self.events
+        super().on_body(body)
+        self.arrivals_s += [now_s] * (self.events - before)
         self.tail = (self.tail + body)[-TAIL_BYTES:]
 
     @property

@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 
 LOG_TAIL_BYTES = 3000
+# Between asking a process to end and killing it.
+TERMINATION_S = 3.0
 
 
 class StartError(Exception):
@@ -128,7 +130,10 @@ class Child:
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.terminate() if is_first else process.kill()
-            psutil.wait_procs(processes, timeout=3)
+            # Not psutil's wait: it also waits until somebody has collected the dead.
+            patience_s = time.monotonic() + TERMINATION_S
+            while any(map(_is_alive, processes)) and time.monotonic() < patience_s:
+                time.sleep(0.02)
             is_first = False
             if time.monotonic() > deadline_s:
                 left = ", ".join(str(process.pid) for process in processes)

@@ -37,7 +37,14 @@ ENGINE_ARGS: Mapping[str, Any] = {
     "enable_prompt_tokens_details": True,
     "enable_log_requests": False,
 }
-ENV = COMMON_ENV | CPU_ENV | {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+# The same environment for all; what of it is a file of Comptoir's is left out.
+ENV = {
+    name: value
+    for name, value in (COMMON_ENV | CPU_ENV).items()
+    if name != "VLLM_LOGGING_CONFIG_PATH"
+} | {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+# vLLM would load Comptoir's plugins in every process of this virtual environment.
+NO_PLUGINS = {"VLLM_PLUGINS": ""}
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def _vllm(place: Place, *, env: Mapping[str, str]) -> Launch:
             command.append(flag)
         elif value is not False:
             command += [flag, str(value)]
-    return Launch(command, ENV | env)
+    return Launch(command, ENV | NO_PLUGINS | env)
 
 
 def _ray(place: Place, *, env: Mapping[str, str]) -> Launch:
@@ -100,7 +107,7 @@ def _ray(place: Place, *, env: Mapping[str, str]) -> Launch:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }
-    return Launch(command, ENV | own | env)
+    return Launch(command, ENV | NO_PLUGINS | own | env)
 
 
 def _comptoir(place: Place) -> Launch:

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from loadtests.bench import cli
+from loadtests.bench.compare.cells import ALL, QUICK, STANDARD
+from loadtests.bench.compare.contenders import CONTENDERS
+from loadtests.bench.compare.mode import ComparePlan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nul"], "there is no command 'nul'; there are: compare, null, idle, soak"),
+        (
+            ["--contenders", "vllm,foo"],
+            "--contenders: there is no contender 'foo'; there are: vllm",
+        ),
+        (["--contenders", ""], "--contenders: there is no contender ''"),
+        (["--rounds", "0"], "--rounds: '0' is not a whole number of 1 or more"),
+        (["null", "--requests", "10"], "--requests: '10' is not a whole number of 500 or more"),
+        (["null", "--interval-ms", "-1"], "--interval-ms: '-1' is not a number above 0"),
+        (["soak", "--minutes", "nan"], "--minutes: 'nan' is not a number above 0"),
+        (["--quick", "--all-cells"], "--all-cells: not allowed with argument --quick"),
+        (["--client", "curl"], "--client: invalid choice: 'curl' (choose from"),
+        (["--picture", "a.gif"], "--picture: 'a.gif' does not end in .svg or .png"),
+        (["idle", "--strem", "3"], "unrecognized arguments: --strem 3"),
+    ],
+)
+def test_wrong_input_is_answered_in_one_line_that_names_the_option(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert complaint in printed
+    assert printed.startswith("bench: ")
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
+def test_help_teaches_with_an_example(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*command, "--help"])
+    assert stopped.value.code == 0
+    assert "make bench ARGS=" in capsys.readouterr().out
+
+
+def plan_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[ComparePlan, bool]:
+    plans: list[tuple[ComparePlan, bool]] = []
+
+    def run(plan: ComparePlan, *, strict: bool) -> int:
+        plans.append((plan, strict))
+        return 0
+
+    monkeypatch.setattr("loadtests.bench.compare.mode.run", run)
+    assert cli.main(list(arguments)) == 0
+    return plans[0]
+
+
+def test_without_arguments_everybody_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, strict = plan_of(monkeypatch)
+    assert (plan.contenders, plan.cells, plan.rounds) == (list(CONTENDERS), STANDARD, 3)
+    assert tuple(plan.clients) == ("vllm", "own")
+    assert not strict
+
+
+def test_quick_is_one_round_of_few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, strict = plan_of(monkeypatch, "--quick", "--client", "own", "--strict")
+    assert (plan.cells, plan.rounds, tuple(plan.clients)) == (QUICK, 1, ("own",))
+    assert strict
+    # Two streamed cells and two that are not, with one client.
+    assert plan.bursts == 4
+
+
+def test_contenders_take_turns_in_the_given_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, _ = plan_of(
+        monkeypatch, "compare", "--contenders", "comptoir, vllm,comptoir", "--all-cells"
+    )
+    assert plan.contenders == ["comptoir", "vllm"]
+    assert plan.cells == ALL

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from loadtests.bench.compare.cells import QUICK, STANDARD
+from loadtests.bench.compare.contenders import CONTENDERS
+from loadtests.bench.compare.picture import COLOURS, Chart, chart_of, copy, draw
+from loadtests.bench.compare.results import Results
+
+NAMES = ["vllm", "ray", "comptoir"]
+
+
+@pytest.fixture
+def results() -> Results:
+    found = Results()
+    for name, rate in (("vllm", 100.0), ("comptoir", 90.0)):
+        for cell in STANDARD:
+            figures = {"requests_per_s": rate, "ttft_p50_ms": 1000 / rate}
+            found.add(name, cell, "own", figures)
+    return found
+
+
+def test_only_streams_of_the_usual_length_are_drawn(results: Results) -> None:
+    chart = chart_of(results, STANDARD, NAMES, "note")
+    assert chart is not None
+    assert chart.streams == (1, 16, 64, 256)
+    assert [one.name for one in chart.series] == ["vllm", "comptoir"]
+    assert chart.series[1].ratios == (0.9, 0.9, 0.9, 0.9)
+
+
+def test_without_a_baseline_there_are_no_ratios(results: Results) -> None:
+    results.bursts = {key: found for key, found in results.bursts.items() if key[0] != "vllm"}
+    chart = chart_of(results, QUICK, NAMES, "note")
+    assert chart is not None
+    assert all(map(math.isnan, chart.series[0].ratios))
+
+
+def test_nothing_measured_is_nothing_drawn() -> None:
+    assert chart_of(Results(), STANDARD, NAMES, "note") is None
+
+
+def test_the_same_figures_give_the_same_file(results: Results, tmp_path: Path) -> None:
+    chart = chart_of(results, STANDARD, NAMES, "note")
+    assert isinstance(chart, Chart)
+    svg, png = draw(chart, tmp_path / "one.json")
+    assert (svg.name, png.name) == ("one.svg", "one.png")
+    again, _ = draw(chart, tmp_path / "two.json")
+    assert svg.read_bytes() == again.read_bytes()
+    copy([svg, png], tmp_path / "docs" / "picture.png")
+    assert (tmp_path / "docs" / "picture.png").read_bytes() == png.read_bytes()
+
+
+def test_every_contender_has_a_colour_of_its_own() -> None:
+    assert set(COLOURS) == set(CONTENDERS)
+    assert len(set(COLOURS.values())) == len(COLOURS)
