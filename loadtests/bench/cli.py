@@ -138,6 +138,9 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=f"who, in this order (all): {names}",
     )
     parser.add_argument("--rounds", type=whole(1), help="turns of each server (3; with --quick 1)")
+    parser.add_argument(
+        "--seconds", type=positive, default=5.0, help="of each burst, about (%(default)s)"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="one round of the cells that tell most")
     which.add_argument("--all-cells", action="store_true", help="every combination, hours")
@@ -162,6 +165,7 @@ def _compare(options: argparse.Namespace) -> int:
         cells=cells,
         clients=CLIENTS if options.client == "both" else (options.client,),
         rounds=options.rounds or (1 if options.quick else 3),
+        burst_s=options.seconds,
         picture=options.picture,
     )
     return mode.run(plan, strict=options.strict)

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 STREAMS = (1, 16, 64, 256)
 TOKENS = (1, 64, 256)
-# Enough tokens for a few seconds on two cores; one stream alone is slower.
-TOKENS_PER_CELL = 24_000
-TOKENS_PER_CELL_ALONE = 2_000
-MAX_REQUESTS = 1024
-MAX_REQUESTS_ALONE = 200
+# Of one stream that has the server to itself; several have twice their number at least.
+MIN_REQUESTS_ALONE = 16
+MAX_REQUESTS = 8192
 
 
 @dataclass(frozen=True)
@@ -27,20 +25,21 @@ class Cell:
         return f"{self.streams}x{self.tokens}{'' if self.stream else ' whole'}"
 
     @property
-    def requests(self) -> int:
-        """Requests of one measurement: for a few seconds, and at least two for each stream."""
-        alone = self.streams == 1
-        tokens = TOKENS_PER_CELL_ALONE if alone else TOKENS_PER_CELL
-        most = MAX_REQUESTS_ALONE if alone else MAX_REQUESTS
-        count = max(2 * self.streams, min(tokens // self.tokens, most))
+    def trial_requests(self) -> int:
+        """Requests that tell roughly how fast a server is."""
+        return max(4, self.streams)
+
+    def requests_for(self, requests_per_s: float, seconds: float) -> int:
+        """Requests that keep a server of this speed busy for so long, and at least two per stream."""
+        least = MIN_REQUESTS_ALONE if self.streams == 1 else 2 * self.streams
+        count = max(least, min(int(requests_per_s * seconds), MAX_REQUESTS))
         # Whole waves: no stream is idle at the end while others have one more to do.
         return -(-count // self.streams) * self.streams
 
-    def prompts(self, salt: str) -> list[str]:
+    @staticmethod
+    def prompts(salt: str, count: int) -> list[str]:
         """One prompt for each request: none twice, so that no engine has it in its cache."""
-        return [
-            f"Request {number} of {salt}: count to a hundred" for number in range(self.requests)
-        ]
+        return [f"Request {number} of {salt}: count to a hundred" for number in range(count)]
 
 
 QUICK = (Cell(1, 64), Cell(64, 64), Cell(64, 64, False), Cell(64, 1, False))

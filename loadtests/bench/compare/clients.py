@@ -57,9 +57,9 @@ class ClientProcess:
         return [name for name in self.names if cell.stream or name != "vllm"] or ["own"]
 
     def measure(
-        self, client: str, target: Target, cell: Cell, salt: str, *, at_most: int | None = None
+        self, client: str, target: Target, cell: Cell, salt: str, requests: int
     ) -> dict[str, float]:
-        """One burst, of `at_most` so many requests.
+        """One burst.
 
         Raises:
             ClientError: it has failed as a whole; single failed requests are counted in `errors`.
@@ -73,7 +73,7 @@ class ClientProcess:
             "streams": cell.streams,
             "tokens": cell.tokens,
             "stream": cell.stream,
-            "prompts": cell.prompts(salt)[:at_most],
+            "prompts": cell.prompts(salt, requests),
         }
         try:
             answer = json.loads(self.child.ask(json.dumps(job), JOB_TIMEOUT_S))

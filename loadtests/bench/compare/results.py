@@ -10,10 +10,17 @@ from typing import Any
 from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.contenders import BASELINE, COMPTOIR, RAY_PATHS
 from loadtests.bench.compare.texts import Comparison
-from loadtests.bench.summary import medians, ratio
+from loadtests.bench.summary import medians, percentile, ratio
 
 Figures = Mapping[str, float]
 CPU_PREFIX = "cpu_s_per_1k_tokens "
+# More than this beside us, and the figures say more about the neighbours.
+OTHERS_CORES = 0.1
+
+
+def is_disturbed(figures: Figures) -> bool:
+    """Whether processes of others were busy during a burst."""
+    return figures.get("others_cores", 0.0) > OTHERS_CORES
 
 
 def with_cpu(figures: Figures, cpu_by_role: Mapping[str, float]) -> dict[str, float]:
@@ -57,6 +64,21 @@ class Results:
         return ratio(
             self.figure(contender, cell, name, client), self.figure(BASELINE, cell, name, client)
         )
+
+    def speed_range(self) -> tuple[float, float]:
+        """The machine's speed at the slowest and the fastest tenth of all bursts, relative to the median."""
+        speeds = [
+            figures["machine_speed"]
+            for rounds in self.bursts.values()
+            for figures in rounds
+            if "machine_speed" in figures
+        ]
+        middle = percentile(speeds, 50)
+        return ratio(percentile(speeds, 10), middle), ratio(percentile(speeds, 90), middle)
+
+    def disturbed(self) -> int:
+        """How many bursts others disturbed."""
+        return sum(is_disturbed(one) for rounds in self.bursts.values() for one in rounds)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for a file."""

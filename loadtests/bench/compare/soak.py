@@ -30,6 +30,7 @@ FIRST_LOOK_S = 60.0
 # Resident memory moves a little with the load: the middle of what was seen for so long counts.
 LOOK_FOR_S = 30.0
 OPEN_FILES = 4096
+WAVES = 6
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,10 @@ def _soak(
     number_of_burst = 0
     while (passed_s := time.monotonic() - began_s) < 60 * plan.minutes:
         cell = plan.cells[number_of_burst % len(plan.cells)]
-        figures = client.measure("own", comptoir.target, cell, f"soak {number_of_burst}")
+        requests = WAVES * cell.streams
+        figures = client.measure("own", comptoir.target, cell, f"soak {number_of_burst}", requests)
         watch.look(comptoir.child.tree(), time.monotonic() - began_s)
-        totals["requests"] += cell.requests
+        totals["requests"] += requests
         totals["errors"] += figures["errors"]
         number_of_burst += 1
         if int(passed_s // 60) > said_minute:

@@ -10,6 +10,10 @@ import psutil
 from loadtests.bench.compare.roles import role_of
 from loadtests.bench.processes import Child, cpu_s
 
+# A few milliseconds each.
+SPEED_LOOPS = 50_000
+SPEED_TRIES = 5
+
 
 class Usage:
     """Watches the processes of a server and of the client."""
@@ -59,6 +63,18 @@ class Usage:
         except psutil.Error:
             role = "other"
         return "launcher" if role == "other" and process.pid == self._server.pid else role
+
+
+def machine_speed() -> float:
+    """Rounds of a fixed small sum per second, the best of a few tries: what one core gives just now."""
+    best_s = min(_timed_sum() for _ in range(SPEED_TRIES))
+    return 1 / best_s
+
+
+def _timed_sum() -> float:
+    began_s = time.perf_counter()
+    sum(number * number % 7 for number in range(SPEED_LOOPS))
+    return time.perf_counter() - began_s
 
 
 def _busy_s() -> float:
