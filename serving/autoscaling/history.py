@@ -20,12 +20,16 @@ DOUBT = 1.0
 BUSY_WINDOW_S = 30.0
 RESIDENCE_WINDOW_S = 60.0
 MIN_FINISHED = 5.0
+# Requests that are over sooner are seldom seen open.
+LEAST_RESIDENCE_S = 0.01
 # While the work in hand changes by more than this share of what was finished, the two do not compare.
 STEADY_SHARE = 0.3
-# Rises are sought over so many times the span they are extrapolated over, in so many parts.
-TREND_SPANS = 4.0
+# Rises are sought over so many times the span they are extrapolated over, in eight parts each; in less than
+# two minutes nothing shows.
+TREND_SPANS = (1.0, 2.0, 4.0)
+TREND_LEAST_S = 120.0
 TREND_PARTS = 8
-# Below this ratio of a slope to its standard error, a rise is taken for noise.
+# Below this ratio of a slope to its standard error, a rise is taken for noise; a step never reaches 5.48.
 TREND_CERTAINTY = 5.5
 
 
@@ -55,6 +59,11 @@ class History:
     def last_s(self) -> float:
         """When the last sample was taken."""
         return self.samples[-1].time_s if self.samples else -math.inf
+
+    @property
+    def just_came(self) -> bool:
+        """Whether a request came in the last second; short ones are seldom seen open."""
+        return len(self.samples) > 1 and self.samples[-1].offered > self.samples[-2].offered
 
     def add(self, signals: Signals, now_s: float, keep_s: float) -> History:
         """With the present as a further sample, and what is older than `keep_s` forgotten."""
@@ -103,19 +112,12 @@ class History:
 
     def rise_per_s(self, ahead_s: float) -> float:
         """How many more requests will come per second in `ahead_s` than lately, where a rise is evident."""
-        window_s = TREND_SPANS * ahead_s
-        if not self.counters or self._span_s < window_s or ahead_s <= 0:
+        if not self.counters or ahead_s <= 0:
             return 0.0
-        part_s = window_s / TREND_PARTS
-        edges = [
-            self._at(self.last_s - window_s + part_s * part) for part in range(TREND_PARTS + 1)
-        ]
-        rates = [(after - before) / part_s for before, after in pairwise(edges)]
-        slope, error = _slope(rates)
-        if slope <= TREND_CERTAINTY * error:
-            return 0.0
+        windows_s = {max(spans * ahead_s, TREND_LEAST_S) for spans in TREND_SPANS}
+        slope = max(self._slope(window_s) for window_s in windows_s)
         # What comes lately is a mean, and as old as the middle of its window.
-        return slope / part_s * (ahead_s + STEADY_WINDOW_S / 2)
+        return slope * (ahead_s + STEADY_WINDOW_S / 2)
 
     def residence_s(self) -> float | None:
         """Seconds that a request is worked on, by Little's law; None while that cannot be told."""
@@ -126,7 +128,7 @@ class History:
         finished = last.finished - first.finished
         if finished < max(MIN_FINISHED, abs(last.busy - first.busy) / STEADY_SHARE):
             return None
-        return (last.busy_s - first.busy_s) / finished
+        return max((last.busy_s - first.busy_s) / finished, LEAST_RESIDENCE_S)
 
     def busy(self) -> float:
         """Requests being worked on, as a mean over half a minute."""
@@ -149,6 +151,17 @@ class History:
         now = self.samples[-1]
         return max(0.0, (now.offered - self._at(now.time_s - window_s)) / window_s)
 
+    def _slope(self, window_s: float) -> float:
+        """By how much the arrivals per second grow per second; 0 where that may be noise."""
+        if window_s > self._span_s:
+            return 0.0
+        part_s = window_s / TREND_PARTS
+        edges = [
+            self._at(self.last_s - window_s + part_s * part) for part in range(TREND_PARTS + 1)
+        ]
+        slope, error = _fitted([(after - before) / part_s for before, after in pairwise(edges)])
+        return slope / part_s if slope > TREND_CERTAINTY * error else 0.0
+
     def _at(self, time_s: float) -> float:
         """Requests that had come by then, between two samples in proportion."""
         index = self._index(time_s)
@@ -160,7 +173,7 @@ class History:
         return one.offered + share * (other.offered - one.offered)
 
 
-def _slope(values: list[float]) -> tuple[float, float]:
+def _fitted(values: list[float]) -> tuple[float, float]:
     """Least squares over equally spaced values: rise per place, and its standard error."""
     places = len(values)
     middle = (places - 1) / 2

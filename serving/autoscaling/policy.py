@@ -8,7 +8,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from serving.autoscaling.capacity import LEARNING_RATE, Capacity
-from serving.autoscaling.history import SAMPLE_S, TREND_SPANS, History
+from serving.autoscaling.history import SAMPLE_S, TREND_LEAST_S, TREND_SPANS, History
 from serving.autoscaling.schedules import scheduled_minimum
 from serving.autoscaling.signals import Signals
 from serving.config.autoscaling import AutoscalingConfig
@@ -140,7 +140,7 @@ def _remember(
             residence_s=state.residence_s,
             full_residence_s=state.full_residence_s,
         )
-    keep_s = max(TREND_SPANS * _cold_start_s(config, state), 60.0) + SAMPLE_S
+    keep_s = max(max(TREND_SPANS) * _cold_start_s(config, state), TREND_LEAST_S) + SAMPLE_S
     passed_s = min(max(passed_s, 0.0), 60.0)
     state = replace(
         state,
@@ -154,7 +154,7 @@ def _remember_residence(
     signals: Signals, config: AutoscalingConfig, state: ScalerState, passed_s: float
 ) -> ScalerState:
     now_s = state.history.residence_s()
-    if now_s is None:
+    if now_s is None or not signals.replicas:
         return state
     full_s = state.full_residence_s or now_s
     share = signals.busy / (len(signals.replicas) * state.capacity.requests(config))
@@ -168,7 +168,7 @@ def _remember_residence(
 def _need(signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s: float) -> Need:
     """Replicas for the requests there are, for those that come, and for those that wait."""
     present = signals.open_requests + signals.gateway_queue
-    if present <= 0:
+    if present <= 0 and not state.history.just_came:
         return Need()
     capacity = state.capacity.requests(config)
     kv = sum(r.kv_cache_use for r in signals.replicas.values()) / KV_CACHE_TARGET
@@ -186,7 +186,7 @@ def _need(signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s
     # Requests that would be worked on if there were room for all that come.
     wanted = max(state.history.busy(), arrivals_per_s * full_residence_s)
     if state.residence_s is None:
-        wanted = min(wanted, present)
+        wanted = min(wanted, max(present, 1.0))
     cold_start_s = _cold_start_s(config, state)
     rise = state.history.rise_per_s(cold_start_s) * full_residence_s
     queue = 0.0

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ray.util import metrics
+
 from serving.autoscaling.policy import ScalerState, decide
 from serving.autoscaling.signals import ReplicaSignals, Signals
 from serving.config.autoscaling import AutoscalingConfig
@@ -26,9 +28,14 @@ class SignalsPolicy:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = AutoscalingConfig.model_validate(dict(config))
+        self._changes = metrics.Counter(
+            "comptoir_autoscaling_changes",
+            description="Changes of the number of replicas that a model shall have, by what decided.",
+            tag_keys=("model", "reason"),
+        )
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        """Replicas, and what Ray passes to the next call: `scaler`, and the `reason` for metrics."""
+        """Replicas, and what Ray passes to the next call: `scaler`, and the `reason`."""
         # A target capacity below 100 % moves the bounds.
         config = self._config.model_copy(
             update={
@@ -50,6 +57,7 @@ class SignalsPolicy:
                 decision.replicas,
                 decision.reason,
             )
+            self._changes.inc(tags={"model": context.app_name, "reason": decision.reason})
         return decision.replicas, {"scaler": decision.state, "reason": decision.reason}
 
 

@@ -1,0 +1,1 @@
+"""A simulator of replicas that are scaled: traces, replicas with queues and cold starts, policies."""
