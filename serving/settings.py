@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.config.admission import AdmissionConfig, BreakerConfig, RetryConfig
 from serving.config.autoscaling import AutoscalingConfig
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
+from serving.config.replicas import ReplicaRoutingConfig
 from serving.config.routing import RoutingConfig
 from serving.errors import ConfigError
 
@@ -119,6 +121,10 @@ class GatewayConfig(FrozenConfig):
     keys_file: Path | None = None
     limits: RequestLimits = RequestLimits()
     routing: RoutingConfig = RoutingConfig()
+    replica_routing: ReplicaRoutingConfig = ReplicaRoutingConfig()
+    admission: AdmissionConfig = AdmissionConfig()
+    breaker: BreakerConfig = BreakerConfig()
+    retries: RetryConfig = RetryConfig()
     replicas: int = Field(default=1, ge=1, le=1024)
     discovery_period_s: float = Field(default=2.0, gt=0, le=60)
     connect_timeout_s: float = Field(default=2.0, gt=0)

@@ -28,6 +28,7 @@ class RayDirectory:
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
         self._states: dict[str, str] = {}
+        self._wanted: dict[str, dict[str, int]] = {}
         self._handles: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._version: tuple[Any, ...] = ()
@@ -54,7 +55,7 @@ class RayDirectory:
     def current(self) -> Directory:
         """The site as known now; rebuilt only when something changed."""
         version = tuple(
-            (app, state, id(SEEN.get(app)), id(CARDS.get(app)))
+            (app, state, id(SEEN.get(app)), id(CARDS.get(app)), str(self._wanted.get(app)))
             for app, state in self._states.items()
         )
         if version != self._version:
@@ -65,6 +66,7 @@ class RayDirectory:
                     card=CARDS.get(app, {}),
                     replicas=SEEN.get(app, ()),
                     state=state,
+                    wanted=self._wanted.get(app, {}),
                 )
                 for app, state in self._states.items()
             )
@@ -100,6 +102,14 @@ class RayDirectory:
             SEEN.pop(name, None)
             CARDS.pop(name, None)
         self._states = states
+        self._wanted = {
+            name: {
+                str(getattr(state, "value", state)): count
+                for state, count in deployment.replica_states.items()
+            }
+            for name, app in status.applications.items()
+            if (deployment := app.deployments.get(MODEL_DEPLOYMENT)) is not None
+        }
 
 
 def _is_building(app: Any) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from serving.config.routing import Failure, RoutingConfig
-from serving.errors import ComptoirError
+from serving.config.routing import Failure
+from serving.errors import ComptoirError, ModelUnavailableError
+from serving.gateway.admission import Admission, BusyError, Estimate, OnWait, Slot
 from serving.gateway.body import encode
 from serving.gateway.engine_errors import from_engine
-from serving.gateway.forwarding import Forwarder
+from serving.gateway.forwarding import Forwarder, Order, Sent
 from serving.gateway.upstream import Answer, ReplicaBrokeError
-from serving.routing.directory import Directory, Replica
+from serving.observability.metrics import GatewayMetrics
+from serving.routing.choice import RoutedRequest
+from serving.routing.directory import Directory
 from serving.routing.features import features_of
 from serving.routing.models import (
     ModelRouter,
@@ -22,7 +25,9 @@ from serving.routing.models import (
     failure_of,
     sticky_key,
 )
+from serving.routing.prompt_prefix import EMPTY, prompt_prefix, session_key, tenant_salt
 from serving.routing.rules import Candidate
+from serving.settings import GatewayConfig
 from serving.tenancy.keys import Caller
 from serving.trust.fields import Endpoint
 
@@ -41,16 +46,22 @@ class Asked:
     request_id: str
     session: str | None = None
     user: str | None = None
+    deadline_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
-    """An answer that has begun, and how it came about."""
+    """An answer that has begun, and how it came about. Give it to `close` in the end."""
 
-    answer: Answer
-    replica: Replica
+    sent: Sent
+    slot: Slot
     candidate: Candidate
     route: Route
+
+    @property
+    def answer(self) -> Answer:
+        """What the replica says."""
+        return self.sent.answer
 
     @property
     def headers(self) -> dict[str, str]:
@@ -70,18 +81,26 @@ class Dispatcher:
 
     def __init__(
         self,
-        config: RoutingConfig,
+        config: GatewayConfig,
         directory: Callable[[], Directory],
         forwarder: Forwarder,
+        admission: Admission,
+        metrics: GatewayMetrics,
         today: Callable[[], date] = _today,
     ) -> None:
-        self._router = ModelRouter(config)
+        self._config = config
+        self._router = ModelRouter(config.routing)
         self._directory = directory
         self._forwarder = forwarder
+        self._admission = admission
+        self._metrics = metrics
         self._today = today
 
-    async def open(self, asked: Asked) -> Opened:
+    async def open(self, asked: Asked, on_wait: OnWait | None = None) -> Opened:
         """The first answer that has begun; `close` it in the end.
+
+        Args:
+            on_wait: called now and then while the request waits for a busy model.
 
         Raises:
             ComptoirError: nobody may, can or will answer; what the last candidate failed with.
@@ -90,22 +109,41 @@ class Dispatcher:
         failed: dict[str, Failure] = {}
         error: ComptoirError | None = None
         while (candidate := route.next(failed)) is not None:
+            name = candidate.served_name
+            stand_in = route.next(failed | {name: "unhealthy"})
+            if stand_in is not None and not self._forwarder.is_well(candidate.model_id):
+                failed[name] = "unhealthy"
+                continue
+            self._metrics.model_choices.labels(candidate.model_id, candidate.reason).inc()
             try:
-                answer, replica = await self._ask(asked, candidate)
-                return Opened(answer, replica, candidate, route)
+                return await self._ask(asked, candidate, route, on_wait)
             except ComptoirError as failure:
-                kind = failure_of(failure)
+                kind = failure.failure if isinstance(failure, BusyError) else failure_of(failure)
                 if kind is None:
                     raise
-                failed[candidate.served_name], error = kind, failure
+                failed[name], error = kind, failure
+                if route.next(failed) is not None:
+                    self._metrics.failovers.labels(candidate.model_id, kind).inc()
         if error is None:
             raise RuntimeError("a route has a first candidate")
         raise error
 
     def close(self, opened: Opened) -> None:
         """Done with the answer. If it is not complete, the engine aborts its request."""
-        opened.answer.close()
-        self._forwarder.done(opened.replica)
+        usage = opened.slot.usage = opened.answer.usage
+        self._forwarder.finished(opened.sent)
+        opened.slot.release()
+        if usage is not None:
+            count = self._metrics.tokens
+            model = opened.candidate.model_id
+            count.labels(model, "prompt").inc(usage.prompt_tokens)
+            count.labels(model, "cached").inc(usage.cached_tokens)
+            count.labels(model, "output").inc(usage.output_tokens)
+
+    def broke(self, opened: Opened) -> None:
+        """The answer stopped before its end."""
+        self._metrics.broken_streams.labels(opened.candidate.model_id).inc()
+        self._forwarder.broke(opened.sent)
 
     def names(self, caller: Caller) -> tuple[str, ...]:
         """The names that routing gives to models, as far as the caller may use one behind them."""
@@ -126,21 +164,77 @@ class Dispatcher:
             asked.endpoint.tasks,
         )
 
-    async def _ask(self, asked: Asked, candidate: Candidate) -> tuple[Answer, Replica]:
+    async def _ask(
+        self, asked: Asked, candidate: Candidate, route: Route, on_wait: OnWait | None
+    ) -> Opened:
+        model = self._directory().models.get(candidate.model_id)
+        if model is None:
+            raise ModelUnavailableError("the model has just gone", param="model", retry_after_s=5.0)
+        body = self._body(asked, candidate)
+        encoded = encode(body)
+        # Four bytes a token: rough, and put right when the engine has counted.
+        estimate = Estimate(len(encoded) // 4, _output_limit(body))
+        slot = await self._admission.acquire(
+            model, asked.caller, estimate, asked.deadline_s, on_wait
+        )
+        if slot.waited_s:
+            waits = self._metrics.queue_wait.labels(candidate.model_id, asked.caller.priority)
+            waits.observe(slot.waited_s)
+        try:
+            sent = await self._forwarder.open(self._order(asked, candidate, body, encoded))
+            opened = Opened(sent, slot, candidate, route)
+            if sent.answer.status >= 400:
+                await self._refuse(asked, opened)
+        except BaseException:
+            slot.release()
+            raise
+        return opened
+
+    def _body(self, asked: Asked, candidate: Candidate) -> dict[str, Any]:
         body = asked.body | {"model": candidate.served_name}
         if asked.endpoint.path == "/v1/responses":
             body["store"] = False
         if asked.caller.cache_salt is not None:
             body["cache_salt"] = asked.caller.cache_salt
-        answer, replica = await self._forwarder.open(
-            candidate.model_id, asked.endpoint.path, encode(body), asked.request_id
+        return body
+
+    def _order(
+        self, asked: Asked, candidate: Candidate, body: dict[str, Any], encoded: bytes
+    ) -> Order:
+        """What goes to the forwarder; the prompt is hashed only where that decides something."""
+        prompt = EMPTY
+        if self._forwarder.reads_prompts(candidate.model_id):
+            prompt = prompt_prefix(
+                asked.endpoint.path,
+                body,
+                tenant_salt(asked.caller.cache_salt, candidate.served_name),
+                self._config.replica_routing.block_bytes,
+                self._config.replica_routing.max_prompt_bytes,
+            )
+        return Order(
+            candidate.model_id,
+            asked.endpoint.path,
+            encoded,
+            asked.request_id,
+            RoutedRequest(
+                prompt, session_key(asked.caller.name, asked.session, prompt), len(encoded)
+            ),
+            self._admission.queued(candidate.model_id),
         )
-        if answer.status < 400:
-            return answer, replica
+
+    async def _refuse(self, asked: Asked, opened: Opened) -> None:
+        """Raise what an engine's error answer means."""
         try:
-            raise from_engine(answer.status, await answer.rest(), asked.body.keys())
+            raise from_engine(opened.answer.status, await opened.answer.rest(), asked.body.keys())
         except ReplicaBrokeError:
             raise from_engine(502, b"") from None
         finally:
-            answer.close()
-            self._forwarder.done(replica)
+            self._forwarder.finished(opened.sent)
+
+
+def _output_limit(body: Mapping[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        limit = body.get(name)
+        if isinstance(limit, int):
+            return limit * int(body.get("n") or 1)
+    return None

@@ -7,6 +7,7 @@ It is plain ASGI: FastAPI's routing, dependencies and wrappers around `send` cos
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.errors import ComptoirError, MethodNotAllowedError
 from serving.gateway import render
+from serving.gateway.admission import DEADLINE_HEADER, BusyError, WaitingStream, deadline_of
 from serving.gateway.body import ClientLeftError, read_object
 from serving.gateway.dispatch import Asked
 from serving.gateway.engine_errors import from_engine
@@ -26,6 +28,11 @@ from serving.gateway.upstream import ReplicaBrokeError
 from serving.http_protocol import ClientConnection, client_of
 from serving.trust.fields import Endpoint
 
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 # Requests of one conversation, as the client names it: they get the same arm of an alias, and replica.
 SESSION_HEADER = "x-comptoir-session"
 
@@ -56,18 +63,25 @@ class Inference:
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, client: ClientConnection, request_id: str
     ) -> None:
-        path = scope["path"]
+        path, began_s = scope["path"], time.perf_counter()
+        waiting = WaitingStream(STREAM_HEADERS | request_id_headers(path, request_id), client, send)
         try:
             endpoint = self._services.endpoints[path]
             if scope["method"] != "POST":
                 raise MethodNotAllowedError("this endpoint has another HTTP method")
             asked = await self._check(endpoint, Headers(scope=scope), receive, request_id)
-            response = await self._forward(asked, client, send)
+            response = await self._forward(asked, client, send, waiting, began_s)
         except ComptoirError as error:
+            if waiting.has_begun:
+                await waiting.fail(error, dialect_of(path))
+                return
+            if error.status == 429:
+                self._services.metrics.rejected.labels(_reason(error)).inc()
             response = render.error_response(error, path, request_id)
             if error.status == 405:
                 # RFC 9110, 15.5.6.
                 response.headers["allow"] = "POST"
+            self._services.metrics.requests.labels("", str(error.status)).inc()
         except Exception as error:  # noqa: BLE001 - the last resort: it must not show the client's text
             response = render.unexpected(error, path, request_id)
         if response is not None:
@@ -80,30 +94,54 @@ class Inference:
         caller = self._services.keys.identify(
             headers.get("authorization"), headers.get("x-api-key")
         )
-        body = await read_object(headers, receive, self._services.config.limits.max_body_bytes)
-        checked = endpoint.check(body)
-        session = headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key")
-        return Asked(endpoint, caller, checked, request_id, session, _text(body, "user"))
+        config = self._services.config
+        body = await read_object(headers, receive, config.limits.max_body_bytes)
+        return Asked(
+            endpoint,
+            caller,
+            endpoint.check(body),
+            request_id,
+            headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key"),
+            _text(body, "user"),
+            deadline_of(headers.get(DEADLINE_HEADER), config.admission),
+        )
 
-    async def _forward(self, asked: Asked, client: ClientConnection, send: Send) -> Response | None:
+    async def _forward(
+        self,
+        asked: Asked,
+        client: ClientConnection,
+        send: Send,
+        waiting: WaitingStream,
+        began_s: float,
+    ) -> Response | None:
         """Ask an engine; returns the response, or None when it has been streamed."""
-        dispatcher = self._services.dispatcher
-        opened = await dispatcher.open(asked)
+        dispatcher, metrics = self._services.dispatcher, self._services.metrics
+        opened = await dispatcher.open(asked, waiting if asked.body.get("stream") else None)
         answer, path = opened.answer, asked.endpoint.path
+        model = opened.candidate.model_id
+        metrics.first_byte.labels(model).observe(time.perf_counter() - began_s)
         headers = {"content-type": answer.content_type} | opened.headers
         headers |= request_id_headers(path, asked.request_id)
         try:
             if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
-                headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
-                await stream_answer(answer, headers, dialect_of(path), client, send)
+                head = None if waiting.has_begun else STREAM_HEADERS | headers
+                if not await stream_answer(answer, head, dialect_of(path), client, send):
+                    dispatcher.broke(opened)
                 return None
             return Response(await answer.rest(), answer.status, headers)
         except ReplicaBrokeError:
+            dispatcher.broke(opened)
             raise from_engine(502, b"") from None
         finally:
             dispatcher.close(opened)
+            metrics.requests.labels(model, str(answer.status)).inc()
+            metrics.duration.labels(model).observe(time.perf_counter() - began_s)
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     return value if isinstance(value, str) else None
+
+
+def _reason(error: ComptoirError) -> str:
+    return error.reason if isinstance(error, BusyError) else "limit"

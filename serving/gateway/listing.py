@@ -1,8 +1,8 @@
-"""What the gateway says of its models: /v1/models, /ready, /status. Pure."""
+"""What the gateway says of its models: /v1/models, /ready. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from serving.config.routing import RoutingConfig
@@ -89,23 +89,3 @@ def readiness(directory: Directory, *, everyone: bool = False) -> tuple[dict[str
     can = [state in ("ready", "idle") for state in states.values()]
     is_ready = bool(can) and (all(can) if everyone else any(can))
     return {"ready": is_ready, "models": states}, 200 if is_ready else 503
-
-
-def status(directory: Directory, in_flight: Mapping[str, int], caller: Caller) -> dict[str, Any]:
-    """Each model with its replicas' live load."""
-    return {
-        "models": [
-            {
-                "id": model.id,
-                "state": model_state(model),
-                "application": model.state,
-                "replicas": [
-                    {"id": replica.id, "in_flight": in_flight.get(replica.id, 0)}
-                    | {name: round(value, 4) for name, value in replica.stats.items()}
-                    for replica in model.replicas
-                ],
-            }
-            for model in sorted(directory.models.values(), key=lambda model: model.id)
-            if caller.may_use(model.id)
-        ]
-    }

@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.gateway import listing
+from serving.gateway import listing, report
 from serving.gateway.services import Services
+from serving.observability.metrics import CONTENT_TYPE
 from serving.routing.directory import Model
 from serving.tenancy.keys import Caller
 
@@ -50,9 +51,15 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/status", response_model=None)
     async def status(request: Request) -> Response:
         caller = _identify(services, request)
-        return JSONResponse(
-            listing.status(services.directory(), services.forwarder.in_flight, caller)
-        )
+        return JSONResponse(report.status(services, caller))
+
+    @router.get("/metrics", response_model=None)
+    async def metrics(request: Request) -> Response:
+        # With keys the endpoint may be public, and how busy a site is is its own business.
+        if services.keys:
+            _identify(services, request)
+        text = services.metrics.render(report.gauges(services))
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
     return router
 

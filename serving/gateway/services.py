@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from serving.gateway.admission import Admission
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.upstream import Upstream
+from serving.observability.metrics import GatewayMetrics
 from serving.routing.directory import Directory
 from serving.settings import GatewayConfig
 from serving.tenancy.keys import KeyRing
@@ -24,7 +26,9 @@ class Services:
     directory: Callable[[], Directory]
     upstream: Upstream
     forwarder: Forwarder
+    admission: Admission
     dispatcher: Dispatcher
+    metrics: GatewayMetrics
 
     @classmethod
     def build(
@@ -38,7 +42,9 @@ class Services:
             connect_timeout_s=config.connect_timeout_s,
             response_timeout_s=config.response_timeout_s,
         )
-        forwarder = Forwarder(directory, upstream, wake=wake)
+        metrics = GatewayMetrics()
+        forwarder = Forwarder(directory, upstream, config, metrics, wake=wake)
+        admission = Admission(config.admission, directory, config.replicas)
         return cls(
             config=config,
             keys=KeyRing(config.keys),
@@ -46,5 +52,7 @@ class Services:
             directory=directory,
             upstream=upstream,
             forwarder=forwarder,
-            dispatcher=Dispatcher(config.routing, directory, forwarder),
+            admission=admission,
+            dispatcher=Dispatcher(config, directory, forwarder, admission, metrics),
+            metrics=metrics,
         )

@@ -84,17 +84,26 @@ class Relay:
 
 async def stream_answer(
     answer: Answer,
-    headers: dict[str, str],
+    headers: dict[str, str] | None,
     render_error: Callable[[ComptoirError], dict[str, Any]],
     client: ClientConnection,
     send: Send,
-) -> None:
-    """Send a stream to its client; if the engine breaks, it ends with an error event."""
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": 200, "headers": raw})
+) -> bool:
+    """Send a stream to its client; if the engine breaks, it ends with an error event.
+
+    Args:
+        headers: None when the client has them already.
+
+    Returns:
+        Whether the stream came to its own end.
+    """
+    if headers is not None:
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
     is_whole = await Relay(answer, client).run()
     event = b"" if is_whole else _error_event(render_error)
     await send({"type": "http.response.body", "body": event})
+    return is_whole
 
 
 def _error_event(render_error: Callable[[ComptoirError], dict[str, Any]]) -> bytes:

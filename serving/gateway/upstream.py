@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from serving.errors import EngineTimeoutError
 from serving.gateway.connection import BrokenError, Receiver, ReplicaConnection, SilentError
 from serving.gateway.engine_errors import ENGINE_DEAD
-from serving.replica_protocol import TOKEN_HEADER
+from serving.replica_protocol import QUEUED_HEADER, TOKEN_HEADER
 from serving.routing.directory import Replica
 
 # Shorter than the replicas' own (serving/listener.py), so that a request never meets a closing connection.
@@ -154,8 +154,13 @@ class Upstream:
                 connection.close()
         self._pools.clear()
 
-    async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> Answer:
+    async def post(
+        self, replica: Replica, path: str, body: bytes, request_id: str, queued: int = 0
+    ) -> Answer:
         """Send a request and wait for the first bytes of the answer.
+
+        Args:
+            queued: requests that wait in this gateway for the replica's model.
 
         Raises:
             ReplicaGoneError: no answer has begun; it is safe to ask another replica.
@@ -164,7 +169,7 @@ class Upstream:
         pool = self._pool(replica.base_url)
         connection = await pool.acquire()
         try:
-            connection.send(_request(replica, path, body, request_id))
+            connection.send(_request(replica, path, body, request_id, queued))
             await connection.begun()
         except BrokenError as error:
             pool.release(connection)
@@ -194,11 +199,12 @@ class Upstream:
         return pool
 
 
-def _request(replica: Replica, path: str, body: bytes, request_id: str) -> bytes:
+def _request(replica: Replica, path: str, body: bytes, request_id: str, queued: int) -> bytes:
     """The request as bytes (RFC 9112)."""
     host = replica.base_url.removeprefix("http://")
+    queue = f"{QUEUED_HEADER}: {queued}\r\n" if queued else ""
     return (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        f"{TOKEN_HEADER}: {replica.token}\r\nx-request-id: {request_id}\r\n"
+        f"{TOKEN_HEADER}: {replica.token}\r\nx-request-id: {request_id}\r\n{queue}"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode() + body

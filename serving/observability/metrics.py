@@ -52,7 +52,7 @@ class GatewayMetrics:
         self.queue_wait = seconds(
             "queue_wait_seconds", "Time in the gateway's queue of a busy model", "model", "priority"
         )
-        self.rejected = counter("rejected", "Requests refused with status 429", "model")
+        self.rejected = counter("rejected", "Requests refused with status 429, by reason", "reason")
         self._gauges: dict[str, Gauge] = {}
 
     def render(self, gauges: Iterable[tuple[str, dict[str, str], float]] = ()) -> bytes:

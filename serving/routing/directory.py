@@ -32,6 +32,8 @@ class Model:
     card: Mapping[str, Any]
     replicas: tuple[Replica, ...] = ()
     state: str = "RUNNING"
+    # Replicas by Serve's state for them: what there is, what starts, what stops.
+    wanted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def task(self) -> str | None:

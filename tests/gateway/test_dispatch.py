@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -120,3 +121,87 @@ async def test_auto_chooses_by_what_the_request_needs(make_site: SiteFactory) ->
     assert response.headers["x-comptoir-route"] == "rule"
     assert (await chat(site, "auto")).status_code == 503
     assert orjson.loads(response.content)["choices"]
+
+
+# ---- a busy model ------------------------------------------------------------------------------------
+
+
+def narrow(**admission: Any) -> GatewayConfig:
+    """A gateway that lets one request at a time through to each replica."""
+    bounds = {"max_open_per_replica": 1, "min_open_per_replica": 1} | admission
+    return GatewayConfig.model_validate({"admission": bounds})
+
+
+async def test_requests_wait_for_a_busy_model_and_are_answered(make_site: SiteFactory) -> None:
+    site = await make_site(FakeEngine(first_token_s=0.05), config=narrow())
+    answers = await asyncio.gather(*(chat(site, "fake", max_tokens=1) for _ in range(4)))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    (queue,) = [one for one in site.services.admission.snapshots() if one.model_id == "fake"]
+    assert (queue.admitted, queue.open, queue.waits["standard"]) == (4, 0, 3)
+    text = (await site.client.get("/metrics")).text
+    assert 'comptoir_queue_wait_seconds_count{model="fake",priority="standard"} 3.0' in text
+
+
+async def test_over_the_queue_there_is_a_429_that_says_when_to_come_back(
+    make_site: SiteFactory,
+) -> None:
+    site = await make_site(FakeEngine(first_token_s=0.3), config=narrow(max_waiting=1))
+    answers = await asyncio.gather(*(chat(site, "fake", max_tokens=1) for _ in range(4)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == 2
+    for answer in refused:
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+async def test_a_deadline_is_kept_and_a_wrong_one_refused(make_site: SiteFactory) -> None:
+    site = await make_site(FakeEngine(first_token_s=0.5), config=narrow())
+    first = asyncio.create_task(chat(site, "fake", max_tokens=1))
+    await asyncio.sleep(0.1)
+    began = asyncio.get_running_loop().time()
+    late = await chat(site, "fake", {"x-comptoir-deadline-ms": "100"}, max_tokens=1)
+    assert late.status_code == 429
+    assert asyncio.get_running_loop().time() - began < 0.35
+    wrong = await chat(site, "fake", {"x-comptoir-deadline-ms": "soon"}, max_tokens=1)
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "x-comptoir-deadline-ms")
+    assert (await first).status_code == 200
+
+
+async def test_a_stream_that_waits_gets_signs_of_life(make_site: SiteFactory) -> None:
+    site = await make_site(FakeEngine(first_token_s=0.3), config=narrow(keep_alive_s=0.05))
+    first = asyncio.create_task(chat(site, "fake", max_tokens=1))
+    await asyncio.sleep(0.05)
+    second = await chat(site, "fake", stream=True, max_tokens=2)
+    assert (await first).status_code == 200
+    assert second.status_code == 200
+    assert second.text.startswith(": waiting\n\n")
+    assert second.text.endswith("data: [DONE]\n\n")
+    assert "two" in second.text
+
+
+async def test_a_busy_model_is_stood_in_for_where_that_is_configured(
+    make_site: SiteFactory,
+) -> None:
+    routing = {"fallbacks": {"fake": {"to": ["sleeping"], "after": ["saturated"]}}}
+    config = GatewayConfig.model_validate(
+        {"routing": routing, "admission": narrow(max_waiting=0).admission.model_dump()}
+    )
+    site = await make_site(FakeEngine(first_token_s=0.3), config=config)
+    answers = await asyncio.gather(*(chat(site, "fake", max_tokens=1) for _ in range(2)))
+    # The stand-in sleeps: that its own error is seen says that it was asked.
+    assert sorted(answer.status_code for answer in answers) == [200, 503]
+
+
+async def test_a_client_that_leaves_the_queue_leaves_no_trace(make_site: SiteFactory) -> None:
+    site = await make_site(FakeEngine(first_token_s=0.3), config=narrow())
+    first = asyncio.create_task(chat(site, "fake", max_tokens=1))
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(chat(site, "fake", max_tokens=1))
+    await asyncio.sleep(0.1)
+    assert site.services.admission.queued("fake") == 1
+    waiting.cancel()
+    await asyncio.sleep(0.05)
+    assert site.services.admission.queued("fake") == 0
+    assert (await first).status_code == 200
+    assert len(site.engines[0].bodies) == 1
+    assert (await chat(site, "fake", max_tokens=1)).status_code == 200

@@ -9,18 +9,23 @@ from typing import Any
 import pytest
 
 from serving.errors import EngineTimeoutError, ModelUnavailableError
-from serving.gateway.forwarding import SUSPECT_S, Forwarder
+from serving.gateway.forwarding import SUSPECT_S, Forwarder, Order, Sent
 from serving.gateway.upstream import ReplicaGoneError
+from serving.replica_protocol import Usage
 from serving.routing.directory import Directory, Model, Replica
+from serving.settings import GatewayConfig
 
 Reply = Callable[[Replica], Any]
 
 STREAM_ERROR = b'data: {"error"'
+FREELY = {"max_attempts": 16, "share": 1.0, "min_per_s": 100}
 
 
 class Answer:
-    def __init__(self, first: bytes = b"data", status: int = 200) -> None:
-        self.first, self.status, self.closed = first, status, False
+    def __init__(
+        self, first: bytes = b"data", status: int = 200, usage: Usage | None = None
+    ) -> None:
+        self.first, self.status, self.closed, self.usage = first, status, False, usage
 
     def close(self) -> None:
         self.closed = True
@@ -32,10 +37,13 @@ class Upstream:
     def __init__(self) -> None:
         self.replies: dict[str, Any] = {}
         self.asked: list[str] = []
+        self.delays: dict[str, float] = {}
 
-    async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> Any:
+    async def post(
+        self, replica: Replica, path: str, body: bytes, request_id: str, queued: int = 0
+    ) -> Any:
         self.asked.append(replica.id)
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.delays.get(replica.id, 0))
         reply = self.replies.get(replica.id) or Answer()
         if isinstance(reply, BaseException):
             raise reply
@@ -43,7 +51,7 @@ class Upstream:
 
 
 class Site:
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, **config: Any) -> None:
         self.now = 100.0
         self.woken: list[str] = []
         self.upstream = Upstream()
@@ -51,33 +59,41 @@ class Site:
         self.forwarder = Forwarder(
             lambda: self.directory,
             self.upstream,  # type: ignore[arg-type]
+            GatewayConfig.model_validate(
+                {"replica_routing": {"policy": "least-loaded"}, "retries": FREELY} | config
+            ),
             clock=lambda: self.now,
             wake=lambda model: self.woken.append(model),
+            draw=lambda: 0.0,  # among equals, the first
         )
 
     def set_replicas(self, *names: str) -> None:
         replicas = tuple(Replica(name, f"http://{name}", "t") for name in names)
         self.directory = Directory([Model("m", {}, replicas)])
 
+    async def send(self, model: str = "m") -> Sent:
+        return await self.forwarder.open(Order(model, "/v1/x", b"{}", "id"))
+
     async def open(self, model: str = "m") -> str:
-        _, replica = await self.forwarder.open(model, "/v1/x", b"{}", "id")
-        return replica.id
+        return (await self.send(model)).replica.id
 
 
 async def test_requests_go_to_the_replica_with_the_fewest() -> None:
-    site = Site("a", "b", "c")
-    assert {await site.open() for _ in range(3)} == {"a", "b", "c"}
-    assert site.forwarder.in_flight == {"a": 1, "b": 1, "c": 1}
+    site = Site("a", "b")
+    for _ in range(3):
+        assert {await site.open(), await site.open()} == {"a", "b"}
+    assert site.forwarder.in_flight == {"a": 3, "b": 3}
 
 
 async def test_a_finished_request_is_no_longer_counted() -> None:
     site = Site("a")
-    _, replica = await site.forwarder.open("m", "/v1/x", b"{}", "id")
-    site.forwarder.done(replica)
+    sent = await site.send()
+    site.forwarder.finished(sent)
     assert not site.forwarder.in_flight
     # More often than opened: nothing goes below zero.
-    site.forwarder.done(replica)
+    site.forwarder.finished(sent)
     assert not site.forwarder.in_flight
+    assert sent.answer.closed  # type: ignore[attr-defined]
 
 
 async def test_a_replica_that_is_gone_is_passed_over_and_later_asked_again() -> None:
@@ -142,10 +158,10 @@ async def test_an_engines_refusal_is_an_answer_and_no_reason_to_ask_another() ->
 @pytest.mark.parametrize("error", [EngineTimeoutError("late"), RuntimeError("bug")])
 async def test_any_other_failure_ends_the_request_and_its_count(error: Exception) -> None:
     site = Site("a", "b")
-    site.upstream.replies["a"] = error
+    site.upstream.replies = {"a": error, "b": error}
     with pytest.raises(type(error)):
         await site.open()
-    assert site.upstream.asked == ["a"]
+    assert len(site.upstream.asked) == 1
     assert not site.forwarder.in_flight
 
 
@@ -164,3 +180,68 @@ async def test_a_replica_that_appears_meanwhile_is_used() -> None:
     assert await site.open() == "a"
     site.set_replicas("a", "b")
     assert await site.open() == "b"
+
+
+async def test_a_replica_that_keeps_failing_is_left_alone_and_later_probed() -> None:
+    site = Site("a", "b", breaker={"consecutive_failures": 2, "open_s": 60, "max_open_s": 60})
+    site.upstream.replies["a"] = ReplicaGoneError("refused")
+    for _ in range(2):
+        # Once suspicion has passed, it is tried again: the second failure opens its breaker.
+        await site.open()
+        site.now += SUSPECT_S + 0.1
+    del site.upstream.replies["a"]
+    site.upstream.asked.clear()
+    assert {await site.open() for _ in range(4)} == {"b"}
+    site.now += 61
+    assert "a" in {await site.open() for _ in range(4)}
+
+
+async def test_retries_end_with_their_budget() -> None:
+    site = Site("a", "b", "c", retries={"share": 0, "min_per_s": 0.1, "window_s": 10})
+    site.upstream.replies = {name: ReplicaGoneError("refused") for name in "abc"}
+    with pytest.raises(ModelUnavailableError):
+        await site.open()
+    assert len(site.upstream.asked) == 2
+    site.now += 0.1
+    with pytest.raises(ModelUnavailableError):
+        await site.open()
+    assert len(site.upstream.asked) == 3
+
+
+async def test_a_model_whose_replicas_all_fail_is_not_well_until_they_change() -> None:
+    site = Site("a", breaker={"consecutive_failures": 2})
+    site.upstream.replies["a"] = ReplicaGoneError("refused")
+    for _ in range(2):
+        assert site.forwarder.is_well("m")
+        with pytest.raises(ModelUnavailableError):
+            await site.open()
+    assert not site.forwarder.is_well("m")
+    site.set_replicas("b")
+    await site.open()
+    assert site.forwarder.is_well("m")
+
+
+async def test_a_slow_beginning_is_hedged_only_where_that_is_configured() -> None:
+    for hedge_after_s, asked in ((None, 1), (0.02, 2)):
+        site = Site("a", "b", retries=FREELY | {"hedge_after_s": hedge_after_s})
+        first = "a" if await site.open() == "b" else "b"
+        site.upstream.asked.clear()
+        site.upstream.delays[first] = 0.2
+        winner = await site.open()
+        assert len(site.upstream.asked) == asked
+        assert (winner == first) is (asked == 1)
+        await asyncio.sleep(0.01)
+        assert sum(site.forwarder.in_flight.values()) == 2
+
+
+async def test_what_an_engine_had_cached_reaches_the_policy() -> None:
+    site = Site("a", "b", replica_routing={"policy": "prefix"})
+    assert site.forwarder.reads_prompts("m")
+    site.upstream.replies = {name: Answer(usage=Usage(100, 0, 5)) for name in "ab"}
+    seen: list[Any] = []
+    sent = await site.send()
+    site.forwarder.lanes["m"].policy.served = lambda *args: seen.append(args)  # type: ignore[method-assign]
+    site.forwarder.finished(sent)
+    assert seen == [(sent.order.routed, sent.choice, 0, 100)]
+    site.set_replicas("a")
+    assert not site.forwarder.reads_prompts("m")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pytest
 
 from serving.gateway import listing
@@ -64,7 +63,6 @@ def test_models_are_listed_by_name_and_only_those_a_key_may_use() -> None:
     assert [card["id"] for card in listing.model_list(directory, ANONYMOUS)["data"]] == [*"abc"]
     caller = Caller("k", frozenset({"c", "none"}))
     assert [card["id"] for card in listing.model_list(directory, caller)["data"]] == ["c"]
-    assert [one["id"] for one in listing.status(directory, {}, caller)["models"]] == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -103,13 +101,3 @@ def test_the_site_is_ready_when_every_model_answers_or_sleeps(
     assert got == status
     assert body["ready"] is (status == 200)
     assert set(body["models"]) == {one.id for one in models}
-
-
-def test_status_shows_each_replicas_load_and_no_address_or_token() -> None:
-    body = listing.status(Directory([model("m", CARD, REPLICA)]), {"r1": 3}, ANONYMOUS)
-    assert body["models"][0]["replicas"] == [
-        {"id": "r1", "in_flight": 3, "running": 2.0, "tokens_per_s": 1.2346}
-    ]
-    shown = orjson.dumps(body).decode()
-    assert "door-token" not in shown
-    assert "10.0.0.1" not in shown

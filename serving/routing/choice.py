@@ -1,0 +1,89 @@
+"""The words of replica policies: what they are asked, what they answer, which calls they get. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from serving.config.replicas import PolicyName
+from serving.routing.directory import Replica
+from serving.routing.prompt_prefix import EMPTY, PromptPrefix
+
+Reason = Literal["prefix", "spill", "session", "load"]
+# Numbers of [0, 1), such as `random.Random(seed).random`.
+RandomSource = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedRequest:
+    """What a policy may know of a request: hashes of its prompt, a key of its session ("": none), its size."""
+
+    prompt: PromptPrefix = EMPTY
+    session: str = ""
+    body_bytes: int = 0
+
+    @property
+    def prompt_bytes(self) -> int:
+        """How long the prompt is, as far as is known."""
+        return self.prompt.total_bytes or self.body_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The replica that gets a request, and why.
+
+    `reason`: "prefix", it holds the longest beginning of the prompt; "spill", another one fits better but has
+    too much to do; "session", it is the session's; "load", it has little to do.
+    `expected_bytes` of the prompt are thought to be in its cache, `computed_bytes` are not; `known_at` is the
+    index's own mark of when the former were last used.
+    """
+
+    replica: Replica
+    policy: PolicyName
+    reason: Reason
+    computed_bytes: int = 0
+    expected_bytes: int = 0
+    known_at: int = 0
+
+
+class ReplicaPolicy(Protocol):
+    """Picks replicas. Called from one thread; none of the calls does I/O or fails."""
+
+    @property
+    def name(self) -> PolicyName:
+        """What the configuration calls it."""
+        ...
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether it looks at `RoutedRequest.prompt`."""
+        ...
+
+    def choose(
+        self, request: RoutedRequest, replicas: Sequence[Replica], in_flight: Mapping[str, int]
+    ) -> Choice:
+        """Pick one of `replicas` (there is at least one) and count on it to get the request.
+
+        Args:
+            in_flight: requests that this gateway has open, by replica id.
+        """
+        ...
+
+    def began(self, choice: Choice) -> None:
+        """The replica has begun to answer, or never will. Called once for each choice."""
+        ...
+
+    def served(
+        self,
+        request: RoutedRequest,
+        choice: Choice,
+        cached_tokens: int | None,
+        prompt_tokens: int | None,
+    ) -> None:
+        """Learn from the engine's `usage` of a request that was answered; None where it is not known."""
+        ...
+
+    def forget(self, live: Collection[str]) -> None:
+        """Drop what is known of replicas whose ids are not among these."""
+        ...

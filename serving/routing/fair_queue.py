@@ -1,0 +1,495 @@
+"""Who goes next when a model is busy: priority classes, fair shares of tokens, deadlines. Pure.
+
+Classes: a higher one goes first, but a lower one that waits is passed over at most `aging_dispatches - 1`
+times in a row (once more for each other class that is due as well).
+
+Inside a class: the Virtual Token Counter of "Fairness in Serving Large Language Models" (Sheng et al.,
+OSDI 2024, https://www.usenix.org/conference/osdi24/presentation/sheng), weighted, with predicted output
+lengths. Each tenant has a counter of the tokens it was served, divided by its weight; the oldest request of
+the tenant with the lowest counter goes next. A tenant that comes back is lifted to the lowest counter of
+those that wait. Counters are charged when a request is dispatched, with a prediction of its output (the
+tenant's moving average), and corrected with the engine's usage. The prediction must be right on average:
+with `max_tokens` instead, whoever comes back beside a tenant that was charged too much would have to wait
+until all of that is paid back.
+
+Whoever is next still has to wait for an answer to end, and with few slots that alone would show in others'
+time to first token. So `reserve_share` of the slots is kept from tenants that hold their share of them.
+
+Times are seconds of the clock whose `now` the caller passes in; it never goes back.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal
+
+from serving.config.admission import PRIORITIES, AdmissionConfig, Priority
+
+State = Literal["new", "waiting", "dispatched", "finished", "expired", "displaced", "cancelled"]
+Reason = Literal["full", "tenant_full", "deadline"]
+
+UNLIMITED = sys.maxsize
+# The share of the newest answer in what is expected of the next one.
+LEARNING_RATE = 0.2
+# How much of the time in which requests waited the drain rate remembers; after how long a calm, nothing.
+RATE_MEMORY_S, RATE_FORGET_S = 30.0, 60.0
+MIN_DISPATCHES = 3
+# `Retry-After` while no rate is known, and the shortest.
+UNKNOWN_RETRY_AFTER_S, MIN_RETRY_AFTER_S = 5.0, 1.0
+# By how much the capacity grows from one report of the engines to the next, while requests wait.
+GROWTH = 1.25
+# The slowest rate that is reckoned with.
+EPSILON = 1e-9
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One request: made by the caller, kept up to date by the queue.
+
+    `max_output_tokens` is None where the request names no limit, 0 where there is no output (embeddings).
+    `charged` is what its tenant's counter was charged, in weighted tokens per unit of the tenant's weight.
+    """
+
+    tenant: str
+    priority: Priority = "standard"
+    weight: float = 1.0
+    prompt_tokens: int = 0
+    max_output_tokens: int | None = None
+    deadline_s: float = math.inf
+    offered_s: float = 0.0
+    sequence: int = -1
+    state: State = "new"
+    charged: float = 0.0
+    account: Account | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request may not even wait, and after how many seconds it would be worth another try."""
+
+    reason: Reason
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """The queue of a model at one moment, by class; `drain_per_s` is None until it was measured."""
+
+    waiting: Mapping[Priority, int]
+    oldest_wait_s: Mapping[Priority, float]
+    drain_per_s: float | None
+    tenants: int
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """What one tenant was served in one class, and its requests that wait (by `sequence`)."""
+
+    tenant: str
+    counter: float
+    expected_output_tokens: float
+    weight: float = 1.0
+    open: int = 0
+    waiting: OrderedDict[int, Entry] = field(default_factory=OrderedDict)
+
+
+class Shares:
+    """The tenants of one class: the Virtual Token Counter."""
+
+    def __init__(self, config: AdmissionConfig) -> None:
+        self._config = config
+        self._expected_output_tokens = config.expected_output_tokens
+        # The counter of the tenant that was served last, before that; it never falls.
+        self._level = 0.0
+        # No counter that was forgotten was higher.
+        self._floor = 0.0
+        self.accounts: dict[str, Account] = {}
+        self.active: dict[str, Account] = {}
+        self.waiting = 0
+        self.passed_over = 0
+
+    def account(self, tenant: str) -> Account:
+        """The tenant's account; a new one, if it is not remembered."""
+        account = self.accounts.get(tenant)
+        if account is None:
+            if len(self.accounts) >= self._config.max_tenants:
+                self._forget()
+            account = Account(tenant, self._floor, self._expected_output_tokens)
+            self.accounts[tenant] = account
+        return account
+
+    def lift(self, account: Account) -> None:
+        """The tenant comes back: it is owed nothing for the time in which it asked for nothing."""
+        level = min((one.counter for one in self.active.values()), default=self._level)
+        account.counter = max(account.counter, level)
+
+    def join(self, entry: Entry, account: Account) -> None:
+        """The entry waits at the end of its tenant's line."""
+        if not account.waiting:
+            self.lift(account)
+            self.active[account.tenant] = account
+        account.weight = entry.weight
+        account.waiting[entry.sequence] = entry
+        entry.account = account
+        self.waiting += 1
+
+    def leave(self, entry: Entry, account: Account) -> None:
+        """The entry waits no longer."""
+        del account.waiting[entry.sequence]
+        self.waiting -= 1
+        if not account.waiting:
+            del self.active[account.tenant]
+            if not self.active:
+                self.passed_over = 0
+
+    def least_served(self, may: Callable[[Account], bool] | None) -> Account | None:
+        """Whose turn it is, of the tenants that wait and for which `may` holds."""
+        accounts = self.active.values()
+        return min(accounts if may is None else filter(may, accounts), key=_turn, default=None)
+
+    def charge(self, entry: Entry, account: Account) -> None:
+        """The entry is dispatched: its tenant pays what it is expected to cost."""
+        self._level = max(self._level, account.counter)
+        output = account.expected_output_tokens
+        if entry.max_output_tokens is not None and entry.max_output_tokens < output:
+            output = entry.max_output_tokens
+        entry.charged = self._cost(entry.prompt_tokens, output) / entry.weight
+        account.counter += entry.charged
+        entry.account = account
+
+    def correct(self, entry: Entry, account: Account, prompt: int, output: int) -> None:
+        """Replace the estimate by what the engine counted, and learn from it."""
+        account.counter += self._cost(prompt, output) / entry.weight - entry.charged
+        if entry.max_output_tokens != 0:
+            account.expected_output_tokens += LEARNING_RATE * (
+                output - account.expected_output_tokens
+            )
+            self._expected_output_tokens += LEARNING_RATE * (output - self._expected_output_tokens)
+
+    def ahead_of(self, account: Account, weight: float) -> float:
+        """Entries of this class that go before the tenant's next one, if requests cost the same."""
+        rounds = (len(account.waiting) + 1) / weight
+        others = sum(
+            min(len(one.waiting), rounds * one.weight)
+            for one in self.active.values()
+            if one is not account
+        )
+        return len(account.waiting) + others
+
+    def displaced_by(self, entry: Entry, account: Account) -> Entry | None:
+        """The entry that has to make room in a full queue: the newest of whoever fills it most, by weight.
+
+        None if the tenant of `entry` would then itself fill it as much.
+        """
+        if not self.active:
+            return None
+        fullest = max(self.active.values(), key=lambda one: len(one.waiting) / one.weight)
+        if len(fullest.waiting) / fullest.weight <= (len(account.waiting) + 1) / entry.weight:
+            return None
+        return next(reversed(fullest.waiting.values()))
+
+    def _cost(self, prompt: float, output: float) -> float:
+        # Nothing is for nothing, or a tenant of empty requests would go first for ever.
+        return max(1.0, self._config.input_weight * prompt + self._config.output_weight * output)
+
+    def _forget(self) -> None:
+        """Forget the least served eighth of the tenants that have no request here.
+
+        Most were served less than those that wait, and would be lifted when they come back: nothing is lost.
+        By being forgotten nobody gets ahead either: for those that were served more there is the floor.
+        """
+        idle = [one for one in self.accounts.values() if not one.waiting and not one.open]
+        idle.sort(key=lambda account: account.counter)
+        for account in idle[: self._config.max_tenants // 8 + 1]:
+            del self.accounts[account.tenant]
+            self._floor = max(self._floor, account.counter)
+
+
+def _turn(account: Account) -> tuple[float, int]:
+    """Least served first; of equals, the one whose request is the oldest."""
+    return account.counter, next(iter(account.waiting))
+
+
+class DrainRate:
+    """Dispatches per second while someone waits: a moving average, weighted exponentially."""
+
+    def __init__(self) -> None:
+        self._dispatches = 0.0
+        self._busy_s = 0.0
+        self._seen = 0
+        self._last_s = -math.inf
+        self._busy_until_s = -math.inf
+
+    def advance(self, now: float, *, busy: bool) -> None:
+        """Time has passed; `busy` says whether someone waited meanwhile."""
+        if busy:
+            keep = math.exp((self._last_s - now) / RATE_MEMORY_S)
+            self._dispatches *= keep
+            self._busy_s = self._busy_s * keep + RATE_MEMORY_S * (1 - keep)
+            self._busy_until_s = now
+        elif self._seen and now - self._busy_until_s > RATE_FORGET_S:
+            self._dispatches, self._busy_s, self._seen = 0.0, 0.0, 0
+        self._last_s = now
+
+    def count(self) -> None:
+        """A request that waited was dispatched."""
+        self._dispatches += 1
+        self._seen += 1
+
+    @property
+    def per_s(self) -> float | None:
+        """None until enough was seen."""
+        if self._seen < MIN_DISPATCHES or self._busy_s <= 0:
+            return None
+        return self._dispatches / self._busy_s
+
+
+class FairQueue:
+    """The slots of one model and the requests that wait for them.
+
+    Operations take time O(tenants that wait + log entries). What waits ends in exactly one way: `next`
+    returns it, `expire` returns it (its state says whether it expired or was displaced), or `cancel` takes
+    it out. What was dispatched holds a slot until `finished` or `give_back`.
+    """
+
+    def __init__(self, config: AdmissionConfig, slots: int = UNLIMITED) -> None:
+        self._config = config
+        self._shares: dict[Priority, Shares] = {name: Shares(config) for name in PRIORITIES}
+        self._by_rank = tuple(self._shares.values())
+        self._rate = DrainRate()
+        self._sequence = count()
+        self._deadlines: list[tuple[float, int, Entry]] = []
+        self._dropped: list[Entry] = []
+        # Of the accounts that have open requests.
+        self._open_weight = 0.0
+        self.slots = slots
+        self.waiting = 0
+        self.open = 0
+
+    def admit(self, entry: Entry) -> bool:
+        """Dispatch an entry that need not wait: there is room, and nobody waits. Else nothing happens."""
+        if self.waiting or self.open >= self.slots:
+            return False
+        shares = self._shares[entry.priority]
+        account = shares.account(entry.tenant)
+        account.weight = entry.weight
+        if self.open >= self._common_slots and not self._may_use_reserve(account):
+            return False
+        shares.lift(account)
+        self._dispatch(entry, account, shares)
+        return True
+
+    def offer(self, entry: Entry, now: float) -> Refusal | None:
+        """Let an entry wait; or say why it may not. Call `next` and `expire` afterwards."""
+        self._rate.advance(now, busy=self.waiting > 0)
+        shares = self._shares[entry.priority]
+        account = shares.account(entry.tenant)
+        ahead = shares.ahead_of(account, entry.weight)
+        for higher in self._by_rank[: PRIORITIES.index(entry.priority)]:
+            ahead += higher.waiting
+        reason = self._objection(entry, account, ahead, now)
+        if reason is None and shares.waiting >= self._config.max_waiting:
+            displaced = shares.displaced_by(entry, account)
+            if displaced is None:
+                reason = "full"
+            else:
+                self._drop(displaced, "displaced")
+        if reason is not None:
+            return Refusal(reason, self.retry_after_s(ahead))
+        entry.sequence, entry.offered_s, entry.state = next(self._sequence), now, "waiting"
+        shares.join(entry, account)
+        self.waiting += 1
+        heapq.heappush(self._deadlines, (entry.deadline_s, entry.sequence, entry))
+        return None
+
+    def next(self, now: float) -> Entry | None:
+        """Dispatch the entry whose turn it is, never one past its deadline.
+
+        None when nobody waits, or nobody that does may have one of the free slots.
+        """
+        self._rate.advance(now, busy=self.waiting > 0)
+        self._drop_expired(now)
+        if not self.waiting or self.open >= self.slots:
+            return None
+        turn = self._turn(None if self.open < self._common_slots else self._may_use_reserve)
+        if turn is None:
+            return None
+        shares, account = turn
+        entry = next(iter(account.waiting.values()))
+        self._remove(entry, account)
+        self._dispatch(entry, account, shares)
+        self._rate.count()
+        return entry
+
+    def cancel(self, entry: Entry) -> bool:
+        """Take out an entry that waits; False if it does not wait (any more)."""
+        if entry.state != "waiting" or entry.account is None:
+            return False
+        entry.state = "cancelled"
+        self._remove(entry, entry.account)
+        return True
+
+    def expire(self, now: float) -> list[Entry]:
+        """Entries that have been dropped since the last call: past their deadline, or displaced."""
+        self._rate.advance(now, busy=self.waiting > 0)
+        self._drop_expired(now)
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def finished(
+        self, entry: Entry, prompt_tokens: int | None = None, output_tokens: int | None = None
+    ) -> None:
+        """A dispatched entry is done, with the engine's usage. Without one, the estimate stands."""
+        account = self._end(entry, "finished")
+        if account is not None and prompt_tokens is not None and output_tokens is not None:
+            self._shares[entry.priority].correct(entry, account, prompt_tokens, output_tokens)
+
+    def give_back(self, entry: Entry) -> None:
+        """A dispatched entry never went to an engine: its tenant is not charged."""
+        account = self._end(entry, "cancelled")
+        if account is not None:
+            account.counter -= entry.charged
+
+    def retry_after_s(self, ahead: float = 0.0) -> float:
+        """When so many entries ahead will be gone, at the measured rate; within bounds."""
+        rate, wait_s = self._rate.per_s, UNKNOWN_RETRY_AFTER_S
+        if rate is not None:
+            wait_s = (ahead + 1) / max(rate, EPSILON)
+        return min(max(wait_s, MIN_RETRY_AFTER_S), self._config.max_retry_after_s)
+
+    def snapshot(self, now: float) -> QueueSnapshot:
+        """What to show."""
+        self._rate.advance(now, busy=self.waiting > 0)
+        oldest = {
+            name: min(next(iter(one.waiting.values())).offered_s for one in shares.active.values())
+            for name, shares in self._shares.items()
+            if shares.active
+        }
+        return QueueSnapshot(
+            waiting={name: shares.waiting for name, shares in self._shares.items()},
+            oldest_wait_s={name: now - oldest.get(name, now) for name in PRIORITIES},
+            drain_per_s=self._rate.per_s,
+            tenants=sum(len(shares.accounts) for shares in self._by_rank),
+        )
+
+    # ---- slots -------------------------------------------------------------------------------------------
+
+    @property
+    def _common_slots(self) -> int:
+        """Slots that anyone may take; the rest is the reserve. A tenant that is alone needs none."""
+        if sum(len(shares.accounts) for shares in self._by_rank) < 2:
+            return self.slots
+        return self.slots - int(self.slots * self._config.reserve_share)
+
+    def _may_use_reserve(self, account: Account) -> bool:
+        """Whether the tenant holds less than its share of the slots; half of them, if it is the only one."""
+        others = self._open_weight - (account.weight if account.open else 0.0)
+        return account.open * (account.weight + max(others, account.weight)) < (
+            self.slots * account.weight
+        )
+
+    def _dispatch(self, entry: Entry, account: Account, shares: Shares) -> None:
+        shares.charge(entry, account)
+        entry.state = "dispatched"
+        if not account.open:
+            self._open_weight += account.weight
+        account.open += 1
+        self.open += 1
+
+    def _end(self, entry: Entry, state: State) -> Account | None:
+        account = entry.account
+        if entry.state != "dispatched" or account is None:
+            return None
+        entry.state = state
+        self.open -= 1
+        account.open -= 1
+        if not account.open:
+            self._open_weight = self._open_weight - account.weight if self.open else 0.0
+        return account
+
+    # ---- turns -------------------------------------------------------------------------------------------
+
+    def _turn(self, may: Callable[[Account], bool] | None) -> tuple[Shares, Account] | None:
+        turns = [
+            (shares, account)
+            for shares in self._by_rank
+            if shares.active and (account := shares.least_served(may)) is not None
+        ]
+        if not turns:
+            return None
+        longest = max(turns, key=lambda turn: turn[0].passed_over)
+        is_due = longest[0].passed_over >= self._config.aging_dispatches - 1
+        chosen = longest if is_due else turns[0]
+        for shares, _ in turns:
+            shares.passed_over += 1
+        chosen[0].passed_over = 0
+        return chosen
+
+    def _objection(self, entry: Entry, account: Account, ahead: float, now: float) -> Reason | None:
+        if entry.deadline_s <= now:
+            return "deadline"
+        if len(account.waiting) >= self._config.max_waiting_per_tenant:
+            return "tenant_full"
+        rate = self._rate.per_s
+        # Whoever would be the first in line may try, whatever was measured: or nothing would be any more.
+        if rate is not None and ahead >= 1:
+            begins_s = now + (ahead + 1) / max(rate, EPSILON)
+            return "deadline" if begins_s > entry.deadline_s else None
+        return None
+
+    def _drop_expired(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            entry = heapq.heappop(self._deadlines)[2]
+            if entry.state == "waiting":
+                self._drop(entry, "expired")
+
+    def _drop(self, entry: Entry, state: State) -> None:
+        if entry.account is not None:
+            entry.state = state
+            self._remove(entry, entry.account)
+            self._dropped.append(entry)
+
+    def _remove(self, entry: Entry, account: Account) -> None:
+        self._shares[entry.priority].leave(entry, account)
+        self.waiting -= 1
+        if len(self._deadlines) > 2 * self.waiting + 64:
+            # Those that left are only marked in the heap; here they are taken out.
+            self._deadlines = [one for one in self._deadlines if one[2].state == "waiting"]
+            heapq.heapify(self._deadlines)
+
+
+def capacity(
+    replica_stats: Iterable[Mapping[str, float]],
+    config: AdmissionConfig,
+    gateways: int = 1,
+    current: int | None = None,
+) -> int:
+    """How many requests one of `gateways` may have open at these replicas; 0 without replicas.
+
+    A replica takes `max_open_per_replica`. While its engine says that requests wait inside, it takes what
+    the engine runs and `max_waiting_per_replica` more, beside the reserve, but at least
+    `min_open_per_replica`. That begins when half as many wait: where it holds, about that many do.
+
+    While requests wait in the gateway, `current` is its capacity so far. It grows by a quarter each time
+    then: an engine that has nothing waiting for a moment must not be buried under everything at once.
+
+    Gateways share evenly: each knows its own open requests exactly, and the others' half a second late.
+    """
+    slots = 0.0
+    for stats in replica_stats:
+        limit = float(config.max_open_per_replica)
+        if stats.get("waiting", 0.0) > config.max_waiting_per_replica / 2:
+            busy = stats.get("running", 0.0) + config.max_waiting_per_replica
+            bound = max(busy / (1 - config.reserve_share), config.min_open_per_replica)
+            limit = min(limit, bound)
+        slots += limit
+    slots /= gateways
+    if current:
+        slots = min(slots, current * GROWTH + 1)
+    return math.ceil(slots)

@@ -1,0 +1,100 @@
+"""What each replica has to do now, from the gateway's own records and the engines' reports. Pure.
+
+It is counted in bytes of prompt. Prompts that wait for their first token are what a new request waits for, so
+they count in full; an answer that is being written costs others little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.routing.choice import Choice
+from serving.routing.directory import Replica
+
+# What an open request costs others, in bytes of prompt; up to twice as much as the KV cache fills.
+ANSWER_BYTES = 128.0
+# How fast the mean size of a prompt follows the traffic.
+_SMOOTHING = 1 / 32
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Requests of this gateway that wait for their first token at one replica."""
+
+    requests: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """A replica's last report, and what of it is not this gateway's."""
+
+    stats: Mapping[str, float]
+    requests: float
+    waiting: float
+
+
+class LoadView:
+    """The load of each replica.
+
+    A report is up to half a second old but knows the requests of other gateways; the own records are
+    exact. What a report has beyond the own records at the time it came is taken for the others' share.
+    """
+
+    def __init__(self) -> None:
+        self._reports: dict[str, _Report] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._mean_bytes = ANSWER_BYTES
+
+    def look(self, replicas: Sequence[Replica], in_flight: Mapping[str, int]) -> None:
+        """Take in new reports; call it before asking for loads."""
+        for replica in replicas:
+            known = self._reports.get(replica.id)
+            if known is not None and (known.stats is replica.stats or known.stats == replica.stats):
+                continue
+            running = replica.stats.get("running", 0.0)
+            waiting = replica.stats.get("waiting", 0.0)
+            own = in_flight.get(replica.id, 0)
+            pending = self._pending.get(replica.id)
+            self._reports[replica.id] = _Report(
+                replica.stats,
+                max(0.0, running + waiting - own),
+                max(0.0, waiting - (pending.requests if pending else 0)),
+            )
+
+    def requests(self, replica: Replica, in_flight: Mapping[str, int]) -> float:
+        """Requests at the replica, running and waiting."""
+        return in_flight.get(replica.id, 0) + self._reports[replica.id].requests
+
+    def bytes(self, replica: Replica, in_flight: Mapping[str, int]) -> float:
+        """What the replica has to do, in bytes of prompt."""
+        report = self._reports[replica.id]
+        kv_cache_use = replica.stats.get("kv_cache_use", 0.0)
+        answers = self.requests(replica, in_flight) * ANSWER_BYTES * (1.0 + kv_cache_use)
+        pending = self._pending.get(replica.id)
+        own = pending.bytes if pending else 0
+        return own + report.waiting * self._mean_bytes + answers
+
+    def sent(self, choice: Choice) -> None:
+        """A request goes to a replica."""
+        pending = self._pending.setdefault(choice.replica.id, _Pending())
+        pending.requests += 1
+        pending.bytes += choice.computed_bytes
+        self._mean_bytes += (choice.computed_bytes - self._mean_bytes) * _SMOOTHING
+
+    def began(self, choice: Choice) -> None:
+        """A request that was sent is answered, or will not be."""
+        pending = self._pending.get(choice.replica.id)
+        if pending is None:
+            return
+        pending.requests -= 1
+        pending.bytes -= choice.computed_bytes
+        if pending.requests <= 0:
+            del self._pending[choice.replica.id]
+
+    def keep(self, live: Collection[str]) -> None:
+        """Drop replicas that are not among these."""
+        for table in (self._reports, self._pending):
+            for id_ in table.keys() - set(live):
+                del table[id_]

@@ -1,0 +1,240 @@
+"""Reduces a prompt to salted hashes of its beginnings: equal hashes mean equal beginnings. Pure.
+
+Needs no tokenizer and keeps no text. The salt is the tenant's, so that two tenants' hashes have nothing in
+common, as their entries in the engines' caches have not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+BLOCK_BYTES = 1024
+MAX_PROMPT_BYTES = 512 * 1024
+# Blocks grow with their distance from the beginning, to this share of it, which keeps their number small:
+# 7 per doubling.
+_GROWTH = 8
+# So many of the last messages end a beginning of their own: an agent's turn may add a dozen at once.
+MAX_ENDS = 16
+# Messages that are read; more only make the work longer.
+MAX_MESSAGES = 2048
+# Never part of UTF-8: what stands between two pieces cannot be text.
+_SEPARATOR = b"\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPrefix:
+    """Hashes of a prompt's beginnings, shortest first.
+
+    Attributes:
+        hashes: one per beginning, 64 bits.
+        ends: where each beginning ends, in bytes of the rendered prompt.
+        total_bytes: of the whole prompt, also of what was not hashed.
+        opening: hash of all up to the first message of the user, which names a conversation; 0 if empty.
+    """
+
+    hashes: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+    total_bytes: int = 0
+    opening: int = 0
+
+
+EMPTY = PromptPrefix()
+
+
+def block_hashes(
+    data: bytes,
+    salt: bytes,
+    block_bytes: int = BLOCK_BYTES,
+    max_bytes: int = MAX_PROMPT_BYTES,
+) -> tuple[int, ...]:
+    """Hashes of the beginnings of `data` that end with a block; what is left after the last block is ignored.
+
+    The k-th hashes of two texts are equal if and only if their first k blocks and their salts are. The first
+    eight blocks have `block_bytes`, later ones an eighth of the text before them.
+    """
+    walk = _Walk(salt, block_bytes, max_bytes)
+    walk.add(data)
+    return tuple(hash_ for _, hash_ in walk.blocks)
+
+
+def prompt_prefix(
+    path: str,
+    body: Mapping[str, Any],
+    salt: bytes,
+    block_bytes: int = BLOCK_BYTES,
+    max_bytes: int = MAX_PROMPT_BYTES,
+) -> PromptPrefix:
+    """Hash the beginnings of the prompt that a checked body makes.
+
+    They end with blocks as in `block_hashes`, and with each of the last 16 messages: the next turn of a
+    conversation finds all earlier ones. Tools come first, then system prompts, then messages. Of several prompts
+    in one request the first counts.
+
+    Args:
+        path: the endpoint; the prompts of those that do not generate are empty.
+        salt: of the tenant and of what the engine runs (the model or adapter by its served name).
+    """
+    pieces, first_user, unread = _pieces(path, body)
+    if not pieces:
+        return EMPTY
+    walk = _Walk(salt, block_bytes, max_bytes)
+    ends: dict[int, int] = {}
+    opening = 0
+    for index, piece in enumerate(pieces):
+        walk.add(piece)
+        if index == first_user:
+            opening = walk.hash()
+        if index >= len(pieces) - MAX_ENDS and not walk.is_full:
+            ends[walk.offset] = walk.hash()
+    ends.update(walk.blocks)
+    points = sorted(ends.items())
+    return PromptPrefix(
+        hashes=tuple(hash_ for _, hash_ in points),
+        ends=tuple(end for end, _ in points),
+        total_bytes=sum(map(len, pieces)) * (len(pieces) + unread) // len(pieces),
+        opening=opening or walk.hash(),
+    )
+
+
+def session_key(caller: str, session: str | None, prompt: PromptPrefix) -> str:
+    """The key of a session: what the client calls it, or else the conversation's first messages.
+
+    The caller's name is part of it: two tenants' sessions have nothing to do with each other. Empty if there
+    is neither.
+    """
+    if session:
+        return f"session\0{caller}\0{session}"
+    return f"opening\0{caller}\0{prompt.opening:x}" if prompt.opening else ""
+
+
+def tenant_salt(cache_salt: str | None, served_name: str) -> bytes:
+    """The salt of hashes: prompts of two tenants, or to two models or adapters, share no cache."""
+    return f"{cache_salt or ''}\0{served_name}".encode("utf-8", "surrogatepass")
+
+
+# ---- hashing -----------------------------------------------------------------------------------------
+
+
+class _Walk:
+    """Feeds text to one hash and notes its state where blocks end."""
+
+    def __init__(self, salt: bytes, block_bytes: int, max_bytes: int) -> None:
+        # SHA-256: the fastest of hashlib's on processors that have it built in, 0.6 µs per KiB.
+        self._state = hashlib.sha256(len(salt).to_bytes(4) + salt)
+        self._block_bytes = block_bytes
+        self._max_bytes = max_bytes
+        self._next = block_bytes
+        self.offset = 0
+        self.is_full = False
+        self.blocks: list[tuple[int, int]] = []
+
+    def add(self, data: bytes) -> None:
+        room = self._max_bytes - self.offset
+        if len(data) > room:
+            data = data[:room]
+            self.is_full = True
+        start = 0
+        while self._next - self.offset <= len(data) - start:
+            stop = start + self._next - self.offset
+            self._state.update(data[start:stop])
+            start, self.offset = stop, self._next
+            self.blocks.append((self.offset, self.hash()))
+            self._next += max(self._block_bytes, self.offset // _GROWTH)
+        self._state.update(data[start:])
+        self.offset += len(data) - start
+
+    def hash(self) -> int:
+        return int.from_bytes(self._state.copy().digest()[:8])
+
+
+# ---- rendering ---------------------------------------------------------------------------------------
+
+# Where prompts stand in a body, in the order in which models read them. Some templates put the first system
+# prompt before the tools; the two nearly always come together.
+_ROOTS: Mapping[str, tuple[str, ...]] = {
+    "/v1/chat/completions": ("tools", "messages"),
+    "/v1/completions": ("prompt",),
+    "/v1/responses": ("tools", "instructions", "input"),
+    "/v1/messages": ("tools", "system", "messages"),
+}
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+# Clients move it from message to message as a conversation grows; it is not part of the prompt.
+_NOT_PROMPT = "cache_control"
+
+
+def _pieces(path: str, body: Mapping[str, Any]) -> tuple[list[bytes], int, int]:
+    """The prompt in pieces that end where messages end, the index of the first one by a user (-1: none), and
+    how many messages were not read."""
+    pieces: list[bytes] = []
+    first_user = -1
+    unread = 0
+    for root in _ROOTS.get(path, ()):
+        value = body.get(root)
+        if not value:
+            continue
+        if root == "prompt":
+            pieces.append(_first_prompt(value))
+        elif root in ("tools", "system", "instructions"):
+            pieces.append(_content(value) + _SEPARATOR)
+        elif isinstance(value, str):
+            first_user = len(pieces)
+            pieces.append(_text(value) + _SEPARATOR)
+        else:
+            unread = max(0, len(value) - MAX_MESSAGES)
+            for message in value[:MAX_MESSAGES]:
+                if first_user < 0 and message.get("role") == "user":
+                    first_user = len(pieces)
+                pieces.append(_message(message))
+    return pieces, first_user, unread
+
+
+def _message(message: Mapping[str, Any]) -> bytes:
+    role, content = message.get("role"), message.get("content")
+    head = _text(role) if isinstance(role, str) else b""
+    text = _text(content) if isinstance(content, str) else _content(content or ())
+    if len(message) == 2:
+        return head + _SEPARATOR + text + _SEPARATOR
+    # Empty ones (`refusal: null`, `annotations: []`) come and go with the client's library.
+    rest = {
+        key: value
+        for key, value in message.items()
+        if value and key not in ("role", "content", _NOT_PROMPT)
+    }
+    return head + _SEPARATOR + text + _SEPARATOR + (_json(rest) + _SEPARATOR if rest else b"")
+
+
+def _content(content: str | Iterable[Any]) -> bytes:
+    if isinstance(content, str):
+        return _text(content)
+    return _SEPARATOR.join(map(_part, content))
+
+
+def _part(part: Any) -> bytes:
+    if not isinstance(part, dict):
+        return _json(part)
+    if part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str):
+        return _text(part["text"])
+    return _json({key: value for key, value in part.items() if key != _NOT_PROMPT})
+
+
+def _first_prompt(prompt: str | Sequence[Any]) -> bytes:
+    if not isinstance(prompt, str) and not isinstance(prompt[0], int):
+        prompt = prompt[0]
+    return _text(prompt) if isinstance(prompt, str) else _json(prompt)
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # Nested too deeply: the gateway refuses it when it writes the body.
+        return b""
