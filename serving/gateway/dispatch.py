@@ -14,6 +14,7 @@ from serving.gateway.body import encode
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.forwarding import Forwarder, Order, Sent
 from serving.gateway.upstream import Answer, ReplicaBrokeError
+from serving.gateway.waking import Waking
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.choice import RoutedRequest
 from serving.routing.directory import Directory
@@ -85,6 +86,7 @@ class Dispatcher:
         directory: Callable[[], Directory],
         forwarder: Forwarder,
         admission: Admission,
+        waking: Waking,
         metrics: GatewayMetrics,
         today: Callable[[], date] = _today,
     ) -> None:
@@ -93,6 +95,7 @@ class Dispatcher:
         self._directory = directory
         self._forwarder = forwarder
         self._admission = admission
+        self._waking = waking
         self._metrics = metrics
         self._today = today
 
@@ -170,6 +173,7 @@ class Dispatcher:
         model = self._directory().models.get(candidate.model_id)
         if model is None:
             raise ModelUnavailableError("the model has just gone", param="model", retry_after_s=5.0)
+        model = await self._waking.awake(model, asked.deadline_s, on_wait)
         body = self._body(asked, candidate)
         encoded = encode(body)
         # Four bytes a token: rough, and put right when the engine has counted.

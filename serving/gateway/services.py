@@ -9,6 +9,7 @@ from serving.gateway.admission import Admission
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.upstream import Upstream
+from serving.gateway.waking import Waking
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.directory import Directory
 from serving.settings import GatewayConfig
@@ -45,6 +46,7 @@ class Services:
         metrics = GatewayMetrics()
         forwarder = Forwarder(directory, upstream, config, metrics, wake=wake)
         admission = Admission(config.admission, directory, config.replicas)
+        waking = Waking(config.admission, directory, wake)
         return cls(
             config=config,
             keys=KeyRing(config.keys),
@@ -53,6 +55,6 @@ class Services:
             upstream=upstream,
             forwarder=forwarder,
             admission=admission,
-            dispatcher=Dispatcher(config, directory, forwarder, admission, metrics),
+            dispatcher=Dispatcher(config, directory, forwarder, admission, waking, metrics),
             metrics=metrics,
         )

@@ -221,16 +221,14 @@ def test_a_model_that_sleeps_wakes_for_a_request(stack: Stack, tmp_path: Path) -
 
     def ask() -> httpx.Response:
         body = {"model": "yi", "messages": MESSAGES, "max_tokens": 4}
-        return httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=30)
+        return httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=90)
 
     try:
         # Discovery wakes it once, to learn what it is; then it falls asleep.
         eventually(lambda: state() == "ready", 120)
         eventually(lambda: state() == "idle", 60)
-        asleep = ask()
-        assert asleep.status_code == 503
-        assert int(asleep.headers["retry-after"]) > 0
-        eventually(lambda: ask().status_code == 200, 90)
+        # The request is held while it wakes, not refused.
+        assert ask().status_code == 200
     finally:
         deploy(stack, original, tmp_path)
         eventually(lambda: state() == "unknown", 60)
