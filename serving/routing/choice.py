@@ -17,7 +17,13 @@ RandomSource = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class RoutedRequest:
-    """What a policy may know of a request: hashes of its prompt, a key of its session ("": none), its size."""
+    """What a policy may know of a request.
+
+    Attributes:
+        prompt: hashes; `EMPTY` where no policy reads them.
+        session: a key, see `session_key`; "" if there is none.
+        body_bytes: length of the body, which stands in for the prompt's where that is not known.
+    """
 
     prompt: PromptPrefix = EMPTY
     session: str = ""
@@ -33,10 +39,13 @@ class RoutedRequest:
 class Choice:
     """The replica that gets a request, and why.
 
-    `reason`: "prefix", it holds the longest beginning of the prompt; "spill", another one fits better but has
-    too much to do; "session", it is the session's; "load", it has little to do.
-    `expected_bytes` of the prompt are thought to be in its cache, `computed_bytes` are not; `known_at` is the
-    index's own mark of when the former were last used.
+    Attributes:
+        reason: "prefix": none has more of the prompt in its cache; "session": it is the home of the session
+            or conversation; "spill": another one fits better and has too much to do; "load": none fits, and
+            this one has little to do.
+        computed_bytes: of the prompt, which the replica probably has to compute.
+        expected_bytes: of the prompt, which it should have in its cache, as far as this gateway knows.
+        known_at: when it last used these, in the policy's own count.
     """
 
     replica: Replica

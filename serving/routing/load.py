@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from serving.routing.choice import Choice
 from serving.routing.directory import Replica
 
-# What an open request costs others, in bytes of prompt; up to twice as much as the KV cache fills.
+# What an answer that is being written costs others, in bytes of prompt; up to twice as much as the KV cache
+# fills. What a prompt costs beside its length: a step of the engine.
 ANSWER_BYTES = 128.0
+STEP_BYTES = 256
 # How fast the mean size of a prompt follows the traffic.
 _SMOOTHING = 1 / 32
 
@@ -45,7 +47,7 @@ class LoadView:
     def __init__(self) -> None:
         self._reports: dict[str, _Report] = {}
         self._pending: dict[str, _Pending] = {}
-        self._mean_bytes = ANSWER_BYTES
+        self._mean_bytes: float = STEP_BYTES
 
     def look(self, replicas: Sequence[Replica], in_flight: Mapping[str, int]) -> None:
         """Take in new reports; call it before asking for loads."""
@@ -80,8 +82,9 @@ class LoadView:
         """A request goes to a replica."""
         pending = self._pending.setdefault(choice.replica.id, _Pending())
         pending.requests += 1
-        pending.bytes += choice.computed_bytes
-        self._mean_bytes += (choice.computed_bytes - self._mean_bytes) * _SMOOTHING
+        cost = choice.computed_bytes + STEP_BYTES
+        pending.bytes += cost
+        self._mean_bytes += (cost - self._mean_bytes) * _SMOOTHING
 
     def began(self, choice: Choice) -> None:
         """A request that was sent is answered, or will not be."""
@@ -89,7 +92,7 @@ class LoadView:
         if pending is None:
             return
         pending.requests -= 1
-        pending.bytes -= choice.computed_bytes
+        pending.bytes -= choice.computed_bytes + STEP_BYTES
         if pending.requests <= 0:
             del self._pending[choice.replica.id]
 

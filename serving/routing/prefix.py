@@ -5,19 +5,22 @@ bytes of prompt, as in V. Srivatsa et al., "Preble: Efficient Distributed Prompt
 ICLR 2025 (https://arxiv.org/abs/2407.00023). A beginning that everyone asks for spreads by itself: as soon
 as waiting costs more than computing it again, another replica does, and has it from then on.
 
-Gateways do not know what others sent. Where there are several, each session has a home among the replicas,
-the same for all of them (`serving.routing.session`), which is taken to have its prompt.
+Gateways do not know what others sent. Where there are several, each conversation has a home among the
+replicas, the same for all of them (`serving.routing.session`), which is presumed to have it; so has each
+system prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from serving.config.replicas import PolicyName, ReplicaRoutingConfig
 from serving.routing.choice import Choice, RandomSource, Reason, RoutedRequest
 from serving.routing.directory import Replica
 from serving.routing.least_loaded import LeastLoaded, draw
 from serving.routing.prefix_index import Match, PrefixIndex
+from serving.routing.prompt_prefix import PromptPrefix
 from serving.routing.session import Ring
 
 # Of the replicas that have the most of a prompt, so many are compared.
@@ -26,6 +29,17 @@ HOLDERS = 2
 _SMOOTHING = 1 / 8
 # With less than this share of what was expected, an engine has dropped the prompt.
 _GONE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """A replica to which all gateways send something: bytes that this saves now, bytes that it is worth."""
+
+    saved: float = 0.0
+    worth: float = 0.0
+
+
+_NO_HOME = _Home()
 
 
 class Prefix:
@@ -54,18 +68,18 @@ class Prefix:
         self._load.look(replicas, in_flight)
         idle = self._least_loaded.pick(replicas, in_flight)
         match = self.index.longest(request.prompt, [replica.id for replica in replicas])
-        home = self._home(request, replicas)
+        homes = self._homes(request.prompt, replicas)
         choice: Choice | None = None
         lowest = 0.0
-        for replica in (*self._preferred(match, home, replicas, in_flight), idle):
+        for replica in (*self._liked(match, homes, replicas, in_flight), idle):
             known, known_at = self.index.known(request.prompt, replica.id)
-            expected = known * self._trust.get(replica.id, 1.0)
-            presumed = request.prompt_bytes * self._elsewhere if replica is home else 0.0
-            cost = self._load.bytes(replica, in_flight) - max(expected, presumed)
+            home = homes.get(replica.id, _NO_HOME)
+            saved = max(known * self._trust.get(replica.id, 1.0), home.saved)
+            cost = self._load.bytes(replica, in_flight) - max(saved, home.worth)
             if choice is None or cost < lowest:
                 lowest = cost
-                computed = max(0, request.prompt_bytes - round(expected))
-                reason = _reason(known, match, presumed)
+                computed = max(0, request.prompt_bytes - round(saved))
+                reason = _reason(known, match, home)
                 choice = Choice(replica, self.name, reason, computed, known, known_at)
         if choice is None:
             raise ValueError("there must be a replica to choose")
@@ -73,34 +87,49 @@ class Prefix:
         self._load.sent(choice)
         return choice
 
-    def _preferred(
+    def _liked(
         self,
         match: Match,
-        home: Replica | None,
+        homes: Mapping[str, _Home],
         replicas: Sequence[Replica],
         in_flight: Mapping[str, int],
-    ) -> Iterator[Replica]:
+    ) -> list[Replica]:
         """Replicas that may have the prompt, unless they have many more requests than others."""
-        if home is None and not match.holders:
-            return
+        if not match.holders and not homes:
+            return []
         requests = {one.id: self._load.requests(one, in_flight) for one in replicas}
         mean = (sum(requests.values()) + 1) / len(requests)
         most = self._config.spill_ratio * mean + self._config.spill_requests
         holders = [one for one in replicas if one.id in match.holders]
-        for replica in draw(holders, HOLDERS, self._random):
-            if requests[replica.id] < most:
-                yield replica
-        if home is not None and requests[home.id] < most:
-            yield home
+        liked = draw(holders, HOLDERS, self._random)
+        liked += [one for one in replicas if one.id in homes and one not in liked]
+        return [one for one in liked if requests[one.id] < most]
 
-    def _home(self, request: RoutedRequest, replicas: Sequence[Replica]) -> Replica | None:
-        key = request.session or (f"{request.prompt.opening:x}" if request.prompt.opening else "")
-        if not self._elsewhere or not key:
-            return None
-        by_id = {replica.id: replica for replica in replicas}
-        for id_ in by_id:
+    def _homes(self, prompt: PromptPrefix, replicas: Sequence[Replica]) -> dict[str, _Home]:
+        """Where other gateways would send the conversation and the system prompt, by replica."""
+        homes: dict[str, _Home] = {}
+        if not self._elsewhere:
+            return homes
+        ids = {replica.id for replica in replicas}
+        for id_ in ids:
             self._ring.add(id_)
-        return next(by_id[id_] for id_ in self._ring.walk(key) if id_ in by_id)
+        if prompt.head:
+            saved = prompt.head_bytes * self._elsewhere
+            homes[self._home(prompt.head, ids)] = _Home(saved, saved)
+        if prompt.opening:
+            # A conversation's first turn saves nothing yet, but the next one will be looked for there.
+            worth = prompt.total_bytes - (0 if prompt.follows else prompt.head_bytes)
+            saved = worth if prompt.follows else 0
+            id_ = self._home(prompt.opening, ids)
+            other = homes.get(id_, _NO_HOME)
+            homes[id_] = _Home(
+                max(other.saved, saved * self._elsewhere),
+                max(other.worth, worth * self._elsewhere),
+            )
+        return homes
+
+    def _home(self, hash_: int, ids: Collection[str]) -> str:
+        return next(id_ for id_ in self._ring.walk(f"{hash_:x}") if id_ in ids)
 
     def began(self, choice: Choice) -> None:
         self._load.began(choice)
@@ -135,9 +164,9 @@ class Prefix:
             del self._trust[id_]
 
 
-def _reason(known: int, match: Match, presumed: float) -> Reason:
+def _reason(known: int, match: Match, home: _Home) -> Reason:
     if known and known == match.bytes:
         return "prefix"
-    if presumed:
+    if home.worth:
         return "session"
     return "spill" if match.holders else "load"

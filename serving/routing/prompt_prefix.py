@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -34,13 +34,19 @@ class PromptPrefix:
         hashes: one per beginning, 64 bits.
         ends: where each beginning ends, in bytes of the rendered prompt.
         total_bytes: of the whole prompt, also of what was not hashed.
-        opening: hash of all up to the first message of the user, which names a conversation; 0 if empty.
+        head: hash of what stands before the first message of the user (tools, system prompts); 0 if nothing.
+        head_bytes: how long that is.
+        opening: hash of all up to the end of that message, which names a conversation; 0 if nothing.
+        follows: whether the model has answered in this conversation before.
     """
 
     hashes: tuple[int, ...] = ()
     ends: tuple[int, ...] = ()
     total_bytes: int = 0
+    head: int = 0
+    head_bytes: int = 0
     opening: int = 0
+    follows: bool = False
 
 
 EMPTY = PromptPrefix()
@@ -72,32 +78,38 @@ def prompt_prefix(
     """Hash the beginnings of the prompt that a checked body makes.
 
     They end with blocks as in `block_hashes`, and with each of the last 16 messages: the next turn of a
-    conversation finds all earlier ones. Tools come first, then system prompts, then messages. Of several prompts
-    in one request the first counts.
+    conversation finds all earlier ones. Tools come first, then system prompts, then messages. Of several
+    prompts in one request the first counts.
 
     Args:
         path: the endpoint; the prompts of those that do not generate are empty.
         salt: of the tenant and of what the engine runs (the model or adapter by its served name).
     """
-    pieces, first_user, unread = _pieces(path, body)
+    rendered = _rendered(path, body)
+    pieces = rendered.pieces
     if not pieces:
         return EMPTY
     walk = _Walk(salt, block_bytes, max_bytes)
     ends: dict[int, int] = {}
-    opening = 0
+    head = head_bytes = opening = 0
     for index, piece in enumerate(pieces):
+        if index == rendered.first_user and index:
+            head, head_bytes = walk.hash(), walk.offset
         walk.add(piece)
-        if index == first_user:
+        if index == rendered.first_user:
             opening = walk.hash()
         if index >= len(pieces) - MAX_ENDS and not walk.is_full:
             ends[walk.offset] = walk.hash()
     ends.update(walk.blocks)
     points = sorted(ends.items())
     return PromptPrefix(
-        hashes=tuple(hash_ for _, hash_ in points),
-        ends=tuple(end for end, _ in points),
-        total_bytes=sum(map(len, pieces)) * (len(pieces) + unread) // len(pieces),
+        hashes=tuple([hash_ for _, hash_ in points]),
+        ends=tuple([end for end, _ in points]),
+        total_bytes=sum(map(len, pieces)) * (len(pieces) + rendered.unread) // len(pieces),
+        head=head,
+        head_bytes=head_bytes,
         opening=opening or walk.hash(),
+        follows=rendered.follows,
     )
 
 
@@ -165,32 +177,48 @@ _ROOTS: Mapping[str, tuple[str, ...]] = {
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 # Clients move it from message to message as a conversation grows; it is not part of the prompt.
 _NOT_PROMPT = "cache_control"
+_IMAGE_BYTES = 2048
 
 
-def _pieces(path: str, body: Mapping[str, Any]) -> tuple[list[bytes], int, int]:
-    """The prompt in pieces that end where messages end, the index of the first one by a user (-1: none), and
-    how many messages were not read."""
-    pieces: list[bytes] = []
-    first_user = -1
-    unread = 0
+@dataclass(slots=True)
+class _Rendered:
+    """A prompt in pieces that end where messages end."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    # Index of the first message by a user; -1: there is none.
+    first_user: int = -1
+    follows: bool = False
+    # Messages beyond MAX_MESSAGES.
+    unread: int = 0
+
+
+def _rendered(path: str, body: Mapping[str, Any]) -> _Rendered:
+    out = _Rendered()
     for root in _ROOTS.get(path, ()):
         value = body.get(root)
         if not value:
             continue
         if root == "prompt":
-            pieces.append(_first_prompt(value))
+            out.pieces.append(_first_prompt(value))
         elif root in ("tools", "system", "instructions"):
-            pieces.append(_content(value) + _SEPARATOR)
+            out.pieces.append(_content(value) + _SEPARATOR)
         elif isinstance(value, str):
-            first_user = len(pieces)
-            pieces.append(_text(value) + _SEPARATOR)
+            out.first_user = len(out.pieces)
+            out.pieces.append(_text(value) + _SEPARATOR)
         else:
-            unread = max(0, len(value) - MAX_MESSAGES)
-            for message in value[:MAX_MESSAGES]:
-                if first_user < 0 and message.get("role") == "user":
-                    first_user = len(pieces)
-                pieces.append(_message(message))
-    return pieces, first_user, unread
+            _add_messages(out, value)
+    return out
+
+
+def _add_messages(out: _Rendered, messages: Sequence[Mapping[str, Any]]) -> None:
+    out.unread = max(0, len(messages) - MAX_MESSAGES)
+    for message in messages[:MAX_MESSAGES]:
+        role = message.get("role")
+        if role == "user" and out.first_user < 0:
+            out.first_user = len(out.pieces)
+        elif role == "assistant":
+            out.follows = True
+        out.pieces.append(_message(message))
 
 
 def _message(message: Mapping[str, Any]) -> bytes:
@@ -219,7 +247,11 @@ def _part(part: Any) -> bytes:
         return _json(part)
     if part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str):
         return _text(part["text"])
-    return _json({key: value for key, value in part.items() if key != _NOT_PROMPT})
+    data = _json({key: value for key, value in part.items() if key != _NOT_PROMPT})
+    if "image" in str(part.get("type")):
+        # Megabytes of text that become a thousand tokens or so; their ends tell images apart.
+        data = data[:_IMAGE_BYTES] + len(data).to_bytes(8) + data[-_IMAGE_BYTES:]
+    return data
 
 
 def _first_prompt(prompt: str | Sequence[Any]) -> bytes:

@@ -62,7 +62,9 @@ class Session:
     name: PolicyName = "session"
     reads_prompt = True
 
-    def __init__(self, config: ReplicaRoutingConfig, random: RandomSource, gateways: int = 1) -> None:
+    def __init__(
+        self, config: ReplicaRoutingConfig, random: RandomSource, gateways: int = 1
+    ) -> None:
         self._bound = 1.0 + config.epsilon
         self._least_loaded = LeastLoaded(random, gateways)
         self._ring = Ring()
@@ -71,7 +73,9 @@ class Session:
         self, request: RoutedRequest, replicas: Sequence[Replica], in_flight: Mapping[str, int]
     ) -> Choice:
         if not request.session:
-            return replace(self._least_loaded.choose(request, replicas, in_flight), policy=self.name)
+            return replace(
+                self._least_loaded.choose(request, replicas, in_flight), policy=self.name
+            )
         load = self._least_loaded.load
         load.look(replicas, in_flight)
         offered = {replica.id: replica for replica in replicas}
