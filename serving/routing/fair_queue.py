@@ -390,9 +390,9 @@ class FairQueue:
     def _may_use_reserve(self, account: Account) -> bool:
         """Whether the tenant holds less than its share of the slots; half of them, if it is the only one."""
         others = self._open_weight - (account.weight if account.open else 0.0)
-        return account.open * (account.weight + max(others, account.weight)) < (
-            self.slots * account.weight
-        )
+        # What sums of weights leave over is not another tenant.
+        others = others if others > EPSILON else account.weight
+        return account.open * (account.weight + others) < self.slots * account.weight
 
     def _dispatch(self, entry: Entry, account: Account, shares: Shares) -> None:
         shares.charge(entry, account)

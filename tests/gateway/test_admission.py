@@ -1,0 +1,762 @@
+"""Admission: what is free costs nothing, what waits leaves no trace, errors say when to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import re
+import selectors
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import BaseModel
+
+from serving.config.admission import AdmissionConfig, BreakerConfig, Priority, RetryConfig
+from serving.config.base import validated
+from serving.errors import ConfigError, EngineFailedError, InvalidFieldError
+from serving.gateway.admission import (
+    _REFUSALS,
+    Admission,
+    AdmissionSnapshot,
+    BusyError,
+    Estimate,
+    Slot,
+    WaitingStream,
+    deadline_of,
+)
+from serving.gateway.render import anthropic_error, openai_error
+from serving.replica_protocol import Usage
+from serving.routing.directory import Directory, Model, Replica
+from serving.routing.fair_queue import capacity
+from serving.tenancy.keys import Caller
+
+SMALL = Estimate(100, 100)
+
+
+# ---- time that passes when nothing else does -----------------------------------------------------------
+
+
+class _Leap(selectors.DefaultSelector):
+    """Instead of waiting, time leaps to the next timer."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None:
+            raise RuntimeError("nothing would ever happen any more")
+        self.now += max(timeout, 0.0)
+        return super().select(0)
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """An event loop with a time of its own."""
+
+    def __init__(self) -> None:
+        self._leap = _Leap()
+        super().__init__(self._leap)
+
+    def time(self) -> float:
+        return self._leap.now
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        runner.run(main)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# ---- helpers -----------------------------------------------------------------------------------------
+
+
+class Gate:
+    """One gateway before a model `m` with so many slots."""
+
+    def __init__(self, slots: int, gateways: int = 1, **keys: Any) -> None:
+        self.directory = Directory()
+        self.keys = {"reserve_share": 0.0, "min_open_per_replica": 1} | keys
+        self.replicas(Replica("r", "http://r", "token"))
+        config = AdmissionConfig(**self.keys | {"max_open_per_replica": slots})
+        self.admission = Admission(config, lambda: self.directory, gateways, now)
+
+    def replicas(self, *replicas: Replica) -> None:
+        self.directory = Directory([Model("m", {}, replicas)])
+
+    async def ask(
+        self,
+        name: str = "a",
+        deadline_s: float | None = None,
+        on_wait: Any = None,
+        *,
+        priority: Priority = "standard",
+        weight: float = 1.0,
+    ) -> Slot:
+        caller = Caller(name, frozenset({"*"}), priority, weight)
+        model = self.directory.models["m"]
+        return await self.admission.acquire(model, caller, SMALL, deadline_s, on_wait)
+
+    def asking(self, *args: Any, **fields: Any) -> asyncio.Task[Slot]:
+        return asyncio.create_task(self.ask(*args, **fields))
+
+    @property
+    def seen(self) -> AdmissionSnapshot:
+        (one,) = self.admission.snapshots()
+        return one
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+# ---- free --------------------------------------------------------------------------------------------
+
+
+def test_a_free_slot_is_given_without_waiting_for_anything() -> None:
+    gate = Gate(2)
+    gate.admission = Admission(AdmissionConfig(), lambda: gate.directory)
+    asked = gate.ask()
+    # It ends at once, and there is not even an event loop.
+    with pytest.raises(StopIteration) as ended:
+        asked.send(None)
+    slot: Slot = ended.value.value
+    assert slot.waited_s == 0
+    assert gate.seen.open == 1
+    slot.release()
+    slot.release()
+    assert gate.seen.open == 0
+
+
+def test_a_slot_is_released_however_its_request_ends() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        with pytest.raises(EngineFailedError), await gate.ask():
+            raise EngineFailedError("no")
+        assert gate.seen.open == 0
+        (await gate.ask()).release()
+
+    run(main())
+
+
+def test_gateways_share_the_slots() -> None:
+    async def main() -> None:
+        gate = Gate(4, gateways=2)
+        await gate.ask()
+        await gate.ask()
+        third = gate.asking()
+        await settle()
+        assert not third.done()
+        assert gate.seen.slots == 2
+        third.cancel()
+
+    run(main())
+
+
+def test_without_replicas_nobody_is_held_back() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        gate.replicas()
+        for _ in range(3):
+            await gate.ask()
+        assert (gate.seen.slots, gate.seen.open) == (0, 3)
+
+    run(main())
+
+
+# ---- waiting -----------------------------------------------------------------------------------------
+
+
+def test_a_request_waits_until_a_slot_is_released() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        first = await gate.ask()
+        second = gate.asking()
+        await asyncio.sleep(3)
+        assert not second.done()
+        assert gate.admission.queued("m") == 1
+        assert gate.seen.queue.oldest_wait_s["standard"] == pytest.approx(3)
+        first.release()
+        slot = await second
+        assert slot.waited_s == pytest.approx(3)
+        assert (gate.seen.open, gate.admission.queued("m")) == (1, 0)
+        assert gate.seen.waits == {"standard": 1}
+        assert gate.seen.wait_s_total["standard"] == pytest.approx(3)
+        assert gate.admission.queued("unknown") == 0
+
+    run(main())
+
+
+def test_the_queue_is_fair_and_has_classes() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        slot = await gate.ask()
+        served: list[str] = []
+
+        async def ask(name: str, **fields: Any) -> None:
+            with await gate.ask(name, **fields):
+                served.append(name)
+                await asyncio.sleep(0.1)
+
+        tasks = [asyncio.create_task(ask("a")) for _ in range(3)]
+        await settle()
+        tasks.append(asyncio.create_task(ask("b")))
+        tasks.append(asyncio.create_task(ask("later", priority="batch")))
+        tasks.append(asyncio.create_task(ask("first", priority="interactive")))
+        await settle()
+        slot.release()
+        await asyncio.gather(*tasks)
+        assert served == ["first", "a", "b", "a", "a", "later"]
+
+    run(main())
+
+
+def test_the_engines_usage_is_charged() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        slot = await gate.ask("a")
+        waiting = [gate.asking("a"), gate.asking("a"), gate.asking("b")]
+        await settle()
+        # What "a" has was estimated at 300; it costs ten times as much.
+        slot.usage = Usage(prompt_tokens=1000, cached_tokens=0, output_tokens=1000)
+        slot.release()
+        await settle()
+        assert [task.done() for task in waiting] == [False, False, True]
+        for task in waiting:
+            task.cancel()
+
+    run(main())
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def main() -> None:
+        gate = Gate(1, max_waiting=2, max_waiting_per_tenant=1)
+        await gate.ask()
+        first = gate.asking("a")
+        await settle()
+        with pytest.raises(BusyError) as raised:
+            await gate.ask("a")
+        assert (raised.value.reason, raised.value.failure) == ("tenant_full", "saturated")
+        second = gate.asking("b")
+        await settle()
+        with pytest.raises(BusyError) as raised:
+            await gate.ask("c")
+        error = raised.value
+        assert (error.status, error.reason, error.param) == (429, "full", "model")
+        assert error.retry_after_s == 5.0
+        assert gate.seen.refused == {"tenant_full": 1, "full": 1}
+        first.cancel()
+        second.cancel()
+
+    run(main())
+
+
+def test_whoever_has_to_make_room_is_told() -> None:
+    async def main() -> None:
+        gate = Gate(1, max_waiting=2)
+        await gate.ask()
+        crowd = [gate.asking("flood") for _ in range(2)]
+        await settle()
+        calm = gate.asking("calm")
+        await settle()
+        assert [task.done() for task in crowd] == [False, True]
+        error = crowd[1].exception()
+        assert isinstance(error, BusyError)
+        assert error.reason == "displaced"
+        assert error.retry_after_s is not None
+        assert not calm.done()
+        for task in (crowd[0], calm):
+            task.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("deadline_s", "waits_s"), [(2.5, 2.5), (None, 7.0)])
+def test_over_its_deadline_a_request_is_refused(deadline_s: float | None, waits_s: float) -> None:
+    async def main() -> None:
+        gate = Gate(1, max_wait_s=7)
+        await gate.ask()
+        with pytest.raises(BusyError) as raised:
+            await gate.ask(deadline_s=deadline_s)
+        assert now() == pytest.approx(waits_s, abs=0.01)
+        assert (raised.value.reason, raised.value.failure) == ("expired", "deadline")
+        assert gate.admission.queued("m") == 0
+        assert gate.seen.refused == {"expired": 1}
+
+    run(main())
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+
+        async def use() -> None:
+            with await gate.ask():
+                await asyncio.sleep(1)
+
+        tasks = [asyncio.create_task(use()) for _ in range(20)]
+        await asyncio.sleep(10.5)
+        before = now()
+        with pytest.raises(BusyError) as raised:
+            await gate.ask(deadline_s=4)
+        assert now() == before
+        assert raised.value.reason == "deadline"
+        # One a second, nine before it.
+        assert raised.value.retry_after_s == pytest.approx(10, rel=0.2)
+        await asyncio.gather(*tasks)
+
+    run(main())
+
+
+def test_a_deadline_too_short_to_wait_at_all_ends() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        await gate.ask()
+        with pytest.raises(BusyError):
+            await gate.ask(deadline_s=1e-9)
+
+    run(main())
+
+
+# ---- leaving -----------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_waiter_leaves_no_trace() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        slot = await gate.ask()
+        gone, waiting = gate.asking("b"), gate.asking("c")
+        await settle()
+        gone.cancel()
+        await settle()
+        assert gate.admission.queued("m") == 1
+        slot.release()
+        (await waiting).release()
+        assert (gate.seen.open, gate.seen.admitted) == (0, 2)
+        assert not gate.admission._doors["m"].waiters
+
+    run(main())
+
+
+def test_a_slot_given_at_the_moment_of_a_cancel_is_passed_on() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        slot = await gate.ask()
+        gone, waiting = gate.asking("b"), gate.asking("c")
+        await settle()
+        slot.release()
+        gone.cancel()
+        await settle()
+        assert gone.cancelled()
+        (await waiting).release()
+        assert (gate.seen.open, gate.seen.admitted) == (0, 2)
+
+    run(main())
+
+
+def test_a_waiter_cancelled_first_does_not_swallow_a_slot() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        slot = await gate.ask()
+        gone, waiting = gate.asking("b"), gate.asking("c")
+        await settle()
+        gone.cancel()
+        slot.release()
+        await settle()
+        assert gone.cancelled()
+        (await waiting).release()
+        assert gate.seen.open == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_is_cancelled_whenever_no_slot_is_lost(seed: int) -> None:
+    async def main() -> None:
+        draw = random.Random(seed)
+        gate = Gate(3, max_waiting=20)
+        (await gate.ask()).release()
+
+        async def use() -> None:
+            with await gate.ask(draw.choice("abc"), draw.uniform(0.1, 3)):
+                await asyncio.sleep(draw.choice([0, 0, 0.1, 0.5]))
+
+        tasks: list[asyncio.Task[None]] = []
+        for _ in range(400):
+            tasks.append(asyncio.create_task(use()))
+            if draw.random() < 0.5:
+                draw.choice(tasks).cancel()
+            await asyncio.sleep(draw.choice([0, 0, 0, 0.1]))
+            assert gate.seen.open <= 3
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (gate.seen.open, gate.admission.queued("m")) == (0, 0)
+        assert not gate.admission._doors["m"].waiters
+        for _ in range(3):
+            await gate.ask()
+
+    run(main())
+
+
+# ---- replicas that come and go -------------------------------------------------------------------------
+
+
+def test_who_waits_goes_on_when_a_replica_is_added() -> None:
+    async def main() -> None:
+        gate = Gate(4)
+        for _ in range(4):
+            await gate.ask()
+        waiting = gate.asking()
+        await asyncio.sleep(1)
+        gate.replicas(*(Replica(name, f"http://{name}", "token") for name in "rs"))
+        await asyncio.sleep(1)
+        assert waiting.done()
+        assert gate.seen.slots > 4
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_who_waits_for_a_model_that_is_gone_is_let_go(is_removed: bool) -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        await gate.ask()
+        waiting = [gate.asking() for _ in range(3)]
+        await settle()
+        gate.replicas()
+        if is_removed:
+            gate.directory = Directory()
+        # The forwarder says 503 to each.
+        await asyncio.sleep(1)
+        assert all(task.done() for task in waiting)
+
+    run(main())
+
+
+def test_an_engine_with_requests_waiting_inside_gets_fewer() -> None:
+    async def main() -> None:
+        gate = Gate(8, max_waiting_per_replica=2)
+        for _ in range(4):
+            await gate.ask()
+        busy = {"running": 2.0, "waiting": 2.0}
+        gate.replicas(Replica("r", "http://r", "token", busy))
+        waiting = gate.asking()
+        await settle()
+        assert not waiting.done()
+        assert gate.seen.slots == 4
+        waiting.cancel()
+
+    run(main())
+
+
+def test_doors_of_models_that_are_gone_are_forgotten() -> None:
+    async def main() -> None:
+        gate = Gate(1)
+        slot = await gate.ask()
+        old = gate.directory.models["m"]
+        gate.directory = Directory([Model("n", {}, old.replicas)])
+        caller = Caller("a", frozenset())
+        await gate.admission.acquire(gate.directory.models["n"], caller, SMALL)
+        assert {one.model_id for one in gate.admission.snapshots()} == {"m", "n"}
+        slot.release()
+        gate.directory = Directory([Model("o", {}, old.replicas)])
+        await gate.admission.acquire(gate.directory.models["o"], caller, SMALL)
+        assert {one.model_id for one in gate.admission.snapshots()} == {"n", "o"}
+
+    run(main())
+
+
+# ---- signs of life -------------------------------------------------------------------------------------
+
+
+def test_who_waits_long_is_called_now_and_then() -> None:
+    async def main() -> None:
+        gate = Gate(1, keep_alive_s=10)
+        slot = await gate.ask()
+        calls: list[tuple[float, float]] = []
+
+        async def on_wait(waited_s: float) -> None:
+            calls.append((round(now(), 3), round(waited_s, 3)))
+
+        waiting = gate.asking(on_wait=on_wait)
+        await asyncio.sleep(35)
+        slot.release()
+        await waiting
+        assert calls == [(10, 10), (20, 20), (30, 30)]
+
+    run(main())
+
+
+def test_a_short_wait_calls_nobody() -> None:
+    async def main() -> None:
+        gate = Gate(1, keep_alive_s=10)
+        slot = await gate.ask()
+
+        async def on_wait(waited_s: float) -> None:
+            raise AssertionError
+
+        waiting = gate.asking(on_wait=on_wait)
+        await asyncio.sleep(9)
+        slot.release()
+        await waiting
+
+    run(main())
+
+
+def test_a_call_that_fails_ends_the_waiting() -> None:
+    async def main() -> None:
+        gate = Gate(1, keep_alive_s=1)
+        slot = await gate.ask()
+
+        async def on_wait(waited_s: float) -> None:
+            raise ConnectionResetError
+
+        with pytest.raises(ConnectionResetError):
+            await gate.ask(on_wait=on_wait)
+        assert gate.admission.queued("m") == 0
+        slot.release()
+        await gate.ask()
+
+    run(main())
+
+
+def test_a_slot_given_during_a_call_is_kept() -> None:
+    async def main() -> None:
+        gate = Gate(1, keep_alive_s=1)
+        slot = await gate.ask()
+
+        async def on_wait(waited_s: float) -> None:
+            slot.release()
+            await asyncio.sleep(5)
+
+        await gate.ask(on_wait=on_wait)
+        assert now() == pytest.approx(6)
+        assert gate.seen.open == 1
+
+    run(main())
+
+
+class Client:
+    """The client's side of a stream."""
+
+    on_lost: Callable[[], Any] | None = None
+    on_writable: Callable[[], Any] | None = None
+    is_lost = is_slow = False
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def write(self, data: bytes) -> None:
+        self.got.append(data)
+
+    async def send(self, message: Any) -> None:
+        self.got.append(message)
+
+
+async def test_a_waiting_stream_begins_once_and_then_gets_comments() -> None:
+    client = Client()
+    stream = WaitingStream({"content-type": "text/event-stream"}, client, client.send)
+    assert not stream.has_begun
+    await stream(10.0)
+    await stream(20.0)
+    assert stream.has_begun
+    head = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", b"text/event-stream")],
+    }
+    assert client.got == [head, b": waiting\n\n", b": waiting\n\n"]
+
+
+@pytest.mark.parametrize("dialect", [openai_error, anthropic_error])
+async def test_a_stream_that_has_begun_ends_with_an_error_event(dialect: Any) -> None:
+    client = Client()
+    stream = WaitingStream({}, client, client.send)
+    await stream(10.0)
+    error = BusyError("expired", 7.0)
+    await stream.fail(error, dialect)
+    last = client.got[-1]
+    assert last["type"] == "http.response.body"
+    assert not last.get("more_body")
+    *name, data = last["body"].rstrip(b"\n").split(b"\n")
+    assert name == ([b"event: error"] if dialect is anthropic_error else [])
+    assert orjson.loads(data.removeprefix(b"data: ")) == dialect(error)
+
+
+# ---- the deadline's header -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, 60.0), ("1", 0.001), ("2500", 2.5), (" 600000 ", 600.0)]
+)
+def test_a_deadline_is_read(value: str | None, seconds: float) -> None:
+    assert deadline_of(value, AdmissionConfig()) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "0", "-1", "1.5", "1e3", "+5", "0x10", "1_000", "soon", "600001", "9" * 5000, "١٢", "²"],
+)
+def test_a_wrong_deadline_is_refused_and_not_repeated(value: str) -> None:
+    with pytest.raises(InvalidFieldError) as raised:
+        deadline_of(value, AdmissionConfig())
+    assert raised.value.param == "x-comptoir-deadline-ms"
+    assert raised.value.message == (
+        "the header x-comptoir-deadline-ms must be a whole number of milliseconds from 1 to 600000"
+    )
+
+
+# ---- a flood -----------------------------------------------------------------------------------------
+
+
+def test_a_flood_of_one_key_costs_another_little() -> None:
+    """The bar, through admission: p99 to the first token within 1.5 times its value alone."""
+
+    async def p99_of_a(loads: dict[str, float]) -> float:
+        gate, draw = Gate(32, reserve_share=0.1, max_waiting=200), random.Random(5)
+        times: list[float] = []
+
+        async def use(name: str) -> None:
+            began, tokens = now(), draw.randint(20, 200)
+            try:
+                slot = await gate.ask(name)
+            except BusyError:
+                assert name == "b"
+                return
+            with slot:
+                await asyncio.sleep(0.2)
+                if name == "a":
+                    times.append(now() - began)
+                await asyncio.sleep(tokens * 0.01)
+                slot.usage = Usage(50, 0, tokens)
+
+        async def send(name: str, per_s: float) -> None:
+            until, arrivals, tasks = now() + 60, random.Random(name), []
+            while now() < until:
+                await asyncio.sleep(arrivals.expovariate(per_s))
+                tasks.append(asyncio.create_task(use(name)))
+            await asyncio.gather(*tasks)
+
+        await asyncio.gather(*(send(name, per_s) for name, per_s in loads.items()))
+        return sorted(times)[math.ceil(0.99 * len(times)) - 1]
+
+    async def main() -> None:
+        alone = await p99_of_a({"a": 5.0})
+        assert await p99_of_a({"a": 5.0, "b": 50.0}) <= 1.5 * alone
+
+    run(main())
+
+
+# ---- capacity ----------------------------------------------------------------------------------------
+
+CONFIG = AdmissionConfig(
+    max_open_per_replica=100,
+    min_open_per_replica=8,
+    max_waiting_per_replica=10,
+    reserve_share=0.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("stats", "gateways", "slots"),
+    [
+        ([], 1, 0),
+        ([{}], 1, 100),
+        ([{"running": 300.0, "waiting": 0.0}], 1, 100),
+        ([{}, {}, {}], 1, 300),
+        ([{}, {}, {}], 2, 150),
+        ([{}], 3, 34),
+        ([{}], 1000, 1),
+        # Requests that wait inside: what it runs, and ten more.
+        ([{"running": 32.0, "waiting": 50.0}], 1, 42),
+        ([{"running": 32.0, "waiting": 6.0}], 1, 42),
+        ([{"running": 32.0, "waiting": 5.0}], 1, 100),
+        ([{"running": 0.0, "waiting": 50.0}], 1, 10),
+        ([{"running": 200.0, "waiting": 50.0}], 1, 100),
+        ([{"running": 32.0, "waiting": 50.0}, {}], 1, 142),
+    ],
+)
+def test_capacity(stats: list[dict[str, float]], gateways: int, slots: int) -> None:
+    assert capacity(stats, CONFIG, gateways) == slots
+
+
+def test_capacity_has_a_floor() -> None:
+    config = AdmissionConfig(min_open_per_replica=8, max_waiting_per_replica=2)
+    assert capacity([{"running": 1.0, "waiting": 9.0}], config) == 8
+
+
+def test_the_reserve_comes_on_top_of_what_an_engine_can_run() -> None:
+    config = AdmissionConfig(min_open_per_replica=8, max_waiting_per_replica=10, reserve_share=0.2)
+    slots = capacity([{"running": 30.0, "waiting": 20.0}], config)
+    assert slots - int(slots * config.reserve_share) == 40
+
+
+def test_capacity_grows_step_by_step_while_requests_wait() -> None:
+    assert capacity([{"waiting": 0.0}], CONFIG, current=42) == 54
+    assert capacity([{"waiting": 0.0}], CONFIG, current=1) == 3
+    assert capacity([{"waiting": 0.0}], CONFIG, current=100) == 100
+    assert capacity([{"running": 32.0, "waiting": 50.0}], CONFIG, current=90) == 42
+    assert capacity([], CONFIG, current=90) == 0
+
+
+def test_capacity_settles_where_few_wait_inside_the_engine() -> None:
+    """An engine that runs 32 at once, reports every half second and has a gateway full of requests."""
+    slots = capacity([{}], CONFIG)
+    open_now, inside = 0, []
+    for _ in range(100):
+        # Half a second: eight answers end, and the gateway fills up to its capacity.
+        open_now = max(open_now - 8, slots)
+        running = min(32, open_now)
+        inside.append(open_now - running)
+        report = {"running": float(running), "waiting": float(open_now - running)}
+        slots = capacity([report], CONFIG, current=slots)
+    assert inside[0] == 68
+    assert set(inside[20:]) == {10}
+
+
+# ---- configuration -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"max_open_per_replica": 0}, "admission: max_open_per_replica: "),
+        ({"max_open_per_replica": 4}, "min_open_per_replica (64) is larger"),
+        ({"reserve_share": 0.6}, "admission: reserve_share: "),
+        ({"aging_dispatches": 1}, "admission: aging_dispatches: "),
+        ({"max_wait_s": -1}, "admission: max_wait_s: "),
+        ({"input_weight": 0, "output_weight": 0}, "both 0"),
+        ({"max_wait": 5}, "admission: max_wait: unknown key"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(keys: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validated(AdmissionConfig, keys, "admission")
+    assert complaint in raised.value.message
+
+
+# ---- the document ------------------------------------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "admission.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("admission", AdmissionConfig()), ("breaker", BreakerConfig()), ("retries", RetryConfig())],
+)
+def test_every_key_is_documented_with_its_default(name: str, config: BaseModel) -> None:
+    section = DOCUMENT.split(f"`{name}` of the gateway.\n")[1].split("of the gateway.")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", section, re.MULTILINE)
+    values = config.model_dump()
+    assert dict(rows) == {
+        key: "none" if values[key] is None else str(values[key]) for key in values
+    }
+
+
+def test_every_reason_of_a_refusal_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(saturated|deadline)` \|", DOCUMENT, re.MULTILINE)
+    assert dict(rows) == {reason: failure for reason, (_, failure) in _REFUSALS.items()}

@@ -1,0 +1,117 @@
+"""The retry budget: a share of the requests, a floor, and nothing that piles up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving.config.admission import RetryConfig
+from serving.config.base import validated
+from serving.errors import ConfigError
+from serving.routing.retry_budget import BUCKETS, RetryBudget
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
+
+
+def budget(**keys: Any) -> RetryBudget:
+    return RetryBudget(RetryConfig(**{"share": 0.2, "min_per_s": 0.0, "window_s": 10.0} | keys))
+
+
+def retries(some: RetryBudget, now: float = 0.0) -> int:
+    """How many retries there are left; takes them."""
+    taken = 0
+    while taken < 10_000 and some.try_retry(now):
+        taken += 1
+    return taken
+
+
+def test_a_share_of_the_requests_may_be_sent_again() -> None:
+    some = budget()
+    for _ in range(50):
+        some.request(0.0)
+    assert retries(some) == 10
+
+
+def test_a_share_that_is_no_binary_fraction_is_not_rounded_down() -> None:
+    some = budget(share=0.1)
+    for _ in range(10):
+        some.request(0.0)
+    assert retries(some) == 1
+
+
+def test_a_small_site_may_retry_too() -> None:
+    some = budget(min_per_s=0.5)
+    assert retries(some) == 5
+    # The floor comes back with time: five in any ten seconds.
+    assert retries(some, 5.0) == 0
+    assert retries(some, 10.0) == 5
+
+
+def test_without_floor_and_requests_there_is_no_retry() -> None:
+    assert not budget().try_retry(0.0)
+
+
+def test_requests_of_long_ago_do_not_count() -> None:
+    some = budget()
+    for _ in range(50):
+        some.request(0.0)
+    assert retries(some, 10.0) == 0
+
+
+def test_the_window_slides() -> None:
+    some = budget()
+    for second in range(20):
+        for _ in range(5):
+            some.request(float(second))
+    # Fifty requests in the last ten seconds.
+    assert some.snapshot(19.5) == {"requests": 50, "retries": 0, "left": 10, "refused": 0}
+    assert retries(some, 19.5) == 10
+    assert some.snapshot(19.5) == {"requests": 50, "retries": 10, "left": 0, "refused": 1}
+
+
+@given(
+    ops=st.lists(st.tuples(st.booleans(), st.floats(0.0, 2.0)), max_size=200),
+    share=st.sampled_from([0.0, 0.1, 0.2, 1.0]),
+    floor=st.sampled_from([0.0, 0.5, 3.0]),
+)
+@unhurried
+def test_in_any_window_there_are_no_more_retries_than_it_allows(
+    ops: list[tuple[bool, float]], share: float, floor: float
+) -> None:
+    some, now = budget(share=share, min_per_s=floor), 0.0
+    requests: list[float] = []
+    granted: list[float] = []
+    for is_retry, passed in ops:
+        now += passed
+        if not is_retry:
+            some.request(now)
+            requests.append(now)
+        elif some.try_retry(now):
+            granted.append(now)
+        window = now - 10.0
+        recent = sum(at > window for at in requests)
+        # The oldest tenth of the window may be gone already, which only makes it stricter.
+        retried = sum(at > window + 10.0 / BUCKETS for at in granted)
+        assert retried <= share * recent + floor * 10 + 1e-3
+        assert len(some._buckets) <= BUCKETS
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"share": 1.5}, "retries: share: "),
+        ({"max_attempts": 0}, "retries: max_attempts: "),
+        ({"hedge": True}, "retries: hedge: unknown key"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(keys: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validated(RetryConfig, keys, "retries")
+    assert complaint in raised.value.message
+
+
+def test_nothing_is_hedged_by_default() -> None:
+    assert RetryConfig().hedge_after_s is None
