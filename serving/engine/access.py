@@ -53,6 +53,7 @@ class GatewayDoor:
         self._queued = 0
         self._queued_at_s = 0.0
         self.open_requests = 0
+        self.arrived_requests = 0
         self.busy_since_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -78,6 +79,7 @@ class GatewayDoor:
         if not self.open_requests:
             self.busy_since_s = self._clock()
         self.open_requests += 1
+        self.arrived_requests += 1
         self._idle.clear()
         try:
             await self._app(scope, receive, send)

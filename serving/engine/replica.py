@@ -106,6 +106,7 @@ class ModelReplica:
         """Live load for the gateways' routing."""
         stats = signals.CURRENT.snapshot(time.monotonic())
         stats["open_requests"] = float(self._door.open_requests if self._door else 0)
+        stats["arrived_requests"] = float(self._door.arrived_requests if self._door else 0)
         stats["gateway_queue"] = float(self._door.gateway_queue if self._door else 0)
         stats["start_s"] = round(self._start_s, 1)
         return stats

@@ -29,7 +29,7 @@ NO_MATCH = Match()
 class PrefixIndex:
     """Hashes of prompts' beginnings by replica, those used last, in bounded memory.
 
-    Each replica may have an equal share of `max_entries`. An entry costs about 200 bytes.
+    Each replica may have an equal share of `max_entries`. An entry costs about 220 bytes.
     """
 
     def __init__(self, max_entries: int) -> None:

@@ -12,6 +12,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from serving.config.replicas import PolicyName, ReplicaRoutingConfig
 from serving.routing.choice import Choice, RandomSource, Reason, RoutedRequest
@@ -84,16 +85,13 @@ class Session:
         requests = {id_: load.requests(one, in_flight) for id_, one in offered.items()}
         # The request itself counts, as in the paper: with nothing to do everywhere, one has room for it.
         most = math.ceil(self._bound * (sum(requests.values()) + 1) / len(requests))
-        reason: Reason = "session"
-        for id_ in self._ring.walk(request.session):
-            if id_ not in offered:
-                continue
-            if requests[id_] < most:
-                choice = Choice(offered[id_], self.name, reason, request.prompt_bytes)
-                load.sent(choice)
-                return choice
-            reason = "spill"
-        raise AssertionError("the least loaded replica is below the mean")
+        in_order = (id_ for id_ in self._ring.walk(request.session) if id_ in offered)
+        home = next(in_order)
+        chosen = next((id_ for id_ in chain((home,), in_order) if requests[id_] < most), home)
+        reason: Reason = "session" if chosen == home else "spill"
+        choice = Choice(offered[chosen], self.name, reason, request.prompt_bytes)
+        load.sent(choice)
+        return choice
 
     def began(self, choice: Choice) -> None:
         self._least_loaded.began(choice)
