@@ -100,7 +100,7 @@ def conversation_tokens(workload: Workload) -> int:
     return workload.conversations * own + workload.system_prompts * workload.system_tokens
 
 
-def _third(workload: Workload, sharers: int) -> Workload:
+def with_third(workload: Workload, sharers: int) -> Workload:
     """With caches of which `sharers` together hold a third of all conversations."""
     kv_tokens = conversation_tokens(workload) // (3 * sharers)
     return replace(workload, engine=replace(workload.engine, kv_tokens=kv_tokens))
@@ -122,8 +122,8 @@ WORKLOADS: dict[str, Workload] = {
     one.name: one
     for one in (
         # Conversations; each cache holds a third of them, or all caches together do.
-        replace(_third(_CHAT, 1), name="chat"),
-        replace(_third(_CHAT, 8), name="chat-tight"),
+        replace(with_third(_CHAT, 1), name="chat"),
+        replace(with_third(_CHAT, 8), name="chat-tight"),
         replace(_CHAT, name="pair", replicas=2, conversations=8, turns=6, starts_per_s=1.0),
         # One question each to 24 assistants with long prompts, of which a cache holds ten; and all to one.
         replace(
