@@ -50,6 +50,14 @@ def test_what_was_used_longest_ago_is_dropped_first_ends_before_beginnings() -> 
     assert index.known(prompt(4, 5, 6), "a")[0] == 0
 
 
+def test_a_replica_that_comes_gets_its_share_of_the_entries() -> None:
+    index = PrefixIndex(6)
+    index.add(prompt(1, 2, 3, 4, 5, 6), "a")
+    index.add(prompt(1, 2, 3, 4, 5, 6), "b")
+    assert [index.known(prompt(1, 2, 3, 4, 5, 6), name)[0] for name in "ab"] == [3000, 3000]
+    assert len(index) == 6
+
+
 def test_a_prompt_that_is_gone_takes_all_older_ones_along() -> None:
     index = PrefixIndex(1000)
     for number in (1, 2, 3):
