@@ -91,11 +91,12 @@ def test_in_any_window_there_are_no_more_retries_than_it_allows(
             requests.append(now)
         elif some.try_retry(now):
             granted.append(now)
-        window = now - 10.0
-        recent = sum(at > window for at in requests)
-        # The oldest tenth of the window may be gone already, which only makes it stricter.
-        retried = sum(at > window + 10.0 / BUCKETS for at in granted)
-        assert retried <= share * recent + floor * 10 + 1e-3
+            # When it is granted: later, requests that paid for it leave the window before it does.
+            window = now - 10.0
+            recent = sum(at > window for at in requests)
+            # The oldest tenth of the window may be gone already, which only makes it stricter.
+            retried = sum(at > window + 10.0 / BUCKETS for at in granted)
+            assert retried <= share * recent + floor * 10 + 1e-3
         assert len(some._buckets) <= BUCKETS
 
 
