@@ -257,8 +257,11 @@ def _refusal(
     if "denied" in states:
         return PermissionDeniedError("this API key may not use this model", param="model")
     if "task" in states:
+        found = (search.directory.models.get(name) for name in names)
+        tasks = sorted({f"'{model.task}'" for model in found if model is not None})
+        what = f"task is {', '.join(tasks)}" if tasks else "task is another one"
         return UnsupportedEndpointError(
-            "this model has another task than the endpoint serves", param="model"
+            f"this model's {what}, which the endpoint does not serve", param="model"
         )
     facts = (search.config.models[name] for name in names if name in search.config.models)
     return _retired(search.config, next(facts, None), search.today)
