@@ -219,7 +219,7 @@ class Forwarder:
         if lane is None:
             # Models come and go; what is kept for those that are gone goes with them.
             self.lanes = {name: one for name, one in self.lanes.items() if name in models}
-            policy = replica_policy(self._config.replica_routing, self._draw)
+            policy = replica_policy(self._config.replica_routing, self._draw, self._config.replicas)
             lane = self.lanes[model_id] = Lane(policy, RetryBudget(self._config.retries))
         model = models.get(model_id)
         replicas = model.replicas if model is not None else ()
