@@ -353,6 +353,8 @@ def test_a_slot_given_at_the_moment_of_a_cancel_is_passed_on() -> None:
         gone.cancel()
         await settle()
         assert gone.cancelled()
+        # At once, not when the queue next looks.
+        assert waiting.done()
         (await waiting).release()
         assert (gate.seen.open, gate.seen.admitted) == (0, 2)
 
@@ -369,6 +371,8 @@ def test_a_waiter_cancelled_first_does_not_swallow_a_slot() -> None:
         slot.release()
         await settle()
         assert gone.cancelled()
+        # At once, not when the queue next looks.
+        assert waiting.done()
         (await waiting).release()
         assert gate.seen.open == 0
 
@@ -416,6 +420,28 @@ def test_who_waits_goes_on_when_a_replica_is_added() -> None:
         await asyncio.sleep(1)
         assert waiting.done()
         assert gate.seen.slots > 4
+
+    run(main())
+
+
+def test_reports_of_many_replicas_do_not_make_the_slots_grow_faster() -> None:
+    async def main() -> None:
+        gate = Gate(100, max_waiting_per_replica=2)
+        busy = {"running": 2.0, "waiting": 2.0}
+        gate.replicas(Replica("r", "http://r", "token", busy))
+        for _ in range(4):
+            await gate.ask()
+        waiting = [gate.asking() for _ in range(90)]
+        await settle()
+        for _ in range(20):
+            # The engine has nothing waiting any more, and says so often.
+            gate.replicas(Replica("r", "http://r", "token"))
+            waiting.append(gate.asking())
+            await settle()
+            await asyncio.sleep(0.04)
+        assert gate.seen.slots == 6
+        for task in waiting:
+            task.cancel()
 
     run(main())
 

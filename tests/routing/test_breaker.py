@@ -140,6 +140,18 @@ def test_one_probe_at_a_time() -> None:
     assert one.allows(2.0)
 
 
+def test_once_it_has_closed_what_was_before_is_forgotten() -> None:
+    one = breaker()
+    for _ in range(5):
+        send(one, True)
+        send(one, False)
+    assert one.snapshot(0.0).state == "open"
+    send(one, True, 1.0)
+    send(one, False, 1.5)
+    assert one.snapshot(1.5).window_requests == 1
+    assert one.allows(1.5)
+
+
 def test_a_failed_probe_opens_it_again() -> None:
     one = opened()
     probe = one.begin(1.0)

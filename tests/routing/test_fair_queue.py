@@ -136,6 +136,7 @@ def test_a_request_whose_usage_is_unknown_costs_what_was_estimated() -> None:
 
 def test_a_request_that_never_reached_an_engine_costs_nothing() -> None:
     line = queue()
+    offered(line, entry("a", prompt_tokens=10_000))
     for _ in range(4):
         offered(line, entry("a"))
         offered(line, entry("b"))
@@ -143,8 +144,18 @@ def test_a_request_that_never_reached_an_engine_costs_nothing() -> None:
     assert one is not None
     assert one.tenant == "a"
     line.give_back(one)
-    # Equal again, and of equals the oldest request goes first: b's, then a's second one.
-    assert serve(line, 3) == ["b", "a", "b"]
+    assert line.open == 0
+    assert Counter(serve(line, 4)) == {"a": 2, "b": 2}
+
+
+def test_requests_of_no_tokens_do_not_go_first_for_ever() -> None:
+    line = queue()
+    offered(line, entry("a"))
+    for _ in range(200):
+        offered(line, entry("empty", prompt_tokens=0))
+    last = offered(line, entry("a"))
+    serve(line, 110)
+    assert last.state == "finished"
 
 
 def test_finishing_twice_counts_once() -> None:
@@ -635,6 +646,18 @@ def test_some_slots_are_kept_from_a_tenant_that_holds_its_share() -> None:
     assert line.next(0) is calm
     assert line.next(0) is None
     assert {one.state for one in flood} == {"waiting"}
+
+
+def test_sums_of_weights_that_do_not_come_out_even_are_no_tenants() -> None:
+    line = queue(reserve_share=0.2)
+    line.slots = 10
+    others = [entry("b", weight=0.1), entry("c", weight=0.2)]
+    for one in others:
+        line.admit(one)
+    line.admit(entry("flood", weight=0.3))
+    for one in others:
+        line.finished(one)
+    assert fill(line, "flood", weight=0.3) == 7
 
 
 def test_the_reserve_is_shared_by_weight() -> None:
