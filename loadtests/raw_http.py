@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from typing import Self
 
 import httptools
 
@@ -49,7 +50,7 @@ class Connection(asyncio.Protocol):
         self.events = self.frames = self.reads = self.errors = 0
 
     @classmethod
-    async def open(cls, address: str) -> Connection:
+    async def open(cls, address: str) -> Self:
         """Connect to `host:port`."""
         host, _, port = address.rpartition(":")
         loop = asyncio.get_running_loop()

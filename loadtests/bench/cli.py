@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import NoReturn, TypeAlias
 
 from loadtests.bench.compare.cells import ALL, QUICK, STANDARD
 from loadtests.bench.compare.clients import CLIENTS
-from loadtests.bench.compare.contenders import CONTENDERS
+from loadtests.bench.compare.contenders import BASELINE, CONTENDERS
 from loadtests.bench.compare.picture import SUFFIXES
 
 COMMANDS = ("compare", "null", "idle", "soak")
@@ -19,6 +21,7 @@ examples:
   make bench                                    everything, beside vLLM and Ray Serve LLM
   make bench ARGS="--quick"                     one round of the cells that tell most
   make bench ARGS="--contenders vllm,comptoir --rounds 5 --picture data-path.svg"
+  make bench ARGS="--paired"                    for machines whose speed changes
   make bench ARGS="null"                        the gateway alone, half a minute
   make bench ARGS="null --streams 400"          more streams side by side
   make bench ARGS="idle"                        1,000 streams that wait: memory of the gateway
@@ -32,7 +35,8 @@ Results are written to bench-results/. The exit code is 0 also where a bar is mi
 
 MORE = {
     "compare": "Each server in turn is started with the same tiny model and engine arguments, measured "
-    "in every cell and stopped, round after round; medians are printed. About ten minutes a round.",
+    "in every cell and stopped, round after round; medians are printed. About 15 minutes a round. On a "
+    "machine whose speed changes (a virtual one), --paired compares neighbours in time.",
     "null": "Added latency, requests and SSE chunks per second of the gateway's CPU. Half a minute.",
     "idle": "Opens streams that wait, twice, and looks at the gateway's memory. Two minutes.",
     "soak": "Resident memory of every process after a minute and at the end.",
@@ -43,6 +47,13 @@ EXAMPLE_OPTIONS = {
     "idle": "--streams 2000 --hold 30",
     "soak": "--minutes 30 --strict",
 }
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
+
+
+class UsageError(Exception):
+    """Options that do not go together; the message names them."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -114,9 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
-) -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
         help=text,
@@ -127,7 +136,7 @@ def _command(
     return parser
 
 
-def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_compare(commands: Commands) -> None:
     parser = _command(commands, "compare", "Comptoir beside vLLM's server and Ray Serve LLM")
     names = ", ".join(CONTENDERS)
     parser.add_argument(
@@ -139,7 +148,12 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--rounds", type=whole(1), help="turns of each server (3; with --quick 1)")
     parser.add_argument(
-        "--seconds", type=positive, default=5.0, help="of each burst, about (%(default)s)"
+        "--paired",
+        action="store_true",
+        help="measure each beside vLLM's server, in turns of seconds, the other frozen meanwhile",
+    )
+    parser.add_argument(
+        "--seconds", type=positive, help="of each burst, about (5; with --paired 3)"
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="one round of the cells that tell most")
@@ -158,20 +172,24 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _compare(options: argparse.Namespace) -> int:
     from loadtests.bench.compare import mode
+    from loadtests.bench.compare.plan import ComparePlan
 
+    if options.paired and BASELINE not in options.contenders:
+        raise UsageError(f"--paired: nobody is measured beside {BASELINE}; add it to --contenders")
     cells = ALL if options.all_cells else QUICK if options.quick else STANDARD
-    plan = mode.ComparePlan(
+    plan = ComparePlan(
         contenders=options.contenders,
         cells=cells,
         clients=CLIENTS if options.client == "both" else (options.client,),
         rounds=options.rounds or (1 if options.quick else 3),
-        burst_s=options.seconds,
+        paired=options.paired,
+        seconds=options.seconds,
         picture=options.picture,
     )
     return mode.run(plan, strict=options.strict)
 
 
-def _add_null(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_null(commands: Commands) -> None:
     parser = _command(commands, "null", "the gateway alone, before an engine that does nothing")
     parser.add_argument(
         "--rounds", type=whole(1), default=3, help="times; medians are printed (%(default)s)"
@@ -208,7 +226,7 @@ def _null(options: argparse.Namespace) -> int:
     return mode.run(plan, options.rounds, strict=options.strict)
 
 
-def _add_idle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_idle(commands: Commands) -> None:
     parser = _command(commands, "idle", "memory of the gateway per stream that waits")
     parser.add_argument(
         "--rounds", type=whole(1), default=3, help="times; medians are printed (%(default)s)"
@@ -229,7 +247,7 @@ def _idle(options: argparse.Namespace) -> int:
     return run_mode(plan, options.rounds, strict=options.strict)
 
 
-def _add_soak(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_soak(commands: Commands) -> None:
     parser = _command(commands, "soak", "Comptoir under load for minutes: does it grow?")
     parser.add_argument("--minutes", type=positive, default=10.0, help="how long (%(default)s)")
     parser.add_argument(
@@ -245,6 +263,10 @@ def _soak(options: argparse.Namespace) -> int:
     return soak.run(plan, strict=options.strict)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str]) -> int:
     """Parse and run; the exit code. Without a command, `compare`."""
     words = list(arguments)
@@ -254,8 +276,12 @@ def main(arguments: Sequence[str]) -> int:
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
         words.insert(0, "compare")
     options = parser.parse_args(words)
+    # Ended from outside, everything that was started is stopped too.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(options.run(options))
+    except UsageError as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         print("\nbench: interrupted", file=sys.stderr)
         return 130

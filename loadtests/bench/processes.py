@@ -21,8 +21,8 @@ LOG_TAIL_BYTES = 3000
 TERMINATION_S = 3.0
 
 
-class StartError(Exception):
-    """A process did not start or stopped answering; the message ends with the tail of its log."""
+class ProcessError(Exception):
+    """A process did not start, stopped answering or does not end."""
 
 
 class Child:
@@ -82,7 +82,7 @@ class Child:
         """The next line that it prints.
 
         Raises:
-            StartError: it printed none in time.
+            ProcessError: it printed none in time.
         """
         assert self._process.stdout is not None  # noqa: S101 - it talks
         ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
@@ -95,16 +95,16 @@ class Child:
         """Send a line and wait for the one that answers it.
 
         Raises:
-            StartError: none came in time.
+            ProcessError: none came in time.
         """
         assert self._process.stdin is not None  # noqa: S101 - it talks
         self._process.stdin.write(line.encode() + b"\n")
         self._process.stdin.flush()
         return self.read_line(timeout_s)
 
-    def failed(self, what: str) -> StartError:
+    def failed(self, what: str) -> ProcessError:
         """An error with the tail of the log."""
-        return StartError(f"{self.name} {what}; the end of its log:\n{self.log_tail}")
+        return ProcessError(f"{self.name} {what}; the end of its log:\n{self.log_tail}")
 
     def tree(self) -> list[psutil.Process]:
         """The process and its living descendants, including any that have lost their parent since."""
@@ -117,11 +117,31 @@ class Child:
                 self._seen.update(process.children(recursive=True))
         return list(self._seen)
 
+    def freeze(self) -> None:
+        """Stop the tree where it is: it uses nothing until `thaw`."""
+        self._signal(signal.SIGSTOP)
+        # What was started in between.
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the tree go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self.tree():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)
+
     def stop(self, grace_s: float = 30.0) -> None:
-        """Interrupt it, wait, then end what is left of its tree; returns when all of it is gone."""
-        self.tree()
+        """Ask it to end, wait, then end what is left of its tree; returns when all of it is gone.
+
+        Raises:
+            ProcessError: something does not end.
+        """
+        self.thaw()
         if self.is_running:
-            self._process.send_signal(signal.SIGINT)
+            # Not SIGINT: what a shell has put into the background ignores it, and so do its children.
+            self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=grace_s)
         deadline_s = time.monotonic() + grace_s
@@ -137,7 +157,7 @@ class Child:
             is_first = False
             if time.monotonic() > deadline_s:
                 left = ", ".join(str(process.pid) for process in processes)
-                raise RuntimeError(f"{self.name}: processes do not end: {left}")
+                raise ProcessError(f"{self.name}: processes do not end: {left}")
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

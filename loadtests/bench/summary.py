@@ -15,6 +15,12 @@ def percentile(values: Iterable[float], percent: float) -> float:
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
+def percentile_50(values: Iterable[float]) -> float:
+    """The median: of an even number the middle of both; NaN of nothing."""
+    found = list(values)
+    return statistics.median(found) if found else math.nan
+
+
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The median of each figure that any round has."""
     names = dict.fromkeys(name for figures in rounds for name in figures)

@@ -5,7 +5,7 @@ import pytest
 from loadtests.bench import cli
 from loadtests.bench.compare.cells import ALL, QUICK, STANDARD
 from loadtests.bench.compare.contenders import CONTENDERS
-from loadtests.bench.compare.mode import ComparePlan
+from loadtests.bench.compare.plan import ComparePlan
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from loadtests.bench.compare.mode import ComparePlan
         (["--quick", "--all-cells"], "--all-cells: not allowed with argument --quick"),
         (["--client", "curl"], "--client: invalid choice: 'curl' (choose from"),
         (["--picture", "a.gif"], "--picture: 'a.gif' does not end in .svg or .png"),
+        (["--paired", "--contenders", "ray"], "--paired: nobody is measured beside vllm"),
         (["idle", "--strem", "3"], "unrecognized arguments: --strem 3"),
     ],
 )
@@ -82,3 +83,9 @@ def test_contenders_take_turns_in_the_given_order(monkeypatch: pytest.MonkeyPatc
     )
     assert plan.contenders == ["comptoir", "vllm"]
     assert plan.cells == ALL
+
+
+def test_bursts_of_pairs_are_shorter_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan_of(monkeypatch)[0].burst_s == 5
+    assert plan_of(monkeypatch, "--paired")[0].burst_s == 3
+    assert plan_of(monkeypatch, "--paired", "--seconds", "1.5")[0].burst_s == 1.5

@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 
-from loadtests.bench.processes import Child, StartError, cpu_s
+from loadtests.bench.processes import Child, ProcessError, cpu_s
 
 
 def shell(script: str, *, talks: bool = True) -> Child:
@@ -35,7 +35,7 @@ def test_a_process_that_has_lost_its_parent_is_still_found() -> None:
 
 
 def test_a_process_that_says_nothing_is_reported_with_the_end_of_its_log() -> None:
-    complaint = pytest.raises(StartError, match=r"the shell did not answer(.|\n)*of all things")
+    complaint = pytest.raises(ProcessError, match=r"the shell did not answer(.|\n)*of all things")
     with shell("echo of all things >&2; exit 3") as child, complaint:
         child.read_line(5)
 
@@ -60,3 +60,19 @@ def test_a_process_that_is_gone_has_used_nothing() -> None:
         process = psutil.Process(child.pid)
         assert cpu_s(process) >= 0
     assert cpu_s(process) == 0.0
+
+
+def test_a_frozen_tree_does_nothing_until_it_may_go_on() -> None:
+    with shell("while read line; do echo $line; done") as child:
+        child.freeze()
+        with pytest.raises(ProcessError):
+            child.ask("one", 0.05)
+        child.thaw()
+        assert child.read_line(5) == "one"
+
+
+def test_a_frozen_tree_can_be_stopped() -> None:
+    with shell("sleep 60 & echo $!; wait") as child:
+        grandchild = psutil.Process(int(child.read_line(5)))
+        child.freeze()
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE

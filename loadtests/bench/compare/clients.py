@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.contenders import ENV, MODEL
-from loadtests.bench.processes import Child, StartError
+from loadtests.bench.processes import Child, ProcessError
 
 # vLLM's client measures streams only: what is not streamed has no event to time.
 CLIENTS = ("vllm", "own")
@@ -33,7 +33,7 @@ class ClientProcess:
     """The clients, ready to measure.
 
     Raises:
-        StartError: the process does not start.
+        ProcessError: the process does not start.
     """
 
     def __init__(self, names: Sequence[str], tokenizer: Path) -> None:
@@ -48,7 +48,7 @@ class ClientProcess:
         """Wait for the imports.
 
         Raises:
-            StartError: they fail.
+            ProcessError: they fail.
         """
         self.child.read_line(START_TIMEOUT_S)
 
@@ -77,7 +77,7 @@ class ClientProcess:
         }
         try:
             answer = json.loads(self.child.ask(json.dumps(job), JOB_TIMEOUT_S))
-        except (OSError, StartError) as error:
+        except (OSError, ProcessError) as error:
             raise ClientError(str(error)) from None
         if "error" in answer:
             raise ClientError(answer["error"])

@@ -91,7 +91,7 @@ def _vllm(place: Place, *, env: Mapping[str, str]) -> Launch:
             command.append(flag)
         elif value is not False:
             command += [flag, str(value)]
-    return Launch(command, ENV | NO_PLUGINS | env)
+    return Launch(command, ENV | NO_PLUGINS | dict(env))
 
 
 def _ray(place: Place, *, env: Mapping[str, str]) -> Launch:
@@ -107,7 +107,7 @@ def _ray(place: Place, *, env: Mapping[str, str]) -> Launch:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }
-    return Launch(command, ENV | NO_PLUGINS | own | env)
+    return Launch(command, ENV | NO_PLUGINS | own | dict(env))
 
 
 def _comptoir(place: Place) -> Launch:

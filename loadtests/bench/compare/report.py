@@ -9,11 +9,15 @@ from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.contenders import BASELINE, CONTENDERS
 from loadtests.bench.compare.results import CPU_PREFIX, Results
 from loadtests.bench.compare.roles import ROLES
-from loadtests.bench.summary import medians
+from loadtests.bench.summary import medians, percentile_50
 from loadtests.bench.tables import number, table
 
+# Head, figure, and whether its multiple of the baseline's stands beside it.
+Columns = tuple[tuple[str, str, bool], ...]
+# The figure whose ratios are shown with their range.
+SPREAD_OF = "requests_per_s"
 CLIENT_TITLES = {"vllm": "vllm bench serve", "own": "our own client"}
-STREAMED = (
+STREAMED: Columns = (
     ("req/s", "requests_per_s", True),
     ("tok/s", "tokens_per_s", False),
     ("TTFT p50", "ttft_p50_ms", True),
@@ -23,7 +27,7 @@ STREAMED = (
     ("TPOT p50", "tpot_p50_ms", True),
     ("errors", "errors", False),
 )
-WHOLE = (
+WHOLE: Columns = (
     ("req/s", "requests_per_s", True),
     ("tok/s", "tokens_per_s", False),
     ("latency p50", "latency_p50_ms", True),
@@ -62,8 +66,9 @@ def _cell(results: Results, cell: Cell, contenders: Sequence[str]) -> str:
     if cell.tokens == 1:
         columns = tuple(column for column in columns if column[1][:4] not in ("itl_", "tpot"))
     head = [f"{title_of(cell)} ({CLIENT_TITLES[client]}; ms)"]
-    for text, _, has_ratio in columns:
+    for text, name, has_ratio in columns:
         head += [text, "×"] if has_ratio else [text]
+        head += ["× from to"] if name == SPREAD_OF else []
     rows = []
     for contender in contenders:
         if not results.medians(contender, cell):
@@ -73,6 +78,8 @@ def _cell(results: Results, cell: Cell, contenders: Sequence[str]) -> str:
             row.append(number(results.figure(contender, cell, name)))
             if has_ratio:
                 row.append(_times(results.ratio(contender, cell, name)))
+            if name == SPREAD_OF:
+                row.append(_spread(results.ratios(contender, cell, name)))
         rows.append(row)
     return table(head, rows) if rows else ""
 
@@ -114,14 +121,20 @@ def _memory(results: Results, contenders: Sequence[str]) -> str:
             continue
         found = medians(results.resident_mib[contender])
         by_role = [found.get(role, 0.0) for role in ROLES[1:]]
-        started = medians([{"s": s} for s in results.started_in_s[contender]])["s"]
+        started = percentile_50(results.started_in_s[contender])
+        idle = percentile_50(results.idle_cores[contender])
         cells = [number(value) if value else "–" for value in (*by_role, sum(by_role))]
-        rows.append([CONTENDERS[contender].title, *cells, number(started, "s")])
-    return table(["resident memory, MiB", *ROLES[1:], "all", "started in"], rows) if rows else ""
+        rows.append([CONTENDERS[contender].title, *cells, _times(idle), number(started, "s")])
+    head = ["resident memory, MiB", *ROLES[1:], "all", "idle cores", "started in"]
+    return table(head, rows) if rows else ""
 
 
 def _times(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{min(ratios):.2f}–{max(ratios):.2f}" if len(ratios) > 1 else "–"
 
 
 def _seconds(value: float) -> str:

@@ -33,7 +33,7 @@ def running(contender: Contender, model: Path, key: str) -> Iterator[Server]:
     """Start it, wait until it answers a completion; afterwards nothing of it is left.
 
     Raises:
-        StartError: it does not answer, with the end of its log.
+        ProcessError: it does not answer, with the end of its log.
     """
     # Short: Ray's sockets lie under it, and their paths may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="bench-"))

@@ -18,7 +18,7 @@ from loadtests.bench.compare.clients import ClientError, ClientProcess
 from loadtests.bench.compare.contenders import COMPTOIR, CONTENDERS, MODEL
 from loadtests.bench.compare.roles import role_of
 from loadtests.bench.compare.server import Server
-from loadtests.bench.processes import StartError, raise_open_files_limit
+from loadtests.bench.processes import ProcessError, raise_open_files_limit
 from loadtests.bench.tables import number, table
 from serving.catalogue import tiny
 from serving.settings import ProcessSettings
@@ -120,7 +120,7 @@ def run(plan: SoakPlan, *, strict: bool) -> int:
             print("starting Comptoir", flush=True)
             with server.running(CONTENDERS[COMPTOIR], model, secrets.token_urlsafe(32)) as comptoir:
                 _soak(plan, client, comptoir, watch, totals)
-        except (StartError, ClientError) as error:
+        except (ProcessError, ClientError) as error:
             failure = str(error)
         except KeyboardInterrupt:
             failure = "interrupted before its time"

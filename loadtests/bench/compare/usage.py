@@ -10,10 +10,6 @@ import psutil
 from loadtests.bench.compare.roles import role_of
 from loadtests.bench.processes import Child, cpu_s
 
-# A few milliseconds each.
-SPEED_LOOPS = 50_000
-SPEED_TRIES = 5
-
 
 class Usage:
     """Watches the processes of a server and of the client."""
@@ -36,11 +32,19 @@ class Usage:
         A process that has ended since then is missing from the first and counted in the second.
         """
         busy_s, elapsed_s = _busy_s() - self._busy_before_s, time.perf_counter() - self._began_s
-        used: Counter[str] = Counter()
+        used: dict[str, float] = {}
         for process in self._processes():
-            seconds = cpu_s(process) - self._before.get(process, 0.0)
-            used[self._role(process)] += max(0.0, seconds)
-        return dict(used), max(0.0, busy_s - used.total()) / elapsed_s
+            seconds = max(0.0, cpu_s(process) - self._before.get(process, 0.0))
+            role = self._role(process)
+            used[role] = used.get(role, 0.0) + seconds
+        return used, max(0.0, busy_s - sum(used.values())) / elapsed_s
+
+    def idle_cores(self, seconds: float) -> float:
+        """Cores that the server uses while nobody asks it anything."""
+        self.begin()
+        time.sleep(seconds)
+        used, _ = self.end()
+        return (sum(used.values()) - used.get("client", 0.0)) / seconds
 
     def resident_by_role(self) -> dict[str, int]:
         """Resident bytes now, shared pages counted in each process; the client left out."""
@@ -63,18 +67,6 @@ class Usage:
         except psutil.Error:
             role = "other"
         return "launcher" if role == "other" and process.pid == self._server.pid else role
-
-
-def machine_speed() -> float:
-    """Rounds of a fixed small sum per second, the best of a few tries: what one core gives just now."""
-    best_s = min(_timed_sum() for _ in range(SPEED_TRIES))
-    return 1 / best_s
-
-
-def _timed_sum() -> float:
-    began_s = time.perf_counter()
-    sum(number * number % 7 for number in range(SPEED_LOOPS))
-    return time.perf_counter() - began_s
 
 
 def _busy_s() -> float:
