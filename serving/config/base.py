@@ -44,12 +44,17 @@ def config_error(
         key = ENV_PREFIX + key.upper()
     if first["type"] == "extra_forbidden":
         model = _model_at(known, first["loc"][:-1]) if known else None
-        text = "unknown key" + (f"; known are: {', '.join(model.model_fields)}" if model else "")
+        text = "unknown key" + (f"; known are: {', '.join(_keys(model))}" if model else "")
     elif first["type"] == "missing":
         text = "is required"
     else:
         text = first["msg"].removeprefix("Value error, ")
     return ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}", param=key or where)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    """The keys as they are written in a file: `from`, not `from_`."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -142,9 +142,7 @@ class Forwarder:
 
     def broke(self, sent: Sent) -> None:
         """The answer had begun and stopped: the replica is to blame, though nobody can take over."""
-        breaker = self.breakers.replica(sent.replica.id)
-        now = self._clock()
-        breaker.record(False, now, breaker.begin(now))
+        self.breakers.replica(sent.replica.id).broke(self._clock())
 
     def is_well(self, model_id: str) -> bool:
         """Whether the model is worth asking first when another could stand in for it."""

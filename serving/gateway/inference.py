@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.errors import ComptoirError, MethodNotAllowedError
 from serving.gateway import render
-from serving.gateway.admission import DEADLINE_HEADER, BusyError, WaitingStream, deadline_of
+from serving.gateway.admission import BusyError
 from serving.gateway.body import ClientLeftError, read_object
 from serving.gateway.dispatch import Asked
 from serving.gateway.engine_errors import from_engine
@@ -25,6 +25,7 @@ from serving.gateway.render import dialect_of, request_id_headers
 from serving.gateway.services import Services
 from serving.gateway.streaming import stream_answer
 from serving.gateway.upstream import ReplicaBrokeError
+from serving.gateway.waiting_stream import DEADLINE_HEADER, WaitingStream, deadline_of
 from serving.http_protocol import ClientConnection, client_of
 from serving.trust.fields import Endpoint
 
@@ -72,20 +73,29 @@ class Inference:
             asked = await self._check(endpoint, Headers(scope=scope), receive, request_id)
             response = await self._forward(asked, client, send, waiting, began_s)
         except ComptoirError as error:
-            if waiting.has_begun:
-                await waiting.fail(error, dialect_of(path))
-                return
-            if error.status == 429:
-                self._services.metrics.rejected.labels(_reason(error)).inc()
-            response = render.error_response(error, path, request_id)
-            if error.status == 405:
-                # RFC 9110, 15.5.6.
-                response.headers["allow"] = "POST"
-            self._services.metrics.requests.labels("", str(error.status)).inc()
+            response = await self._failed(error, path, request_id, waiting)
         except Exception as error:  # noqa: BLE001 - the last resort: it must not show the client's text
-            response = render.unexpected(error, path, request_id)
+            ours = render.unexpected(error, request_id)
+            response = await self._failed(ours, path, request_id, waiting)
         if response is not None:
             await response(scope, receive, send)
+
+    async def _failed(
+        self, error: ComptoirError, path: str, request_id: str, waiting: WaitingStream
+    ) -> Response | None:
+        """Count it; returns the response, or None when a stream that had begun was ended with it."""
+        metrics = self._services.metrics
+        if error.status == 429:
+            metrics.rejected.labels(_reason(error)).inc()
+        metrics.requests.labels("", str(error.status)).inc()
+        if waiting.has_begun:
+            await waiting.fail(error, dialect_of(path))
+            return None
+        response = render.error_response(error, path, request_id)
+        if error.status == 405:
+            # RFC 9110, 15.5.6.
+            response.headers["allow"] = "POST"
+        return response
 
     async def _check(
         self, endpoint: Endpoint, headers: Headers, receive: Receive, request_id: str

@@ -84,14 +84,14 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """Exception handler of last resort."""
-    return unexpected(error, request.url.path, None)
+    return error_response(unexpected(error, None), request.url.path)
 
 
-def unexpected(error: Exception, path: str, request_id: str | None) -> Response:
-    """The response to a mistake of ours: its type is logged, its message might hold the client's text."""
+def unexpected(error: Exception, request_id: str | None) -> ComptoirError:
+    """What to say of a mistake of ours: its type is logged, its message might hold the client's text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else "?"
     logger.error("unexpected %s in %s, request %s", type(error).__name__, where, request_id)
-    return error_response(ComptoirError("internal error"), path, request_id)
+    return ComptoirError("internal error")

@@ -96,6 +96,14 @@ class Breaker:
         if not ok and self._is_broken():
             self._open(now)
 
+    def broke(self, now: float) -> None:
+        """An answer that had begun has stopped. It speaks of now, whenever the request was sent.
+
+        While the breaker is not closed it says nothing: the probe decides, and old streams may still die.
+        """
+        if self._state == "closed":
+            self.record(False, now, self._epoch)
+
     def abandon(self, now: float, attempt: int) -> None:
         """A request has ended and says nothing of the replica: its client left, say."""
         if attempt == self._epoch and self._state == "half_open":

@@ -21,52 +21,23 @@ Times are seconds of the clock whose `now` the caller passes in; it never goes b
 from __future__ import annotations
 
 import heapq
-import math
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
 from serving.config.admission import PRIORITIES, AdmissionConfig, Priority
+from serving.routing.drain import DrainRate
+from serving.routing.fair_shares import Account, Entry, Shares, State
 
-State = Literal["new", "waiting", "dispatched", "finished", "expired", "displaced", "cancelled"]
 Reason = Literal["full", "tenant_full", "deadline"]
 
 UNLIMITED = sys.maxsize
-# The share of the newest answer in what is expected of the next one.
-LEARNING_RATE = 0.2
-# How much of the time in which requests waited the drain rate remembers; after how long a calm, nothing.
-RATE_MEMORY_S, RATE_FORGET_S = 30.0, 60.0
-MIN_DISPATCHES = 3
 # `Retry-After` while no rate is known, and the shortest.
 UNKNOWN_RETRY_AFTER_S, MIN_RETRY_AFTER_S = 5.0, 1.0
-# By how much the capacity grows from one report of the engines to the next, while requests wait.
-GROWTH = 1.25
 # The slowest rate that is reckoned with.
 EPSILON = 1e-9
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One request: made by the caller, kept up to date by the queue.
-
-    `max_output_tokens` is None where the request names no limit, 0 where there is no output (embeddings).
-    `charged` is what its tenant's counter was charged, in weighted tokens per unit of the tenant's weight.
-    """
-
-    tenant: str
-    priority: Priority = "standard"
-    weight: float = 1.0
-    prompt_tokens: int = 0
-    max_output_tokens: int | None = None
-    deadline_s: float = math.inf
-    offered_s: float = 0.0
-    sequence: int = -1
-    state: State = "new"
-    charged: float = 0.0
-    account: Account | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,169 +56,6 @@ class QueueSnapshot:
     oldest_wait_s: Mapping[Priority, float]
     drain_per_s: float | None
     tenants: int
-
-
-@dataclass(slots=True, eq=False)
-class Account:
-    """What one tenant was served in one class, and its requests that wait (by `sequence`)."""
-
-    tenant: str
-    counter: float
-    expected_output_tokens: float
-    weight: float = 1.0
-    open: int = 0
-    waiting: OrderedDict[int, Entry] = field(default_factory=OrderedDict)
-
-
-class Shares:
-    """The tenants of one class: the Virtual Token Counter."""
-
-    def __init__(self, config: AdmissionConfig) -> None:
-        self._config = config
-        self._expected_output_tokens = config.expected_output_tokens
-        # The counter of the tenant that was served last, before that; it never falls.
-        self._level = 0.0
-        # No counter that was forgotten was higher.
-        self._floor = 0.0
-        self.accounts: dict[str, Account] = {}
-        self.active: dict[str, Account] = {}
-        self.waiting = 0
-        self.passed_over = 0
-
-    def account(self, tenant: str) -> Account:
-        """The tenant's account; a new one, if it is not remembered."""
-        account = self.accounts.get(tenant)
-        if account is None:
-            if len(self.accounts) >= self._config.max_tenants:
-                self._forget()
-            account = Account(tenant, self._floor, self._expected_output_tokens)
-            self.accounts[tenant] = account
-        return account
-
-    def lift(self, account: Account) -> None:
-        """The tenant comes back: it is owed nothing for the time in which it asked for nothing."""
-        level = min((one.counter for one in self.active.values()), default=self._level)
-        account.counter = max(account.counter, level)
-
-    def join(self, entry: Entry, account: Account) -> None:
-        """The entry waits at the end of its tenant's line."""
-        if not account.waiting:
-            self.lift(account)
-            self.active[account.tenant] = account
-        account.weight = entry.weight
-        account.waiting[entry.sequence] = entry
-        entry.account = account
-        self.waiting += 1
-
-    def leave(self, entry: Entry, account: Account) -> None:
-        """The entry waits no longer."""
-        del account.waiting[entry.sequence]
-        self.waiting -= 1
-        if not account.waiting:
-            del self.active[account.tenant]
-            if not self.active:
-                self.passed_over = 0
-
-    def least_served(self, may: Callable[[Account], bool] | None) -> Account | None:
-        """Whose turn it is, of the tenants that wait and for which `may` holds."""
-        accounts = self.active.values()
-        return min(accounts if may is None else filter(may, accounts), key=_turn, default=None)
-
-    def charge(self, entry: Entry, account: Account) -> None:
-        """The entry is dispatched: its tenant pays what it is expected to cost."""
-        self._level = max(self._level, account.counter)
-        output = account.expected_output_tokens
-        if entry.max_output_tokens is not None and entry.max_output_tokens < output:
-            output = entry.max_output_tokens
-        entry.charged = self._cost(entry.prompt_tokens, output) / entry.weight
-        account.counter += entry.charged
-        entry.account = account
-
-    def correct(self, entry: Entry, account: Account, prompt: int, output: int) -> None:
-        """Replace the estimate by what the engine counted, and learn from it."""
-        account.counter += self._cost(prompt, output) / entry.weight - entry.charged
-        if entry.max_output_tokens != 0:
-            account.expected_output_tokens += LEARNING_RATE * (
-                output - account.expected_output_tokens
-            )
-            self._expected_output_tokens += LEARNING_RATE * (output - self._expected_output_tokens)
-
-    def ahead_of(self, account: Account, weight: float) -> float:
-        """Entries of this class that go before the tenant's next one, if requests cost the same."""
-        rounds = (len(account.waiting) + 1) / weight
-        others = sum(
-            min(len(one.waiting), rounds * one.weight)
-            for one in self.active.values()
-            if one is not account
-        )
-        return len(account.waiting) + others
-
-    def displaced_by(self, entry: Entry, account: Account) -> Entry | None:
-        """The entry that has to make room in a full queue: the newest of whoever fills it most, by weight.
-
-        None if the tenant of `entry` would then itself fill it as much.
-        """
-        if not self.active:
-            return None
-        fullest = max(self.active.values(), key=lambda one: len(one.waiting) / one.weight)
-        if len(fullest.waiting) / fullest.weight <= (len(account.waiting) + 1) / entry.weight:
-            return None
-        return next(reversed(fullest.waiting.values()))
-
-    def _cost(self, prompt: float, output: float) -> float:
-        # Nothing is for nothing, or a tenant of empty requests would go first for ever.
-        return max(1.0, self._config.input_weight * prompt + self._config.output_weight * output)
-
-    def _forget(self) -> None:
-        """Forget the least served eighth of the tenants that have no request here.
-
-        Most were served less than those that wait, and would be lifted when they come back: nothing is lost.
-        By being forgotten nobody gets ahead either: for those that were served more there is the floor.
-        """
-        idle = [one for one in self.accounts.values() if not one.waiting and not one.open]
-        idle.sort(key=lambda account: account.counter)
-        for account in idle[: self._config.max_tenants // 8 + 1]:
-            del self.accounts[account.tenant]
-            self._floor = max(self._floor, account.counter)
-
-
-def _turn(account: Account) -> tuple[float, int]:
-    """Least served first; of equals, the one whose request is the oldest."""
-    return account.counter, next(iter(account.waiting))
-
-
-class DrainRate:
-    """Dispatches per second while someone waits: a moving average, weighted exponentially."""
-
-    def __init__(self) -> None:
-        self._dispatches = 0.0
-        self._busy_s = 0.0
-        self._seen = 0
-        self._last_s = -math.inf
-        self._busy_until_s = -math.inf
-
-    def advance(self, now: float, *, busy: bool) -> None:
-        """Time has passed; `busy` says whether someone waited meanwhile."""
-        if busy:
-            keep = math.exp((self._last_s - now) / RATE_MEMORY_S)
-            self._dispatches *= keep
-            self._busy_s = self._busy_s * keep + RATE_MEMORY_S * (1 - keep)
-            self._busy_until_s = now
-        elif self._seen and now - self._busy_until_s > RATE_FORGET_S:
-            self._dispatches, self._busy_s, self._seen = 0.0, 0.0, 0
-        self._last_s = now
-
-    def count(self) -> None:
-        """A request that waited was dispatched."""
-        self._dispatches += 1
-        self._seen += 1
-
-    @property
-    def per_s(self) -> float | None:
-        """None until enough was seen."""
-        if self._seen < MIN_DISPATCHES or self._busy_s <= 0:
-            return None
-        return self._dispatches / self._busy_s
 
 
 class FairQueue:
@@ -462,34 +270,3 @@ class FairQueue:
             # Those that left are only marked in the heap; here they are taken out.
             self._deadlines = [one for one in self._deadlines if one[2].state == "waiting"]
             heapq.heapify(self._deadlines)
-
-
-def capacity(
-    replica_stats: Iterable[Mapping[str, float]],
-    config: AdmissionConfig,
-    gateways: int = 1,
-    current: int | None = None,
-) -> int:
-    """How many requests one of `gateways` may have open at these replicas; 0 without replicas.
-
-    A replica takes `max_open_per_replica`. While its engine says that requests wait inside, it takes what
-    the engine runs and `max_waiting_per_replica` more, beside the reserve, but at least
-    `min_open_per_replica`. That begins when half as many wait: where it holds, about that many do.
-
-    While requests wait in the gateway, `current` is its capacity so far. It grows by a quarter each time
-    then: an engine that has nothing waiting for a moment must not be buried under everything at once.
-
-    Gateways share evenly: each knows its own open requests exactly, and the others' half a second late.
-    """
-    slots = 0.0
-    for stats in replica_stats:
-        limit = float(config.max_open_per_replica)
-        if stats.get("waiting", 0.0) > config.max_waiting_per_replica / 2:
-            busy = stats.get("running", 0.0) + config.max_waiting_per_replica
-            bound = max(busy / (1 - config.reserve_share), config.min_open_per_replica)
-            limit = min(limit, bound)
-        slots += limit
-    slots /= gateways
-    if current:
-        slots = min(slots, current * GROWTH + 1)
-    return math.ceil(slots)

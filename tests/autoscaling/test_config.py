@@ -34,6 +34,11 @@ def test_a_schedule_is_written_as_yaml_people_write_it() -> None:
     assert (second.from_, second.to, second.weekdays) == ("10:30", "18:00", frozenset({5, 6}))
 
 
+def test_an_unknown_key_of_a_schedule_is_answered_with_those_that_may_be_written() -> None:
+    with pytest.raises(ConfigError, match=r"since: unknown key; known are: days, from, to,"):
+        build(schedules=[{"since": "08:00", "min": 1}])
+
+
 @pytest.mark.parametrize(
     ("days", "numbers"),
     [("mon-sun", range(7)), ("fri-mon", (4, 5, 6, 0)), ("Tue", (1,)), ("mon, wed-thu", (0, 2, 3))],

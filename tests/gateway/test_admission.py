@@ -25,13 +25,12 @@ from serving.gateway.admission import (
     BusyError,
     Estimate,
     Slot,
-    WaitingStream,
-    deadline_of,
 )
 from serving.gateway.render import anthropic_error, openai_error
+from serving.gateway.waiting_stream import WaitingStream, deadline_of
 from serving.replica_protocol import Usage
 from serving.routing.directory import Directory, Model, Replica
-from serving.routing.fair_queue import capacity
+from serving.routing.drain import capacity
 from serving.tenancy.keys import Caller
 
 SMALL = Estimate(100, 100)

@@ -45,6 +45,25 @@ def opened(now: float = 0.0, **keys: Any) -> Breaker:
     return one
 
 
+def test_a_stream_that_breaks_counts_when_it_breaks() -> None:
+    one = breaker()
+    for _ in range(3):
+        one.broke(0.0)
+    assert not one.allows(0.5)
+
+
+def test_an_old_stream_that_breaks_does_not_disturb_a_probe() -> None:
+    one = opened()
+    one.broke(1.5)
+    assert one.snapshot(1.5).state == "open"
+    assert one.allows(1.5)
+    attempt = one.begin(1.5)
+    one.broke(1.6)
+    assert one.snapshot(1.6).state == "half_open"
+    one.record(True, 1.7, attempt)
+    assert one.snapshot(1.7).state == "closed"
+
+
 # ---- opening -----------------------------------------------------------------------------------------
 
 

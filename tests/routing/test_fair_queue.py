@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from serving.config.admission import PRIORITIES, AdmissionConfig, Priority
-from serving.routing.fair_queue import Entry, FairQueue, Refusal
+from serving.routing.fair_queue import FairQueue, Refusal
+from serving.routing.fair_shares import Entry
 
 # A busy machine is no failure.
 unhurried = settings(

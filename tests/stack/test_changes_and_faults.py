@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,7 +31,17 @@ def client(stack: Stack) -> openai.OpenAI:
 
 
 def replicas(stack: Stack) -> dict[str, int]:
-    """Process id of each model's replica, by model; one that is ending, without an engine, is left out."""
+    """Process id of each model's replica, by model; one that is ending, without an engine, is left out.
+
+    Ray renames its processes while they run, and one look may come in the middle of that: two must agree.
+    """
+    before, now = None, _look(stack)
+    while now != before:
+        before, now = now, _look(stack)
+    return now
+
+
+def _look(stack: Stack) -> dict[str, int]:
     found = {}
     for process in processes.of_stack(stack.state.stack_id, stack.port):
         try:
@@ -45,11 +56,13 @@ def replicas(stack: Stack) -> dict[str, int]:
 
 def engines_of(pid: int) -> list[psutil.Process]:
     """The engine processes under a replica: one, or none while it starts or ends."""
-    return [
-        child
-        for child in psutil.Process(pid).children(recursive=True)
-        if "EngineCore" in " ".join(child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        # A helper process that ends while we look must not hide the engine beside it.
+        with contextlib.suppress(psutil.Error):
+            if "EngineCore" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def kill_engine_of(pid: int) -> None:
@@ -85,8 +98,9 @@ def eventually(check: Any, timeout_s: float) -> float:
 
 
 def test_adding_and_removing_a_model_leaves_the_others_alone(stack: Stack, tmp_path: Path) -> None:
+    eventually(lambda: len(replicas(stack)) == 3, timeout_s=60)
     before = replicas(stack)
-    assert len(before) == 3
+    assert set(before) == {"qwen3", "deepseek-v3", "qwen3-embedding"}
     original = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text())
     more = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text())
     more["applications"].append(

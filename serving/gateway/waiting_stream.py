@@ -1,0 +1,67 @@
+"""What a client sees of its waiting: the deadline that it names, and signs of life in its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from starlette.types import Send
+
+from serving.config.admission import AdmissionConfig
+from serving.errors import ComptoirError, InvalidFieldError
+from serving.http_protocol import ClientConnection
+
+DEADLINE_HEADER = "x-comptoir-deadline-ms"
+
+
+def deadline_of(value: str | None, config: AdmissionConfig) -> float:
+    """How many seconds a request may wait: what `x-comptoir-deadline-ms` says, or `max_wait_s`.
+
+    Raises:
+        InvalidFieldError: it is not a whole number of milliseconds within bounds.
+    """
+    if value is None:
+        return config.max_wait_s
+    longest_ms = int(config.max_deadline_s * 1000)
+    text = value.strip()
+    # The length is bounded before `int`; `isdecimal` alone takes the digits of every script.
+    if text.isascii() and text.isdecimal() and len(text) <= 10 and 0 < int(text) <= longest_ms:
+        return int(text) / 1000
+    raise InvalidFieldError(
+        f"the header {DEADLINE_HEADER} must be a whole number of milliseconds from 1 to {longest_ms}",
+        param=DEADLINE_HEADER,
+    )
+
+
+class WaitingStream:
+    """The `on_wait` of a streaming request: begins its answer, then sends comments while it waits.
+
+    Once `has_begun`, the head must not be sent again, and an error can only be the stream's last event.
+    """
+
+    def __init__(self, headers: Mapping[str, str], client: ClientConnection, send: Send) -> None:
+        self._headers = headers
+        self._client = client
+        self._send = send
+        self.has_begun = False
+
+    async def __call__(self, waited_s: float) -> None:
+        """Send a sign of life."""
+        if not self.has_begun:
+            raw = [
+                (name.encode(), value.encode("latin-1")) for name, value in self._headers.items()
+            ]
+            self.has_begun = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+        # https://html.spec.whatwg.org/multipage/server-sent-events.html: a line with a colon in front.
+        self._client.write(b": waiting\n\n")
+
+    async def fail(
+        self, error: ComptoirError, render_error: Callable[[ComptoirError], dict[str, Any]]
+    ) -> None:
+        """End a stream that has begun with an error event, in the dialect of its path."""
+        body = render_error(error)
+        name = b"event: error\n" if body.get("type") == "error" else b""
+        event = name + b"data: " + orjson.dumps(body) + b"\n\n"
+        await self._send({"type": "http.response.body", "body": event})

@@ -1,0 +1,79 @@
+"""How much a busy model takes: the rate at which its queue drains, and its open requests at most. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from serving.config.admission import AdmissionConfig
+
+# How much of the time in which requests waited the drain rate remembers; after how long a calm, nothing.
+RATE_MEMORY_S, RATE_FORGET_S = 30.0, 60.0
+MIN_DISPATCHES = 3
+# By how much the capacity grows from one report of the engines to the next, while requests wait.
+GROWTH = 1.25
+
+
+class DrainRate:
+    """Dispatches per second while someone waits: a moving average, weighted exponentially."""
+
+    def __init__(self) -> None:
+        self._dispatches = 0.0
+        self._busy_s = 0.0
+        self._seen = 0
+        self._last_s = -math.inf
+        self._busy_until_s = -math.inf
+
+    def advance(self, now: float, *, busy: bool) -> None:
+        """Time has passed; `busy` says whether someone waited meanwhile."""
+        if busy:
+            keep = math.exp((self._last_s - now) / RATE_MEMORY_S)
+            self._dispatches *= keep
+            self._busy_s = self._busy_s * keep + RATE_MEMORY_S * (1 - keep)
+            self._busy_until_s = now
+        elif self._seen and now - self._busy_until_s > RATE_FORGET_S:
+            self._dispatches, self._busy_s, self._seen = 0.0, 0.0, 0
+        self._last_s = now
+
+    def count(self) -> None:
+        """A request that waited was dispatched."""
+        self._dispatches += 1
+        self._seen += 1
+
+    @property
+    def per_s(self) -> float | None:
+        """None until enough was seen."""
+        if self._seen < MIN_DISPATCHES or self._busy_s <= 0:
+            return None
+        return self._dispatches / self._busy_s
+
+
+def capacity(
+    replica_stats: Iterable[Mapping[str, float]],
+    config: AdmissionConfig,
+    gateways: int = 1,
+    current: int | None = None,
+) -> int:
+    """How many requests one of `gateways` may have open at these replicas; 0 without replicas.
+
+    A replica takes `max_open_per_replica`. While its engine says that requests wait inside, it takes what
+    the engine runs and `max_waiting_per_replica` more, beside the reserve, but at least
+    `min_open_per_replica`. That begins when half as many wait: where it holds, about that many do.
+
+    While requests wait in the gateway, `current` is its capacity so far. It grows by a quarter each time
+    then: an engine that has nothing waiting for a moment must not be buried under everything at once.
+
+    Gateways share evenly: each knows its own open requests exactly, and the others' half a second late.
+    """
+    slots = 0.0
+    for stats in replica_stats:
+        limit = float(config.max_open_per_replica)
+        if stats.get("waiting", 0.0) > config.max_waiting_per_replica / 2:
+            busy = stats.get("running", 0.0) + config.max_waiting_per_replica
+            bound = max(busy / (1 - config.reserve_share), config.min_open_per_replica)
+            limit = min(limit, bound)
+        slots += limit
+    slots /= gateways
+    if current:
+        slots = min(slots, current * GROWTH + 1)
+    return math.ceil(slots)
