@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import random
 import sys
 import tempfile
@@ -105,18 +106,36 @@ async def converse(session: aiohttp.ClientSession, url: str, key: str, number: i
     for _ in range(TURNS):
         await asyncio.sleep(words.uniform(0.0, 0.3))
         messages.append({"role": "user", "content": " ".join(words.choices(WORDS, k=20))})
-        body = {"model": MODEL, "messages": messages, "max_tokens": 16, "temperature": 0}
-        headers = {"authorization": f"Bearer {key}"}
-        async with session.post(
-            f"{url}/v1/chat/completions", json=body | {"ignore_eos": True}, headers=headers
-        ) as response:
-            response.raise_for_status()
-            answer = await response.json()
-        usages.append(answer["usage"])
-        messages.append(
-            {"role": "assistant", "content": answer["choices"][0]["message"]["content"]}
-        )
+        text, usage = await ask(session, url, key, messages)
+        usages.append(usage)
+        messages.append({"role": "assistant", "content": text})
     return usages
+
+
+async def ask(
+    session: aiohttp.ClientSession, url: str, key: str, messages: list[dict[str, str]]
+) -> tuple[str, Any]:
+    """One turn, streamed as chats are; returns the answer's text and its `usage`."""
+    body = {
+        "model": MODEL,
+        "messages": messages,
+        "max_tokens": 16,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    headers = {"authorization": f"Bearer {key}"}
+    texts, usage = [], None
+    async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            if not line.startswith(b"data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            usage = chunk.get("usage") or usage
+            texts += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+    return "".join(texts), usage
 
 
 async def measure(policy: str, urls: Sequence[str]) -> Found:
