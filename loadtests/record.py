@@ -25,7 +25,7 @@ class Record:
         class_name, kind, model, tenant: from its class.
         conversation, turn: which conversation it belongs to, and its place there, from 0.
         intended_s: when it was to be sent; in a closed loop, when its user was free to.
-        sent_s: when its first byte was handed to the kernel.
+        sent_s: when its sending began; connecting, where no connection was open, is part of it.
         first_s: when the first chunk with content or reasoning text came; None if none did.
         end_s: when the answer was complete, or failed.
         status: HTTP status; 0 if there was none.

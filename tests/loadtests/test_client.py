@@ -1,0 +1,187 @@
+"""The streaming client: every event is timed when it comes, and every way to fail has its word."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import gevent
+import pytest
+
+from loadtests.answer import Answer
+from loadtests.client import Client, Endpoint
+from loadtests.record import Record
+from serving.errors import ConfigError
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+Script = Callable[[socket.socket], None]
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(text: str, **more: object) -> bytes:
+    import orjson
+
+    return b"data: " + orjson.dumps({"choices": [{"delta": {"content": text}}], **more}) + b"\n\n"
+
+
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,' + (
+    b'"prompt_tokens_details":{"cached_tokens":4}}}\n\n'
+)
+DONE = b"data: [DONE]\n\n"
+END = b"0\r\n\r\n"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """A server in threads: each connection is given to the next script."""
+    listeners: list[socket.socket] = []
+
+    def start(*scripts: Script) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def accept() -> None:
+            for script in scripts:
+                connection, _ = listener.accept()
+                with closing(connection):
+                    script(connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+def answering(*pieces: bytes | float) -> Script:
+    """Read one request, then send the pieces; a number is a pause in seconds."""
+
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            if isinstance(piece, float):
+                time.sleep(piece)
+            else:
+                connection.sendall(piece)
+
+    return script
+
+
+def ask(url: str, timeout_s: float = 5.0, keep_text: bool = False) -> tuple[Record, Answer]:
+    client = Client(Endpoint.parse(url), timeout_s=timeout_s)
+    record = Record(0, "c", "chat", "m", "t")
+    request = client.request_bytes("/v1/chat/completions", b"{}", {"authorization": "Bearer x"})
+    answer = gevent.spawn(client.ask, request, record, keep_text=keep_text).get(timeout=20)
+    client.close()
+    return record, answer
+
+
+def test_an_event_every_fifty_milliseconds_is_seen_every_fifty_milliseconds(serve) -> None:
+    pieces: list[bytes | float] = [HEAD, chunk(event(""))]
+    for word in "abcdef":
+        pieces += [0.05, chunk(event(word))]
+    record, _ = ask(serve(answering(*pieces, chunk(USAGE + DONE), END)))
+    assert record.error == ""
+    assert record.first_s is not None
+    # Locust's own client gets all of these at once.
+    assert 0.045 < record.first_s - record.sent_s < 0.2
+    assert len(record.gaps_ms) == 5
+    assert all(30 < gap < 120 for gap in record.gaps_ms)
+    assert (record.prompt_tokens, record.output_tokens, record.cached_tokens) == (7, 3, 4)
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_it_does_not_matter_where_the_pieces_are_cut(serve, cut: int) -> None:
+    body = b": a comment\n\n" + event("one") + event("two").replace(b"\n", b"\r\n") + USAGE + DONE
+    pieces = [chunk(body[at : at + cut]) for at in range(0, len(body), cut)]
+    record, answer = ask(serve(answering(HEAD, b"".join(pieces), END)), keep_text=True)
+    assert (record.error, answer.text, len(record.gaps_ms)) == ("", "onetwo", 1)
+
+
+def test_reasoning_and_tool_calls_are_text_too(serve) -> None:
+    reasoning = b'data: {"choices":[{"delta":{"reasoning":"hm"}}]}\n\n'
+    call = b'data: {"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}\n\n'
+    record, answer = ask(serve(answering(HEAD, chunk(reasoning), chunk(call), chunk(DONE), END)))
+    assert record.first_s is not None
+    assert len(record.gaps_ms) == 1
+    assert answer.tool_calls
+
+
+def test_an_answer_that_is_not_streamed(serve) -> None:
+    body = b'{"choices":[{"message":{"content":"yes"}}],"usage":{"prompt_tokens":2,"completion_tokens":1}}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    record, answer = ask(serve(answering(head % len(body) + body)), keep_text=True)
+    assert (record.status, record.error, record.first_s) == (200, "", None)
+    assert (record.prompt_tokens, record.output_tokens, answer.text) == (2, 1, "yes")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "word"),
+    [
+        ((HEAD, chunk(event("a")), END), "protocol"),  # no [DONE]
+        ((HEAD, chunk(event("a"))), "reset"),
+        ((HEAD, chunk(event("a")), chunk(b'data: {"error":{"code":502}}\n\n'), END), "stream"),
+        ((b"HTTP/1.1 429 Busy\r\ncontent-length: 2\r\n\r\n{}",), "http"),
+        ((HEAD, chunk(b"data: {no json\n\n"), END), "protocol"),
+        ((b"no http at all\r\n\r\n",), "protocol"),
+        ((b"",), "reset"),
+        ((HEAD, chunk(event("a")), 2.0), "timeout"),
+    ],
+)
+def test_every_failure_has_its_word(serve, pieces: tuple[bytes | float, ...], word: str) -> None:
+    # The second script is for the one retry of a connection that was idle; there is none here.
+    record, _ = ask(serve(answering(*pieces)), timeout_s=1.0)
+    assert record.error == word
+    assert not record.is_ok
+    assert record.end_s >= record.sent_s
+
+
+def test_nobody_listens(serve) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as unused:
+        port = unused.getsockname()[1]
+    record, _ = ask(f"http://127.0.0.1:{port}")
+    assert (record.status, record.error) == (0, "connect")
+
+
+def test_connections_are_kept_and_one_that_was_closed_meanwhile_is_replaced(serve) -> None:
+    body = b'{"usage":{"prompt_tokens":2,"completion_tokens":1}}'
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
+        len(body)
+    )
+
+    def two(connection: socket.socket) -> None:
+        for _ in range(2):
+            connection.recv(65536)
+            connection.sendall(answer + body)
+
+    client = Client(Endpoint.parse(serve(two, answering(answer + body))))
+    request = client.request_bytes("/v1/embeddings", b"{}", {})
+    words = []
+    for _ in range(3):
+        record = Record(0, "c", "embeddings", "m", "t")
+        gevent.spawn(client.ask, request, record).get(timeout=20)
+        words.append((record.status, record.error))
+        time.sleep(0.05)
+    assert words == [(200, "")] * 3
+    client.close()
+
+
+def test_a_request_is_written_as_http(serve) -> None:
+    client = Client(Endpoint.parse("https://name:secret@example.eu/base/v1"))
+    request = client.request_bytes("/v1/embeddings", b"{}", {})
+    assert request.startswith(b"POST /base/v1/embeddings HTTP/1.1\r\nhost: example.eu\r\n")
+    assert b"authorization: Basic bmFtZTpzZWNyZXQ=\r\n" in request
+    assert request.endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://a:x"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="is no address; write it like"):
