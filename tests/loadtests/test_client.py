@@ -185,3 +185,4 @@ def test_a_request_is_written_as_http(serve) -> None:
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://a:x"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="is no address; write it like"):
+        Endpoint.parse(url)
