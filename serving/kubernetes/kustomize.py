@@ -1,0 +1,91 @@
+"""Reads what k8s/ uses of Kustomize: resources and a namespace. Pure: files come through a callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from serving.errors import ConfigError
+
+KUSTOMIZATION = "kustomization.yaml"
+_UNDERSTOOD = frozenset({"apiVersion", "kind", "namespace", "resources"})
+_CLUSTER_WIDE = frozenset({"PriorityClass", "Namespace", "ClusterRole", "ClusterRoleBinding"})
+Read = Callable[[PurePosixPath], str]
+
+
+def documents(text: str, where: str) -> list[dict[str, Any]]:
+    """The manifests of one file.
+
+    Raises:
+        ConfigError: it is not YAML, or a document is not an object with `kind`.
+    """
+    try:
+        found = [one for one in yaml.safe_load_all(text) if one is not None]
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(f"{where}: is not YAML", param=where) from None
+    for one in found:
+        if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
+            raise ConfigError(f"{where}: a document is not a manifest with `kind`", param=where)
+    return found
+
+
+def build(folder: PurePosixPath, read: Read) -> list[dict[str, Any]]:
+    """What `kubectl kustomize folder` prints.
+
+    Args:
+        read: text of a file; raises ConfigError where there is none.
+
+    Raises:
+        ConfigError: it uses more of Kustomize than this reads.
+    """
+    where = folder / KUSTOMIZATION
+    top = documents(read(where), str(where))[0]
+    unknown = sorted(top.keys() - _UNDERSTOOD)
+    if unknown:
+        raise ConfigError(
+            f"{where}: {unknown[0]}: is not understood here; give the output of "
+            f"`kubectl kustomize {folder}` instead",
+            param=unknown[0],
+        )
+    found: list[dict[str, Any]] = []
+    for name in top.get("resources") or ():
+        path = folder / str(name)
+        if path.suffix in (".yaml", ".yml"):
+            found += documents(read(path), str(path))
+        else:
+            found += build(_straight(path), read)
+    namespace = top.get("namespace")
+    return [_within(one, str(namespace)) for one in found] if namespace else found
+
+
+def _within(manifest: dict[str, Any], namespace: str) -> dict[str, Any]:
+    if manifest["kind"] in _CLUSTER_WIDE:
+        return manifest
+    changed = dict(manifest)
+    changed["metadata"] = _placed(manifest.get("metadata") or {}, namespace)
+    if "subjects" in manifest:
+        changed["subjects"] = [
+            {**one, "namespace": namespace} if one.get("kind") == "ServiceAccount" else one
+            for one in manifest["subjects"]
+        ]
+    return changed
+
+
+def _placed(metadata: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    """The namespace after the name, as `render` writes it."""
+    rest = {key: value for key, value in metadata.items() if key not in ("name", "namespace")}
+    return {"name": metadata.get("name"), "namespace": namespace, **rest}
+
+
+def _straight(path: PurePosixPath) -> PurePosixPath:
+    """Without `..`."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return PurePosixPath(*parts)
