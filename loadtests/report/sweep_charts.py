@@ -1,0 +1,130 @@
+"""The charts of a sweep: latency, SLO attainment and tokens against the offered rate. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from loadtests.report.chart import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    Band,
+    Chart,
+    Line,
+    Mark,
+    number,
+)
+from loadtests.report.timeline import knee_of
+from loadtests.statistics import Floats, wilson_upper
+
+RATE = "offered requests per second"
+
+
+def charts_of(sweep: Mapping[str, Any]) -> list[Chart]:
+    """None where no point was measured."""
+    points = sorted(sweep["points"], key=lambda one: one["rate_per_s"])
+    # What an invalid point shows is the generator's fault.
+    points = [one for one in points if one["valid"] and one["requests"]]
+    if not points:
+        return []
+    upright, bands = tuple(_marks(sweep)), tuple(_bracket(sweep))
+    rates = _column(points, "rate_per_s")
+    extent = (0.0, float(rates.max()) * 1.06)
+    found = []
+    for key, title, unit, lines, marks, y_range in _plots(sweep, points, rates):
+        found.append(
+            Chart(
+                key=key,
+                title=title,
+                alt=f"{title}: {_ends(lines, rates, unit)}.",
+                x_title=RATE,
+                y_title=unit,
+                lines=tuple(lines),
+                marks=(*marks, *upright),
+                bands=bands,
+                x_range=extent,
+                y_range=y_range,
+                height=360,
+            )
+        )
+    return found
+
+
+Plot = tuple[str, str, str, list[Line], list[Mark], tuple[float, float] | None]
+
+
+def _plots(
+    sweep: Mapping[str, Any], points: Sequence[Mapping[str, Any]], rates: Floats
+) -> Iterator[Plot]:
+    slo, target = sweep["slo"], sweep["slo"].get("target", 0.95) * 100
+    for key, title, column, scale, limit_key, colour in (
+        ("ttft", "TTFT p95", "ttft_p95_ms", 1.0, "ttft_ms", BLUE),
+        ("e2e", "E2E mean", "e2e_mean_s", 1000.0, "e2e_ms", ORANGE),
+    ):
+        values = _column(points, column) * scale
+        if not np.isfinite(values).any() or not values.any():
+            continue
+        marks, limit = [], slo.get(limit_key)
+        if limit is not None:
+            marks.append(Mark(limit, f"SLO {number(limit)} ms", RED))
+        knee = knee_of(rates, values)
+        if knee is not None:
+            marks.append(Mark(float(rates[knee]), "knee", PURPLE, is_upright=True))
+        line = Line(title, rates, values, colour, has_points=True)
+        yield key, f"{title} against the rate", "ms", [line], marks, None
+    shares = _column(points, "attainment") * 100
+    lows = _column(points, "wilson_low") * 100
+    highs = np.array([wilson_upper(one["good"], one["requests"]) for one in points]) * 100
+    attained = Line(
+        "good requests, with 95 % Wilson bounds",
+        rates,
+        shares,
+        GREEN,
+        has_points=True,
+        low=lows,
+        high=highs,
+    )
+    floor = max(0.0, min(float(lows.min()), target) - 5)
+    goal = [Mark(target, f"target {target:g} %", RED)]
+    yield (
+        "attainment",
+        "SLO attainment against the rate",
+        "% of requests",
+        [attained],
+        goal,
+        (floor, 101.5),
+    )
+    tokens = Line("output tokens", rates, _column(points, "output_tokens_per_s"), PURPLE)
+    yield "tokens", "Tokens against the rate", "tokens/s", [tokens], [], None
+
+
+def _marks(sweep: Mapping[str, Any]) -> Iterator[Mark]:
+    if sweep["rate_per_s"]:
+        word = "λ*" if sweep["confirmed"] else "λ*, not confirmed"
+        text = f"{word} = {number(sweep['rate_per_s'])}/s"
+        yield Mark(sweep["rate_per_s"], text, GREEN, is_upright=True)
+
+
+def _bracket(sweep: Mapping[str, Any]) -> Iterator[Band]:
+    """Between what held and what did not; the rate that holds is somewhere in it."""
+    if sweep["rate_fails_per_s"] is not None:
+        yield Band(sweep["rate_per_s"], sweep["rate_fails_per_s"], "", GREY)
+
+
+def _column(points: Sequence[Mapping[str, Any]], key: str) -> Floats:
+    return np.array([np.nan if one[key] is None else one[key] for one in points], dtype=np.float64)
+
+
+def _ends(lines: Sequence[Line], rates: Floats, unit: str) -> str:
+    line = lines[0]
+    first, last = number(float(line.y[0])), number(float(line.y[-1]))
+    return (
+        f"{first} {unit} at {number(float(rates[0]))} requests/s, "
+        f"{last} {unit} at {number(float(rates[-1]))} requests/s"
+    )
