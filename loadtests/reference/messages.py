@@ -1,0 +1,219 @@
+"""OpenAI's requests as far as they matter here, and the bytes of the answers in vLLM's shape.
+
+The shapes: https://platform.openai.com/docs/api-reference/chat, /completions and /embeddings.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+Kind = Literal["chat", "completion", "embedding"]
+KINDS: dict[bytes, Kind] = {
+    b"/v1/chat/completions": "chat",
+    b"/v1/completions": "completion",
+    b"/v1/embeddings": "embedding",
+}
+_PREFIXES = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": "embd-"}
+WORD = " word"
+VECTOR = (0.5, -0.5, 0.5, -0.5)
+DEFAULT_TOKENS = 16
+MAX_TOKENS = 1_000_000
+_REASONS = {200: b"OK", 400: b"Bad Request", 404: b"Not Found", 500: b"Internal Server Error"}
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+
+
+class BadRequest(Exception):
+    """A request that cannot be answered; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for. `inputs` and `as_base64` are for embeddings."""
+
+    kind: Kind
+    model: str
+    prompt_tokens: int
+    output_tokens: int
+    stream: bool = False
+    include_usage: bool = False
+    inputs: int = 1
+    as_base64: bool = False
+
+
+def parse(kind: Kind, data: bytes) -> Asked:
+    """Read a body. Keys that change nothing here, `ignore_eos` among them, may be there.
+
+    Every answer has exactly `max_tokens` tokens; there is no end of sequence that could be ignored or not.
+
+    Raises:
+        BadRequest: it is not JSON, or a key that is needed has the wrong shape.
+    """
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise BadRequest("the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise BadRequest("the body is not an object")
+    model = str(body.get("model", ""))
+    if kind == "embedding":
+        given = body.get("input", "")
+        several = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
+        return Asked(
+            kind,
+            model,
+            prompt_tokens=_count(given),
+            output_tokens=0,
+            inputs=len(given) if several else 1,
+            as_base64=body.get("encoding_format") == "base64",
+        )
+    if kind == "chat" and not isinstance(body.get("messages"), list):
+        raise BadRequest("messages: must be a list")
+    tokens = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_TOKENS
+    if not isinstance(tokens, int) or not 1 <= tokens <= MAX_TOKENS:
+        raise BadRequest(f"max_tokens: must be from 1 to {MAX_TOKENS}")
+    options = body.get("stream_options")
+    return Asked(
+        kind,
+        model,
+        prompt_tokens=_count(body["prompt"] if "prompt" in body else body.get("messages", "")),
+        output_tokens=tokens,
+        stream=body.get("stream") is True,
+        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+    )
+
+
+def _count(given: Any) -> int:
+    """Tokens: token ids are counted, of text the words; messages are the text in them."""
+    match given:
+        case str():
+            return len(given.split())
+        case [int(), *_]:
+            return len(given)
+        case list():
+            return sum(_count(one) for one in given)
+        case {"content": content}:
+            return _count(content)
+        case {"text": text}:
+            return _count(text)
+        case _:
+            return 0
+
+
+# ---- answers ---------------------------------------------------------------------------------------------
+
+
+def simple(status: int, body: bytes, content_type: bytes = b"application/json") -> bytes:
+    """An answer with a length."""
+    return (
+        b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+        % (status, _REASONS[status], content_type, len(body))
+    ) + body
+
+
+def error(status: int, message: str) -> bytes:
+    """An error as OpenAI and vLLM send it."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    fields = {"message": message, "type": kind, "param": None, "code": status}
+    return simple(status, orjson.dumps({"error": fields}))
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The pieces of a stream: before the first token (completions have none), a token, after the last."""
+
+    before: bytes
+    token: bytes
+    after: bytes
+
+
+def frames(asked: Asked, number: int) -> Frames:
+    """Each event in an HTTP chunk of its own, as uvicorn sends them."""
+    is_chat = asked.kind == "chat"
+    head: dict[str, Any] = {
+        "id": f"{_PREFIXES[asked.kind]}{number:032x}",
+        "object": "chat.completion.chunk" if is_chat else "text_completion",
+        "created": int(time.time()),
+        "model": asked.model,
+    }
+
+    def event(text: str, reason: str | None = None, **delta: str) -> bytes:
+        choice: dict[str, Any] = {"index": 0}
+        choice |= {"delta": delta | {"content": text}} if is_chat else {"text": text}
+        choice |= {"logprobs": None, "finish_reason": reason}
+        return _event(orjson.dumps(head | {"choices": [choice]}))
+
+    after = event("", "length")
+    if asked.include_usage:
+        after += _event(orjson.dumps(head | {"choices": [], "usage": _usage(asked)}))
+    return Frames(
+        before=event("", role="assistant") if is_chat else b"",
+        token=event(WORD),
+        after=after + _event(b"[DONE]") + b"0\r\n\r\n",
+    )
+
+
+def _event(data: bytes) -> bytes:
+    return b"%x\r\ndata: %b\n\n\r\n" % (len(data) + 8, data)
+
+
+def whole(asked: Asked, number: int) -> bytes:
+    """An answer that is not streamed."""
+    text = WORD * asked.output_tokens
+    body: dict[str, Any] = {
+        "id": f"{_PREFIXES[asked.kind]}{number:032x}",
+        "created": int(time.time()),
+        "model": asked.model,
+        "usage": _usage(asked),
+    }
+    if asked.kind == "embedding":
+        vector: Any = list(VECTOR)
+        if asked.as_base64:
+            vector = base64.b64encode(struct.pack(f"<{len(VECTOR)}f", *VECTOR)).decode()
+        body |= {"object": "list"}
+        body["data"] = [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index in range(asked.inputs)
+        ]
+    elif asked.kind == "chat":
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}
+        body |= {"object": "chat.completion", "choices": [choice]}
+    else:
+        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": "length"}
+        body |= {"object": "text_completion", "choices": [choice]}
+    return simple(200, orjson.dumps(body))
+
+
+def _usage(asked: Asked) -> dict[str, int]:
+    prompt, output = asked.prompt_tokens, asked.output_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+    }
+
+
+def models(name: str) -> bytes:
+    """The list of the one model."""
+    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "reference"}
+    return simple(200, orjson.dumps({"object": "list", "data": [model]}))
+
+
+def metrics(model: str, gauges: dict[str, float], counters: dict[str, float]) -> bytes:
+    """Prometheus' text format, under vLLM's names and labels."""
+    label = model.replace("\\", "\\\\").replace('"', '\\"')
+    lines = [
+        f'# TYPE vllm:{name} {kind}\nvllm:{name}{{engine="0",model_name="{label}"}} {value}\n'
+        for kind, values in (("gauge", gauges), ("counter", counters))
+        for name, value in values.items()
+    ]
+    return simple(200, "".join(lines).encode(), b"text/plain; version=0.0.4; charset=utf-8")
