@@ -1,0 +1,224 @@
+"""A plan for people (tables) and for scripts (JSON). Pure: nothing is printed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from loadtests.plan.capacity import ClassCapacity
+from loadtests.plan.model import PlanConfig, grid_table, price_table
+from loadtests.plan.planner import Outcome
+from loadtests.plan.uncertainty import Bounds, Effect, Unsettled, dominant
+
+# Figures in the order of the table: label, form, and whether they are of a month.
+FIGURES = {
+    "replicas": ("replicas, with spares", ".0f"),
+    "gpus": ("GPUs", ".0f"),
+    "nodes": ("nodes", ".0f"),
+    "eur_per_month": ("EUR per month", ",.0f"),
+    "eur_per_mtok": ("EUR per million tokens", ",.3g"),
+    "eur_per_mtok_input": ("  of input", ",.3g"),
+    "eur_per_mtok_output": ("  of output", ",.3g"),
+    "kwh_per_month": ("kWh per month", ",.0f"),
+    "kwh_per_mtok": ("kWh per million tokens", ",.3g"),
+    "kg_co2e_per_month": ("kg CO2e per month", ",.0f"),
+    "gco2e_per_mtok": ("g CO2e per million tokens", ",.3g"),
+}
+EXPLAINED = {
+    "capacity": "what replicas carry (sweeps, scaling)",
+    "e2e_s": "how long requests take",
+    "mean_share": "mean load over the peak",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is shown."""
+
+    plan: PlanConfig
+    capacities: Mapping[str, ClassCapacity]
+    now: Outcome
+    bounds: Mapping[str, Bounds]
+    effects: Sequence[Effect]
+    unsettled: Sequence[Unsettled]
+    args: Sequence[dict[str, Any]]
+
+    @property
+    def basis(self) -> str:
+        """`estimate` as soon as one class was not measured."""
+        estimates = [one.basis == "estimate" for one in self.capacities.values()]
+        return "estimate" if any(estimates) else "measured"
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    """The plan as JSON."""
+    now = report.now
+    return {
+        "comptoir_plan": 1,
+        "name": report.plan.name,
+        "basis": report.basis,
+        "figures": {name: asdict(one) for name, one in report.bounds.items()},
+        "models": [
+            {
+                "model": one.model,
+                "gpu": one.hardware.gpu,
+                "gpus_per_replica": one.hardware.gpus_per_replica,
+                "peak_per_s": one.peak_per_s,
+                "replicas_needed": one.replicas.needed,
+                "replicas": one.replicas.total,
+                "most_on_a_node": one.replicas.most_on_a_node,
+                "gpus": one.gpus,
+                "load_at_peak": one.load,
+            }
+            for one in now.models
+        ],
+        "classes": [
+            {
+                "class": kind.name,
+                "model": kind.model,
+                "basis": report.capacities[kind.name].basis,
+                "peak_per_s": now.rates_per_s[kind.name],
+                "e2e_s": dict(report.capacities[kind.name].e2e_s),
+                "slo": report.capacities[kind.name].slo.model_dump(exclude_none=True),
+                "sweeps": list(report.capacities[kind.name].sources),
+                "measured_replicas": list(report.capacities[kind.name].measured_replicas),
+            }
+            for kind in report.plan.traffic
+        ],
+        "dominant": {name: dominant(report.effects, name) for name in report.bounds},
+        "sensitivity": [asdict(one) for one in report.effects],
+        "unsettled": [asdict(one) for one in report.unsettled],
+        "assumptions": notes(report),
+        "config": list(report.args),
+    }
+
+
+def as_tables(report: Report) -> RenderableType:
+    """The plan for a terminal."""
+    parts: list[RenderableType] = [_models(report), "", _figures(report), "", _effects(report), ""]
+    parts += [Text(line, style="dim") for line in notes(report)]
+    for one in report.unsettled:
+        said = "measurements allow" if one.is_measured else "the ESTIMATE allows"
+        parts += [
+            "",
+            Text(
+                f"{one.model}: {said} {one.fewest} to {one.most} replicas, without spares. To settle it, "
+                f"measure {one.replicas} of them: {one.sweep}"
+            ),
+        ]
+    return Group(*parts)
+
+
+def notes(report: Report) -> list[str]:
+    """What the figures rest on, one sentence each."""
+    plan, site = report.plan, report.plan.site
+    lines = []
+    if report.basis == "estimate":
+        names = [name for name, one in report.capacities.items() if one.basis == "estimate"]
+        lines.append(
+            f"ESTIMATE: {', '.join(names)} from the catalogue's figures and assumed efficiencies, not "
+            "measured; measure before buying."
+        )
+    kinds = {one.hardware.gpu for one in report.now.models}
+    table = price_table()
+    listed = sorted(kinds & set(table["gpus"]) - set(site.eur_per_gpu_hour))
+    if listed:
+        lines.append(
+            f"Prices of {', '.join(listed)}: {table['basis']}, list prices of {table['seen']}; set "
+            "site.eur_per_gpu_hour."
+        )
+    if site.country is not None:
+        grid = grid_table()
+        lines.append(
+            f"Grid: {grid['source']}, {grid['year']}, {grid['method']}; {site.country} "
+            f"{grid['gco2e_per_kwh'][site.country]:g} g/kWh."
+        )
+    elif site.intensity is None:
+        lines.append("CO2e is left out: set site.country or site.grid_gco2e_per_kwh.")
+    lines.append(
+        f"Filled to {plan.utilisation:.0%} at the peak; stays so after losing {plan.spares} "
+        f"{plan.failure_domain}{'' if plan.spares == 1 else 's'}. An output token counts as "
+        f"{plan.output_weight:g} input tokens."
+    )
+    if any(
+        one.measured_replicas and len(one.measured_replicas) == 1
+        for one in report.capacities.values()
+    ):
+        lines.append(
+            "Measured with one number of replicas only: how much several carry together is assumed."
+        )
+    return lines
+
+
+def _title(report: Report) -> str:
+    mark = "ESTIMATE, not measured" if report.basis == "estimate" else "measured"
+    return f"{report.plan.name}: {mark}"
+
+
+def _models(report: Report) -> Table:
+    table = Table(
+        "model", "on", "peak, requests/s", "needed", "with spares", "full at the peak", box=None
+    )
+    table.title, table.title_justify = escape(_title(report)), "left"
+    for one in report.now.models:
+        basis = {
+            report.capacities[kind.name].basis
+            for kind in report.plan.traffic
+            if kind.model == one.model
+        }
+        table.add_row(
+            escape(one.model) + (" (ESTIMATE)" if "estimate" in basis else ""),
+            escape(str(one.hardware)),
+            f"{one.peak_per_s:.3g}",
+            str(one.replicas.needed),
+            str(one.replicas.total),
+            f"{one.load:.0%}",
+        )
+    return table
+
+
+def _figures(report: Report) -> Table:
+    table = Table("", "lower", "plan", "upper", "what moves it most", box=None)
+    table.title, table.title_justify = escape(_title(report)), "left"
+    for name, (label, form) in FIGURES.items():
+        one = report.bounds.get(name)
+        if one is None:
+            continue
+        table.add_row(
+            label,
+            *(format(value, form) for value in (one.lower, one.typical, one.upper)),
+            escape(dominant(report.effects, name) or "-"),
+        )
+    return table
+
+
+def _effects(report: Report) -> RenderableType:
+    """One assumption at a time."""
+    if not report.effects:
+        return Text("Nothing is uncertain: every number is exact.")
+    table = Table("assumption", "EUR per month", "replicas", "EUR per million tokens", box=None)
+    for one in report.effects:
+        table.add_row(
+            escape(EXPLAINED.get(one.assumption, one.assumption)),
+            *(
+                f"{_shown(one.at_low[metric], form)} to {_shown(one.at_high[metric], form)}"
+                for metric, form in (
+                    ("eur_per_month", ",.0f"),
+                    ("replicas", ".0f"),
+                    ("eur_per_mtok", ",.3g"),
+                )
+            ),
+        )
+    first = dominant(report.effects, "eur_per_month")
+    said = f"The monthly bill depends most on {EXPLAINED.get(first, first)}." if first else ""
+    return Group(table, Text(said))
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,122 @@
+"""Reads sweep.json: the rate that was shown to hold, the one that failed, and how long requests took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from loadtests.plan.model import CPU
+from loadtests.scenario import SloConfig
+from serving.config.base import validated
+from serving.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One sweep: of a model, on some hardware, at one length of requests.
+
+    `held_per_s` is the highest rate that was confirmed, `failed_per_s` the lowest that failed (None: none).
+    `e2e_s` are pairs of rate and mean seconds of a request, of the rates that held.
+    """
+
+    model: str
+    gpu: str
+    gpus_per_replica: int
+    replicas: int
+    input_tokens: float
+    output_tokens: float
+    total_tokens_p95: float
+    slo: SloConfig
+    held_per_s: float
+    failed_per_s: float | None
+    e2e_s: tuple[tuple[float, float], ...]
+    created: str = ""
+    where: str = "sweep.json"
+
+    @property
+    def hardware(self) -> tuple[str, int]:
+        """GPU kind and GPUs per replica."""
+        return self.gpu, self.gpus_per_replica
+
+
+def read_sweep(path: Path) -> Measured:
+    """Read a file, or the sweep.json of a folder.
+
+    Raises:
+        ConfigError: it cannot be read, is no sweep, or found no rate that holds.
+    """
+    file = path / "sweep.json" if path.is_dir() else path
+    try:
+        document = orjson.loads(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}", param="--sweep") from None
+    except orjson.JSONDecodeError:
+        raise ConfigError(f"{file}: is not JSON", param="--sweep") from None
+    if not isinstance(document, dict) or document.get("comptoir_sweep") != 1:
+        raise ConfigError(
+            f"{file}: is not a sweep: give the sweep.json that `comptoir load sweep` leaves",
+            param="--sweep",
+        )
+    return parse_sweep(document, str(file))
+
+
+def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
+    """A sweep's document.
+
+    Raises:
+        ConfigError: a key is missing or out of range, or no rate was confirmed.
+    """
+    if not document.get("confirmed") or not document.get("rate_per_s"):
+        raise ConfigError(
+            f"{where}: rate_per_s: the sweep confirmed no rate that keeps the SLO: sweep again with a "
+            "lower --from, or with an SLO that this hardware can keep",
+            param="rate_per_s",
+        )
+    hardware = document.get("hardware") or {}
+    held = _number(document, "rate_per_s", where)
+    failed = document.get("rate_fails_per_s")
+    points = [one for one in document.get("points", ()) if one.get("passed")]
+    gpu = hardware.get("gpu")
+    measured = Measured(
+        model=str(document.get("model", "")),
+        gpu=str(gpu).lower() if gpu else CPU,
+        gpus_per_replica=max(1, int(hardware.get("gpus_per_replica") or 1)),
+        replicas=int(hardware.get("replicas") or 1),
+        input_tokens=_number(document, "input_tokens_mean", where),
+        output_tokens=_number(document, "output_tokens_mean", where),
+        total_tokens_p95=float(document.get("total_tokens_p95") or 0),
+        slo=validated(SloConfig, document.get("slo") or {}, f"{where}: slo"),
+        held_per_s=held,
+        failed_per_s=None if failed is None else float(failed),
+        e2e_s=tuple(sorted(_by_rate(points).items())),
+        created=str(document.get("created", "")),
+        where=where,
+    )
+    if not measured.e2e_s:
+        raise ConfigError(
+            f"{where}: points: none of them passed, although rate_per_s says so: sweep again",
+            param="points",
+        )
+    return measured
+
+
+def _by_rate(points: list[dict[str, Any]]) -> dict[float, float]:
+    """Seconds of a request by rate; of several runs at a rate, their mean."""
+    found: dict[float, list[float]] = {}
+    for one in points:
+        if one["e2e_mean_s"] > 0:
+            found.setdefault(float(one["rate_per_s"]), []).append(float(one["e2e_mean_s"]))
+    return {rate: sum(values) / len(values) for rate, values in found.items()}
+
+
+def _number(document: Mapping[str, Any], key: str, where: str) -> float:
+    value = document.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(
+            f"{where}: {key}: must be a number above 0, not {value!r}: sweep again", param=key
+        )
+    return float(value)
