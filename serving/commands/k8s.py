@@ -31,6 +31,7 @@ from serving.kubernetes.render import (
     overlay_files,
 )
 from serving.kubernetes.render import render as render_manifests
+from serving.kubernetes.serve_config import serve_problems
 from serving.settings import ProcessSettings
 
 app = typer.Typer(
@@ -170,9 +171,12 @@ def _misfits(manifests: list[Manifest]) -> list[Finding]:
         try:
             serve = _parsed(str((manifest.get("spec") or {}).get("serveConfigV2") or ""), "it")
             load_document(serve, ProcessSettings.load(), Path("serveConfigV2"))
+            wrong = list(serve_problems(serve))
         except ConfigError as error:
-            fix = "change the deployment file, and render again"
-            found.append(_finding("serve", manifest, "spec.serveConfigV2", error.message, fix))
+            wrong = [error.message]
+        fix = "change the deployment file, and render again"
+        for problem in wrong:
+            found.append(_finding("serve", manifest, "spec.serveConfigV2", problem, fix))
     return found
 
 

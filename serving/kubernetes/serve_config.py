@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,7 +14,36 @@ from serving.errors import ConfigError
 # Ray resource of the gateway's pods: with it a gateway runs there and nowhere else.
 GATEWAY_RESOURCE = "comptoir_gateway"
 GATEWAY_DEPLOYMENT = "GatewayReplica"
+_ANYWHERE = "0.0.0.0"  # noqa: S104  # a pod has an address of its own, and network policies
 KEYS_FILE = "/etc/comptoir/keys/keys.yaml"
+# Ray Serve takes keys that it does not know, and forgets them. A test holds these lists to its schema.
+SERVE_KEYS = frozenset(
+    {
+        "applications",
+        "controller_options",
+        "grpc_options",
+        "http_options",
+        "logging_config",
+        "proxy_location",
+        "target_capacity",
+        "tracing_config",
+    }
+)
+APPLICATION_KEYS = frozenset(
+    {
+        "args",
+        "autoscaling_policy",
+        "deployments",
+        "external_scaler_enabled",
+        "host",
+        "import_path",
+        "logging_config",
+        "name",
+        "port",
+        "route_prefix",
+        "runtime_env",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -54,19 +83,14 @@ def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
             param="deployments",
         )
     args = dict(application.get("args") or {})
-    args["host"] = "0.0.0.0"  # noqa: S104  # pods have an address of their own, and policies
+    args["host"] = _ANYWHERE
     keys_file = args.get("keys_file") or (None if args.get("keys") else KEYS_FILE)
     if keys_file is not None:
         if not PurePosixPath(keys_file).is_absolute():
             raise ConfigError("keys_file: must be an absolute path", param="keys_file")
         args["keys_file"] = keys_file
     application["args"] = args
-    application["deployments"] = [
-        {
-            "name": GATEWAY_DEPLOYMENT,
-            "ray_actor_options": {"num_cpus": 0, "resources": {GATEWAY_RESOURCE: 1}},
-        }
-    ]
+    application["deployments"] = [_placement()]
     return ClusterServe(
         changed,
         port=gateway.port,
@@ -74,6 +98,30 @@ def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
         keys_file=PurePosixPath(keys_file) if keys_file else None,
         drain_timeout_s=gateway.drain_timeout_s,
     )
+
+
+def serve_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    """What keeps a Serve config from running in a cluster, beside what `comptoir check` finds."""
+    yield from (f"{key}: unknown key" for key in sorted(document.keys() - SERVE_KEYS))
+    if document.get("proxy_location") != "Disabled":
+        yield "proxy_location: must be Disabled: Serve's proxy would listen on the gateway's port"
+    for application in document.get("applications") or ():
+        where = f"application {application.get('name')!r}"
+        unknown = sorted(application.keys() - APPLICATION_KEYS)
+        yield from (f"{where}: {key}: unknown key" for key in unknown)
+        if application.get("import_path") != GATEWAY_BUILDER:
+            continue
+        if (application.get("args") or {}).get("host") != _ANYWHERE:
+            yield f"{where}: host: must be {_ANYWHERE}: clients reach the pod's address"
+        if application.get("deployments") != [_placement()]:
+            yield f"{where}: deployments: must be {_placement()}: gateways run in the gateway pods"
+
+
+def _placement() -> dict[str, Any]:
+    return {
+        "name": GATEWAY_DEPLOYMENT,
+        "ray_actor_options": {"num_cpus": 0, "resources": {GATEWAY_RESOURCE: 1}},
+    }
 
 
 def _plain(value: Any) -> Any:
