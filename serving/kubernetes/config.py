@@ -12,7 +12,7 @@ from serving.config.base import FrozenConfig
 from serving.errors import ConfigError
 
 _IMAGE = re.compile(
-    r"(?P<name>[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*)"
+    r"(?P<name>([a-z0-9][\w.-]*(:\d+)?/)*[a-z0-9][\w.-]*)"
     r"(:(?P<tag>[\w][\w.-]{0,127}))?(@sha256:(?P<digest>[0-9a-f]{64}))?",
     re.ASCII,
 )
