@@ -68,6 +68,8 @@ class ClassConfig(FrozenConfig):
     input_tokens: TokensConfig = TokensConfig(mean=64, cv=0.5, min=8)
     output_tokens: TokensConfig = TokensConfig(mean=32, cv=0.5)
     shared_prefix_tokens: int = Field(default=0, ge=0)
+    # Your own prompts instead of synthetic ones: a file of JSON lines with the key `prompt`, in order.
+    prompts: str | None = None
     turns: int = Field(default=1, ge=1, le=1000)
     think_s: float = Field(default=1.0, ge=0)
     stream: bool = True
@@ -143,6 +145,8 @@ class Scenario(FrozenConfig):
     classes: tuple[ClassConfig, ...] = Field(min_length=1)
     arrivals: ArrivalsConfig = ArrivalsConfig()
     duration_s: float = Field(default=60.0, gt=0, le=7 * 86_400)
+    # Of all classes together; the run ends with the last answer.
+    max_requests: int | None = Field(default=None, ge=1)
     # Requests sent in the first so many seconds are recorded and not counted.
     warmup_s: float = Field(default=5.0, ge=0)
     # How long answers may still come after the last send.
@@ -163,7 +167,7 @@ class Scenario(FrozenConfig):
 
     @classmethod
     def load(cls, path: Path) -> Scenario:
-        """Read a file; a trace in it is found beside it.
+        """Read a file; traces and prompts that it names are found beside it.
 
         Raises:
             ConfigError: naming the key that does not fit.
@@ -178,9 +182,17 @@ class Scenario(FrozenConfig):
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: must be a mapping of keys", param=str(path))
         scenario = validated(cls, document, str(path))
-        trace = scenario.arrivals.trace
-        if trace is not None and not Path(trace).is_absolute():
-            beside = str(path.resolve().parent / trace)
-            arrivals = scenario.arrivals.model_copy(update={"trace": beside})
-            scenario = scenario.model_copy(update={"arrivals": arrivals})
-        return scenario
+        return scenario._beside(path.resolve().parent)
+
+    def _beside(self, folder: Path) -> Scenario:
+        """With absolute names of the files that it names."""
+        arrivals = self.arrivals
+        if arrivals.trace is not None:
+            arrivals = arrivals.model_copy(update={"trace": str(folder / arrivals.trace)})
+        classes = tuple(
+            one
+            if one.prompts is None
+            else one.model_copy(update={"prompts": str(folder / one.prompts)})
+            for one in self.classes
+        )
+        return self.model_copy(update={"arrivals": arrivals, "classes": classes})

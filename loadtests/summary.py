@@ -60,7 +60,8 @@ def summarise_columns(
     send_lag = spread((counted.sent_s - counted.intended_s) * 1000) or {}
     missing = _missing(columns) if scenario.arrivals.kind != "closed" else 0
     reasons = _reasons(scenario, whole, send_lag, lag, missing, len(columns))
-    if scenario.arrivals.kind != "closed" and span[1] < scenario.duration_s:
+    is_planned = scenario.arrivals.kind != "closed" and scenario.max_requests is None
+    if is_planned and span[1] < scenario.duration_s:
         reasons.append(
             f"the run was stopped after {span[1]:.0f} s of {scenario.duration_s:g} s:"
             " what was planned after that was never sent"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from loadtests import cli as load
 from serving import __version__
 from serving.commands import catalogue, check, keys, route, stack, status, tiny
 from serving.commands.output import complain
@@ -30,6 +31,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(route.app, name="route")
 app.add_typer(tiny.app, name="tiny")
+app.add_typer(load.app, name="load")
 
 
 @app.command()

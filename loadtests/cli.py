@@ -1,0 +1,394 @@
+"""`comptoir load`: runs of load, the highest rate that an endpoint holds, reports, comparisons."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from loadtests.scenario import Scenario
+from serving.commands.output import console, errors, note, say
+from serving.errors import ConfigError
+
+SHIPPED = Path(__file__).with_name("scenarios")
+EXIT_WORSE, EXIT_INVALID, EXIT_SLO = 3, 4, 5
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Load tests of any OpenAI-compatible endpoint, on Locust.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 worse (compare), "
+    "4 the run is invalid, 5 the SLO is not met (run --require-slo).",
+)
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a shipped scenario.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Where it is left. Default: runs/...")
+]
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="The endpoint. Default: what the scenario says.")
+]
+ProcessesOption = Annotated[
+    int, typer.Option("--processes", min=1, help="Generator processes, about one per core.")
+]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key-env",
+        metavar="TENANT=VARIABLE",
+        help="The environment variable with a tenant's API key; repeatable.",
+    ),
+]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the scenarios that are shipped."""
+    table = Table("scenario", "what it does", box=None, pad_edge=False)
+    for path in sorted(SHIPPED.glob("*.yaml")):
+        table.add_row(path.stem, escape(" ".join(Scenario.load(path).description.split())))
+    console.print(table)
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    out: OutOption = None,
+    url: UrlOption = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=1e-6, help="Requests per second.")
+    ] = None,
+    users: Annotated[int | None, typer.Option("--users", min=1, help="Of a closed loop.")] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.1, help="Seconds of sending.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    key_env: KeyOption = None,
+    processes: ProcessesOption = 1,
+    web: Annotated[
+        int | None, typer.Option("--web", metavar="PORT", help="Open Locust's web UI there.")
+    ] = None,
+    require_slo: Annotated[
+        bool, typer.Option("--require-slo", help="Exit with 5 when a class misses its SLO.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Send a scenario's load, and leave records, a summary and a report.
+
+    Example: comptoir load run chat --url http://127.0.0.1:8000 --rate 5 --duration 60
+    """
+    from loadtests.running import run as run_now
+
+    plan = adjusted(load(scenario), url, rate, users, duration, seed, key_env)
+    folder = out or default_folder(plan.name)
+    note(
+        f"{plan.name}: {_arrivals(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
+    )
+    if web is not None:
+        note(f"Locust's web UI: http://127.0.0.1:{web} (Ctrl-C ends it)")
+    with _bar(plan.duration_s) as show:
+        finished = run_now(plan, folder, processes, web, show)
+    if as_json:
+        console.print_json(data=finished.summary)
+    else:
+        _show(finished.summary)
+        say(f"report: {folder / 'report.html'}")
+    if not finished.valid:
+        raise typer.Exit(EXIT_INVALID)
+    if require_slo and any(not _holds(one) for one in finished.summary["groups"]):
+        raise typer.Exit(EXIT_SLO)
+
+
+@app.command()
+def sweep(
+    scenario: ScenarioArgument,
+    out: OutOption = None,
+    url: UrlOption = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Only this class of the scenario.")
+    ] = None,
+    input_tokens: Annotated[
+        int | None, typer.Option("--input", min=1, help="Prompt tokens, the same for all.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option("--output", min=1, help="Completion tokens, the same for all.")
+    ] = None,
+    low: Annotated[float, typer.Option("--from", min=1e-3, help="The first rate, per second.")] = 1,
+    high: Annotated[float, typer.Option("--to", min=1e-3, help="The highest rate.")] = 1000,
+    duration: Annotated[float, typer.Option("--duration", min=2, help="Seconds per rate.")] = 60,
+    precision: Annotated[
+        float, typer.Option("--precision", min=0.01, max=1, help="Of the rate: 0.1 is 10 %.")
+    ] = 0.1,
+    max_points: Annotated[int, typer.Option("--max-points", min=1)] = 14,
+    replicas: Annotated[
+        int, typer.Option("--replicas", min=1, help="Of the model, while it is measured.")
+    ] = 1,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Which GPU, for the plan.")] = None,
+    gpus_per_replica: Annotated[int, typer.Option("--gpus-per-replica", min=0)] = 1,
+    key_env: KeyOption = None,
+    processes: ProcessesOption = 1,
+) -> None:
+    """Find the highest rate at which the SLO holds: double, bisect, confirm.
+
+    Leaves sweep.json, which `comptoir plan` reads, a report, and every run.
+
+    Example: comptoir load sweep chat --class chat --from 2 --duration 30 --gpu h100
+    """
+    from loadtests.sweeping import Hardware
+    from loadtests.sweeping import sweep as sweep_now
+
+    plan = adjusted(load(scenario), url, None, None, duration, None, key_env)
+    plan = one_class(plan, class_name, input_tokens, output_tokens)
+    folder = out or default_folder(f"sweep-{plan.name}")
+    hardware = Hardware(gpu, gpus_per_replica if gpu else 0, replicas)
+    from loadtests.sweep import Search
+
+    search = Search(low, max(low, high), precision, max_points)
+    document = sweep_now(plan, folder, search, hardware, processes, note)
+    table = Table("rate/s", "requests", "good", "at least", "TTFT p95", "verdict", box=None)
+    for point in sorted(document["points"], key=lambda one: one["rate_per_s"]):
+        verdict = "holds" if point["passed"] else _why(point)
+        table.add_row(
+            f"{point['rate_per_s']:.3g}",
+            str(point["requests"]),
+            f"{100 * point['attainment']:.1f} %",
+            f"{100 * point['wilson_low']:.1f} %",
+            f"{point['ttft_p95_ms']:.0f} ms",
+            verdict + (" (confirmation)" if point["is_confirmation"] else ""),
+        )
+    console.print(table)
+    if not document["confirmed"]:
+        say("no rate was confirmed to hold: lower --from, or look at the report")
+        raise typer.Exit(EXIT_SLO)
+    say(f"holds {document['rate_per_s']:.3g} requests/s; sweep: {folder / 'sweep.json'}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a run, or of a sweep.")],
+) -> None:
+    """Make the summary and the report of a run anew, from its records."""
+    from loadtests import report as reports
+    from loadtests.finish import finish
+
+    if (folder / "sweep.json").exists():
+        say(f"report: {reports.build_sweep(folder)}")
+        return
+    if not (folder / "records.jsonl").exists():
+        raise ConfigError(f"{folder}: there is no run and no sweep in it", param="FOLDER")
+    _show(finish(folder))
+    say(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Folder of a run.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Folder of another.")],
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, max=10, help="0.05: five per cent are the same.")
+    ] = 0.05,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also different workloads, and invalid runs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Compare two runs, with confidence intervals; exits with 3 when the second is worse.
+
+    Example: comptoir load compare runs/before runs/after
+    """
+    from loadtests.comparing import show_comparison
+
+    if show_comparison(baseline, candidate, tolerance, force=force, as_json=as_json):
+        raise typer.Exit(EXIT_WORSE)
+
+
+# ---- scenarios ---------------------------------------------------------------------------------------
+
+
+def load(name: str) -> Scenario:
+    """A file, or a shipped scenario by its name.
+
+    Raises:
+        ConfigError: there is none, or it is wrong.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return Scenario.load(path)
+    shipped = SHIPPED / f"{name}.yaml"
+    if not shipped.exists():
+        known = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.yaml")))
+        raise ConfigError(
+            f"there is no scenario '{name}'; shipped are: {known}; or name a YAML file",
+            param="SCENARIO",
+        )
+    return Scenario.load(shipped)
+
+
+def adjusted(
+    scenario: Scenario,
+    url: str | None,
+    rate: float | None,
+    users: int | None,
+    duration_s: float | None,
+    seed: int | None,
+    key_env: list[str] | None,
+) -> Scenario:
+    """The scenario with what the command line says instead; checked again.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    document = scenario.model_dump(mode="json", exclude_unset=True)
+    target = document.setdefault("target", {})
+    arrivals = document.setdefault("arrivals", {})
+    if url is not None:
+        target["url"] = url
+    for pair in key_env or ():
+        tenant, _, variable = pair.partition("=")
+        if not tenant or not variable:
+            raise ConfigError(f"--key-env: '{pair}' is not TENANT=VARIABLE", param="--key-env")
+        target.setdefault("keys", {})[tenant] = variable
+    if rate is not None:
+        if arrivals.get("kind", "poisson") not in ("constant", "poisson", "gamma"):
+            arrivals["kind"] = "poisson"
+        arrivals["rate_per_s"] = rate
+    if users is not None:
+        arrivals |= {"kind": "closed", "users": users}
+    if duration_s is not None:
+        document["duration_s"] = duration_s
+        document["warmup_s"] = min(scenario.warmup_s, duration_s / 5)
+    if seed is not None:
+        document["seed"] = seed
+    from serving.config.base import validated
+
+    return validated(Scenario, document, scenario.name)
+
+
+def one_class(
+    scenario: Scenario, name: str | None, input_tokens: int | None, output_tokens: int | None
+) -> Scenario:
+    """The scenario with one class only, whose lengths may be set.
+
+    Raises:
+        ConfigError: there is no such class, or there are several and none is named.
+    """
+    known = ", ".join(one.name for one in scenario.classes)
+    if name is None and len(scenario.classes) > 1:
+        raise ConfigError(f"--class: the scenario has several: {known}; name one", param="--class")
+    found = [one for one in scenario.classes if name in (None, one.name)]
+    if not found:
+        raise ConfigError(
+            f"--class: there is no class '{name}'; there are: {known}", param="--class"
+        )
+    document = found[0].model_dump(mode="json", exclude_unset=True)
+    if input_tokens is not None:
+        document["input_tokens"] = {"mean": input_tokens}
+    if output_tokens is not None:
+        document["output_tokens"] = {"mean": output_tokens}
+    whole = scenario.model_dump(mode="json", exclude_unset=True)
+    from serving.config.base import validated
+
+    return validated(Scenario, whole | {"classes": [document]}, scenario.name)
+
+
+def default_folder(name: str) -> Path:
+    """A new folder under runs/."""
+    return Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+# ---- what is shown -----------------------------------------------------------------------------------
+
+
+def _arrivals(scenario: Scenario) -> str:
+    arrivals = scenario.arrivals
+    match arrivals.kind:
+        case "closed":
+            return f"{arrivals.users} users"
+        case "ramp":
+            return f"{arrivals.rate_per_s:g} to {arrivals.to_per_s:g} requests/s"
+        case "steps":
+            return f"{', '.join(f'{rate:g}' for rate in arrivals.rates_per_s)} requests/s"
+        case "trace":
+            return f"the trace {Path(arrivals.trace or '').name}"
+    return f"{arrivals.rate_per_s:g} requests/s ({arrivals.kind})"
+
+
+class _bar:
+    """One line that says how far the run is; nothing where nobody looks."""
+
+    def __init__(self, duration_s: float) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._duration_s = duration_s
+        self._progress = Progress(
+            BarColumn(30), TimeElapsedColumn(), TextColumn("{task.description}"), console=errors
+        )
+        self._task = self._progress.add_task("starting", total=duration_s)
+
+    def __enter__(self) -> Any:
+        self._progress.start()
+        return self._update
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def _update(self, counts: dict[str, Any]) -> None:
+        failed = counts["done"] - counts["ok"]
+        text = f"sent {counts['sent']}, in flight {counts['in_flight']}, failed {failed}"
+        at_s = min(max(0.0, counts["t_s"]), self._duration_s)
+        self._progress.update(self._task, completed=at_s, description=text)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    table = Table("class", "model", "tenant", "requests", "ok", "TTFT p50 / p95", box=None)
+    for name in ("ITL p50 / p99", "E2E p50 / p95", "SLO"):
+        table.add_column(name)
+    for one in summary["groups"]:
+        latency = one["latency"]
+        table.add_row(
+            escape(one["class"]),
+            escape(one["model"]),
+            escape(one["tenant"]),
+            str(one["requests"]),
+            str(one["ok"]),
+            _pair(latency.get("ttft_intended_ms"), "p50", "p95"),
+            _pair(latency.get("itl_ms"), "p50", "p99"),
+            _pair(latency.get("e2e_intended_ms"), "p50", "p95"),
+            f"{100 * one['attainment']:.1f} % {'holds' if _holds(one) else 'MISSED'}",
+        )
+    console.print(table)
+    say(
+        f"{summary['ok']} of {summary['requests']} requests answered, "
+        f"{summary['rate_per_s']:.2f}/s, {summary['output_tokens_per_s']:.0f} tokens/s; "
+        f"latency from the intended send"
+    )
+    if not summary["valid"]:
+        errors.print("INVALID:", style="bold red", end=" ")
+        errors.print("; ".join(summary["invalid_because"]), markup=False, soft_wrap=True)
+
+
+def _pair(figures: dict[str, float] | None, first: str, second: str) -> str:
+    if not figures:
+        return "-"
+    return f"{figures[first]:.0f} / {figures[second]:.0f} ms"
+
+
+def _holds(group: dict[str, Any]) -> bool:
+    return bool(group["attainment"] >= group["slo"]["target"])
+
+
+def _why(point: dict[str, Any]) -> str:
+    if not point["valid"]:
+        return "invalid"
+    return "backlog grows" if point["backlog_grows"] else "misses the SLO"
+
+
+def write_yaml(path: Path, document: dict[str, Any]) -> None:
+    """For tests and scripts."""
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
