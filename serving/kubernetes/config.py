@@ -159,6 +159,8 @@ class Neighbours(FrozenConfig):
     operator: Name = "kuberay-operator"
     monitoring: Name = "monitoring"
     dns: Name = "kube-system"
+    # Further namespaces whose pods call the API directly, without the edge.
+    clients: tuple[Name, ...] = ()
     # The API server is reached by its address: name yours, this is every private network.
     api_server_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
     api_server_ports: tuple[int, ...] = (443, 6443)

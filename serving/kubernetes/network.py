@@ -139,11 +139,12 @@ def http_route(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
 
 
 def _clients(config: KubernetesConfig) -> list[Manifest]:
+    direct = [_namespace(name) for name in config.neighbours.clients]
     if not names.is_incremental(config):
-        return [_namespace(config.edge.namespace)]
+        return [_namespace(config.edge.namespace), *direct]
     # Pods of KubeRay's Gateway run beside ours; the edge talks to them.
     label = {_GATEWAY_LABEL: names.upgrade_gateway(config.name)}
-    return [{"podSelector": {"matchLabels": label}}]
+    return [{"podSelector": {"matchLabels": label}}, *direct]
 
 
 def _upgrade_gateway(config: KubernetesConfig, serve: ClusterServe) -> Manifest:

@@ -155,14 +155,11 @@ def _env(config: KubernetesConfig, shape: PodShape) -> list[Manifest]:
 def _keys(
     config: KubernetesConfig, serve: ClusterServe
 ) -> tuple[list[Manifest], list[dict[str, Any]]]:
-    # In every pod: Serve builds the gateway's application wherever it likes. Hashes only.
+    # In every pod: Serve builds the gateway's application wherever it likes. Hashes only. The whole Secret,
+    # so that another file of it can be named without changing a pod.
     if serve.keys_file is None:
         return [], []
-    secret = {
-        "secretName": config.keys_secret,
-        "items": [{"key": serve.keys_file.name, "path": serve.keys_file.name}],
-        "defaultMode": 0o440,
-    }
+    secret = {"secretName": config.keys_secret, "defaultMode": 0o440}
     mount = {"name": "keys", "mountPath": str(serve.keys_file.parent), "readOnly": True}
     return [{"name": "keys", "secret": secret}], [mount]
 

@@ -10,6 +10,7 @@ import yaml
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from serving.app import build_gateway
+from serving.commands.k8s import load_document
 from serving.commands.k8s_needs import model_needs
 from serving.deployment_file import load_deployment_file
 from serving.environment import cluster_environment
@@ -96,8 +97,6 @@ def test_the_cluster_runs_the_pinned_ray() -> None:
 def test_keys_that_the_file_names_are_mounted_where_it_says(tmp_path: Path) -> None:
     path = tmp_path / "site.yaml"
     document = yaml.safe_load(SHIPPED["dev"].read_text(encoding="utf-8"))
-    from serving.commands.k8s import load_document
-
     document["applications"][0]["args"]["keys_file"] = "/etc/site/api-keys.yaml"
     file = load_document(document, SETTINGS, path)
     manifest = one(render(file, site_config("dev"), model_needs(file, SETTINGS)), "RayService")
@@ -105,7 +104,19 @@ def test_keys_that_the_file_names_are_mounted_where_it_says(tmp_path: Path) -> N
         mounts = {m["name"]: m["mountPath"] for m in container(group)["volumeMounts"]}
         assert mounts["keys"] == "/etc/site"
         volume = next(v for v in group["template"]["spec"]["volumes"] if v["name"] == "keys")
-        assert volume["secret"]["items"] == [{"key": "api-keys.yaml", "path": "api-keys.yaml"}]
+        assert volume["secret"] == {"secretName": "comptoir-keys", "defaultMode": 0o440}
+
+
+def test_another_file_of_keys_changes_no_pod(tmp_path: Path) -> None:
+    clusters = []
+    for name in ("keys-1.yaml", "keys-2.yaml"):
+        document = yaml.safe_load(SHIPPED["dev"].read_text(encoding="utf-8"))
+        document["applications"][0]["args"]["keys_file"] = f"/etc/comptoir/keys/{name}"
+        file = load_document(document, SETTINGS, tmp_path / "site.yaml")
+        found = one(render(file, site_config("dev"), model_needs(file, SETTINGS)), "RayService")
+        assert name in found["spec"]["serveConfigV2"]
+        clusters.append(found["spec"]["rayClusterConfig"])
+    assert clusters[0] == clusters[1]
 
 
 def test_keys_in_the_file_need_no_secret(tmp_path: Path) -> None:
@@ -384,6 +395,17 @@ def test_nothing_is_let_in_or_out_unless_a_policy_says_so() -> None:
         for port in rule["ports"]
     }
     assert opened == {8265, 8000, 8080}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_more_namespaces_may_call_the_gateways_when_the_site_says_so(overlay: str) -> None:
+    file = load_deployment_file(SHIPPED[overlay], SETTINGS)
+    settings = {"neighbours": {"clients": ["shop"]}}
+    found = render(file, site_config(overlay, settings), model_needs(file, SETTINGS))
+    (rule,) = one(found, "NetworkPolicy", "-clients")["spec"]["ingress"]
+    names = [at(peer, "namespaceSelector.matchLabels") for peer in rule["from"]]
+    assert {"kubernetes.io/metadata.name": "shop"} in names
+    assert len(rule["from"]) == 2
 
 
 def test_the_workers_account_has_no_rights() -> None:
