@@ -11,7 +11,6 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import yaml
-from referencing import Registry, Resource
 
 from serving.commands.k8s import load_document
 from serving.commands.k8s_needs import model_needs
@@ -127,8 +126,9 @@ def _core_validator(kind: str, api_version: str, version: str) -> Any:
         else api_version
     )
     contents = functools.partial(kubernetes_validate.utils.schema_contents, desired_version=version)
-    schema = Resource.from_contents(contents(f"{folder}/{kind.lower()}-{group}.json"))
-    registry: Any = Resource.from_contents(contents(f"{folder}/_definitions.json")) @ Registry()
+    registry_of, resource = kubernetes_validate.utils.Registry, kubernetes_validate.utils.Resource
+    schema = resource.from_contents(contents(f"{folder}/{kind.lower()}-{group}.json"))
+    registry: Any = resource.from_contents(contents(f"{folder}/_definitions.json")) @ registry_of()
     return jsonschema.Draft202012Validator(schema.contents, registry=schema @ registry)
 
 
