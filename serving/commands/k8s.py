@@ -13,7 +13,7 @@ import yaml
 
 from serving.commands.k8s_needs import model_needs
 from serving.commands.output import errors, note, say
-from serving.deployment_file import DeploymentFile, load_deployment_file
+from serving.deployment_file import GATEWAY_BUILDER, DeploymentFile, load_deployment_file
 from serving.errors import ConfigError
 from serving.kubernetes import kustomize
 from serving.kubernetes.config import KubernetesConfig
@@ -79,7 +79,9 @@ def render(
     Example: comptoir k8s render --config deployments/node-8xh200.yaml --overlay eu-single-node
     """
     site = _site(overlay, settings, image, gpu, region, name, namespace)
-    process = ProcessSettings.load()
+    if diff is not None and out != "-":
+        raise ConfigError("--diff compares and writes nothing: leave --out out", param="out")
+    process = _settings()
     file = _load(config, process)
     manifests = render_manifests(file, site, model_needs(file, process, gpu or ()))
     files = overlay_files(manifests, site) if kustomize_layout else as_files(manifests)
@@ -170,7 +172,7 @@ def _misfits(manifests: list[Manifest]) -> list[Finding]:
             found.append(_finding("kuberay", manifest, path, text, "the operator would refuse it"))
         try:
             serve = _parsed(str((manifest.get("spec") or {}).get("serveConfigV2") or ""), "it")
-            load_document(serve, ProcessSettings.load(), Path("serveConfigV2"))
+            load_document(serve, _settings(), Path("serveConfigV2"))
             wrong = list(serve_problems(serve))
         except ConfigError as error:
             wrong = [error.message]
@@ -187,14 +189,17 @@ def _finding(rule: str, manifest: Mapping[str, Any], path: str, problem: str, fi
 
 def _load(path: Path, process: ProcessSettings) -> DeploymentFile:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    document = _parsed(text, str(path)) if text else {}
-    # The usual way, with its messages, where nothing stands in the way of it.
-    if not any("keys_file" in _args(one) for one in document.get("applications") or ()):
+        document = yaml.safe_load(_read(path))
+    except (yaml.YAMLError, ValueError):
+        # It says in which line.
         return load_deployment_file(path, process)
     return load_document(document, process, path)
+
+
+def _settings() -> ProcessSettings:
+    """The environment of this machine decides nothing about a cluster."""
+    here = {"host": None, "port": None, "device": "auto"}
+    return ProcessSettings.load().model_copy(update=here)
 
 
 def load_document(document: Any, process: ProcessSettings, path: Path) -> DeploymentFile:
@@ -205,7 +210,7 @@ def load_document(document: Any, process: ProcessSettings, path: Path) -> Deploy
     """
     if not isinstance(document, dict) or not isinstance(document.get("applications"), list):
         raise ConfigError(f"{path}: applications: must be a list", param="applications")
-    local = [_without_keys(one) for one in document["applications"]]
+    local = [_reachable_by_nobody(one) for one in document["applications"]]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "deployment.yaml")
         copy.write_text(yaml.safe_dump({**document, "applications": local}), encoding="utf-8")
@@ -217,17 +222,14 @@ def load_document(document: Any, process: ProcessSettings, path: Path) -> Deploy
     return DeploymentFile(path, document, file.gateway, file.models)
 
 
-def _without_keys(application: Any) -> Any:
-    if "keys_file" not in _args(application):
+def _reachable_by_nobody(application: Any) -> Any:
+    """The gateway without its file of keys, and then nothing but loopback is allowed."""
+    if not isinstance(application, dict) or application.get("import_path") != GATEWAY_BUILDER:
+        return application
+    if not isinstance(application.get("args"), dict):
         return application
     args = {key: value for key, value in application["args"].items() if key != "keys_file"}
-    # Without keys nothing but loopback is allowed, and the cluster has them.
     return {**application, "args": {**args, "host": "127.0.0.1"}}
-
-
-def _args(application: Any) -> dict[str, Any]:
-    args = application.get("args") if isinstance(application, dict) else None
-    return args if isinstance(args, dict) else {}
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -197,10 +197,13 @@ def _gateways(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
 
 
 def _models(config: KubernetesConfig, serve: ClusterServe, group: Group, drain_s: int) -> Manifest:
+    # A second cluster beside the first must not take all its GPUs at once: there the autoscaler starts
+    # pods as Serve asks for them, from none.
+    first = 0 if names.is_incremental(config) else group.pods_min
     spec: Manifest = {
         "groupName": group.name,
-        "replicas": group.pods_min,
-        "minReplicas": group.pods_min,
+        "replicas": first,
+        "minReplicas": first,
         "maxReplicas": group.pods_max,
     }
     if group.gpu is not None:

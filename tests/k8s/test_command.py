@@ -110,9 +110,44 @@ def test_a_file_whose_keys_are_in_the_cluster_can_be_rendered(tmp_path: Path) ->
     assert wrong.message.startswith(f"{path}: application 'qwen3-235b': model: layuot: unknown key")
 
 
+def test_the_environment_of_this_machine_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("HOST", "192.0.2.1"), ("PORT", "9000"), ("DEVICE", "cpu")):
+        monkeypatch.setenv(f"COMPTOIR_{name}", value)
+    assert manifests(render(overlay="eu-single-node")) == rendered("eu-single-node")
+
+
+def test_a_file_for_a_cluster_may_leave_its_keys_to_the_cluster(tmp_path: Path) -> None:
+    document = yaml.safe_load(SHIPPED["dev"].read_text(encoding="utf-8"))
+    document["applications"][0]["args"]["host"] = "0.0.0.0"
+    service = one(manifests(render(config=write(tmp_path / "site.yaml", document))), "RayService")
+    assert "keys_file: /etc/comptoir/keys/keys.yaml" in service["spec"]["serveConfigV2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a: [", "is not YAML (line 1"),
+        ("applications: 1", "applications: must be a list"),
+        ("applications: [1]", "applications[0]: must be a mapping"),
+        (
+            "applications: [{name: g, route_prefix: null, import_path: serving.app:build_gateway, args: 1}]",
+            "args: must be a mapping",
+        ),
+        ("[]", "applications: must be a list"),
+    ],
+)
+def test_what_is_no_deployment_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(text, encoding="utf-8")
+    error = refused(render(config=path))
+    assert error.message.startswith(f"{path}: ")
+    assert complaint in error.message
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (("--diff", "/nowhere", "--out", "there"), "--diff compares and writes nothing"),
         (("--image", "comptoir:latest"), "images.cpu: 'comptoir:latest' is not pinned"),
         (("--gpu", "b200"), "gpu 'b200' is unknown"),
         (("--gpu", "l40s"), "needs h200, and the site has: l40s"),

@@ -199,7 +199,20 @@ def test_gpu_pods_say_what_they_are_to_kubernetes_and_to_rays_autoscaler() -> No
     assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H200"}
     assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
     assert group["resources"] == {"accelerator_type:H200": "1"}
-    assert group["maxReplicas"] > group["minReplicas"] == group["replicas"]
+    assert group["maxReplicas"] == 2
+
+
+def test_a_second_cluster_does_not_take_all_gpus_at_once() -> None:
+    def first(overlay: str) -> set[tuple[int, int]]:
+        found = groups(service(overlay))
+        return {
+            (group["minReplicas"], group["replicas"])
+            for name, group in found.items()
+            if name.startswith("gpu")
+        }
+
+    assert first("eu-multi-node") == {(0, 0)}
+    assert first("eu-single-node") == {(1, 1)}
 
 
 def test_the_autoscaler_of_the_pinned_ray_reads_the_groups() -> None:
