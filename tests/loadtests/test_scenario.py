@@ -1,0 +1,131 @@
+"""Scenarios: those that are shipped can be loaded and planned; what is wrong is answered by its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from loadtests.bodies import Composer, Turns
+from loadtests.cli import SHIPPED, adjusted, load, one_class
+from loadtests.scenario import Scenario
+from loadtests.workload import plan, user_plan
+from serving.errors import ConfigError
+
+NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+MINIMAL = {"name": "a", "classes": [{"name": "c", "model": "m"}]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_scenario_can_be_planned(name: str) -> None:
+    scenario = load(name)
+    assert scenario.name == name
+    assert scenario.description
+    # Tokenizers are made by the stack; the plan does not need them.
+    without = scenario.model_copy(
+        update={"target": scenario.target.model_copy(update={"tokenizers": {}})}
+    )
+    composer = Composer(without)
+    if scenario.arrivals.kind == "closed":
+        conversations = [next(user_plan(without, user)) for user in range(20)]
+    else:
+        conversations = list(plan(without).conversations)
+        assert len(conversations) > 20
+    kinds = {one.name: one for one in scenario.classes}
+    for one in conversations[:20]:
+        turns = Turns()
+        for number in range(len(one.turns)):
+            path, body = composer.compose(kinds[one.class_name], one, number, turns)
+            assert path.startswith("/v1/")
+            assert body["model"] == kinds[one.class_name].model
+            turns.answered("yes")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"clases": []}, r"clases: unknown key; known are: name, description, target, classes"),
+        ({"classes": []}, r"classes: Tuple should have at least 1 item"),
+        ({"duration_s": 5, "warmup_s": 5}, r"warmup_s \(5\) leaves nothing of duration_s \(5\)"),
+        ({"arrivals": {"kind": "ramp"}}, r"arrivals: a ramp needs to_per_s"),
+        ({"arrivals": {"kind": "steps"}}, r"arrivals: steps need rates_per_s"),
+        ({"arrivals": {"kind": "trace"}}, r"arrivals: a trace needs the key trace"),
+        ({"arrivals": {"rate_per_s": 0}}, r"arrivals\.rate_per_s: Input should be greater than 0"),
+        ({"arrivals": {"kind": "poison"}}, r"arrivals\.kind: Input should be 'closed'"),
+        ({"classes": MINIMAL["classes"] * 2}, r"two classes have the same name"),
+        (
+            {"classes": [{"name": "c", "model": "m", "turns": 2}]},
+            r"turns needs kind multi_turn or agent, not chat",
+        ),
+        (
+            {
+                "classes": [
+                    {"name": "c", "model": "m", "input_tokens": {"mean": 5, "min": 9, "max": 3}}
+                ]
+            },
+            r"min \(9\) is larger than max \(3\)",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, object], complaint: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL | change))
+    with pytest.raises(ConfigError, match=complaint):
+        Scenario.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("[1]", "must be a mapping"), ("a: b: c", "is not YAML"), (None, "No such file")],
+)
+def test_what_is_no_scenario_file_is_refused(
+    tmp_path: Path, text: str | None, complaint: str
+) -> None:
+    path = tmp_path / "x.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        Scenario.load(path)
+
+
+def test_the_command_line_goes_before_the_file() -> None:
+    scenario = adjusted(load("ramp"), "http://x:1", 7.0, None, 30.0, 9, ["web=WEB_KEY"])
+    assert (scenario.target.url, scenario.duration_s, scenario.seed) == ("http://x:1", 30.0, 9)
+    assert (scenario.arrivals.kind, scenario.arrivals.rate_per_s) == ("poisson", 7.0)
+    assert scenario.target.keys == {"web": "WEB_KEY"}
+    assert adjusted(load("chat"), None, None, 5, None, None, None).arrivals.users == 5
+    assert adjusted(load("bursts"), None, 9.0, None, None, None, None).arrivals.kind == "gamma"
+    with pytest.raises(ConfigError, match="'web' is not TENANT=VARIABLE"):
+        adjusted(load("chat"), None, None, None, None, None, ["web"])
+
+
+def test_one_class_of_several_is_named() -> None:
+    mixed = load("mixed-tenants")
+    with pytest.raises(ConfigError, match="has several: web-chat, research-talk, batch-summaries"):
+        one_class(mixed, None, None, None)
+    with pytest.raises(ConfigError, match="there is no class 'web'; there are: web-chat"):
+        one_class(mixed, "web", None, None)
+    (kind,) = one_class(mixed, "web-chat", 100, 20).classes
+    assert (kind.input_tokens.mean, kind.input_tokens.cv, kind.output_tokens.mean) == (100, 0, 20)
+    assert kind.slo.ttft_ms == 600
+
+
+def test_files_are_found_beside_the_scenario(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        yaml.safe_dump(
+            MINIMAL
+            | {
+                "arrivals": {"kind": "trace", "trace": "t.jsonl"},
+                "classes": [{"name": "c", "model": "m", "prompts": "p.jsonl"}],
+            }
+        )
+    )
+    scenario = Scenario.load(tmp_path / "x.yaml")
+    assert scenario.arrivals.trace == str(tmp_path / "t.jsonl")
+    assert scenario.classes[0].prompts == str(tmp_path / "p.jsonl")
+
+
+def test_an_unknown_scenario_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no scenario 'chart'; shipped are: agent, bursts, chat"):
+        load("chart")
