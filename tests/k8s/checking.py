@@ -102,6 +102,30 @@ def one(manifests: Sequence[Manifest], kind: str, name: str = "") -> Manifest:
     return found[0]
 
 
+def rayservice(overlay: str = "eu-multi-node", variant: str = "as shipped") -> Manifest:
+    """Of a site."""
+    return one(rendered(overlay, variant), "RayService")
+
+
+def groups(manifest: Manifest) -> dict[str, Manifest]:
+    """Head and worker groups, by name."""
+    cluster = manifest["spec"]["rayClusterConfig"]
+    return {"head": cluster["headGroupSpec"]} | {
+        group["groupName"]: group for group in cluster["workerGroupSpecs"]
+    }
+
+
+def container(group: Manifest) -> Manifest:
+    """Ray's."""
+    found: Manifest = group["template"]["spec"]["containers"][0]
+    return found
+
+
+def serve_of(manifest: Manifest) -> Any:
+    """The Serve config inside, parsed."""
+    return yaml.safe_load(manifest["spec"]["serveConfigV2"])
+
+
 @functools.cache
 def custom_schema(kind: str) -> structural.Schema:
     """The strict schema of a custom resource."""

@@ -143,7 +143,7 @@ SITES = [("eu-multi-node", "as shipped"), ("dev", "weights in a bucket")]
 
 
 @pytest.mark.parametrize(("overlay", "variant"), SITES)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_key_too_many_is_found(overlay: str, variant: str, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(places(overlay, variant)))
@@ -158,7 +158,7 @@ def test_a_key_too_many_is_found(overlay: str, variant: str, data: st.DataObject
 
 
 @pytest.mark.parametrize(("overlay", "variant"), SITES)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_misspelt_key_is_found(overlay: str, variant: str, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(places(overlay, variant)))
