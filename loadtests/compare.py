@@ -1,7 +1,8 @@
 """Compares two runs of one workload: every figure with an interval of its ratio, and a verdict.
 
 Intervals are block bootstraps: the counted time is cut into windows, and whole windows are drawn again and
-again, so that neighbouring requests, which share a queue, are not taken for independent ones.
+again, so that neighbouring requests, which share a queue, are not taken for independent ones. The same
+windows are drawn from both runs: they had the same load, so what both share, a ramp or a burst, is no noise.
 """
 
 from __future__ import annotations
@@ -93,10 +94,9 @@ def compare(
     Raises:
         ConfigError: a folder holds no run, or the runs may not be compared.
     """
-    if not 0 <= tolerance < 1:
+    if not tolerance >= 0:
         raise ConfigError(
-            f"tolerance: {tolerance:g} is no share; write 0.05 for five per cent",
-            param="tolerance",
+            f"tolerance: {tolerance:g} is negative; write 0.05 for five per cent", param="tolerance"
         )
     runs = Run.read(baseline), Run.read(candidate)
     problems = list(obstacles(*runs))
@@ -159,7 +159,9 @@ def compare_runs(
     baseline: Run, candidate: Run, *, tolerance: float, random: np.random.Generator
 ) -> dict[str, Any]:
     """The comparison itself. Pure."""
-    before, after = (_figures(run, random) for run in (baseline, candidate))
+    count = min(_windows(run.span) for run in (baseline, candidate))
+    weights = resample_blocks(count, RESAMPLES, random)
+    before, after = (_figures(run, weights) for run in (baseline, candidate))
     figures, notes, is_worse = [], [], False
     for old, new in zip(before, after, strict=True):
         has = not math.isnan(old.value), not math.isnan(new.value)
@@ -223,10 +225,13 @@ def judge(
     return "same", least <= low and high <= most
 
 
-def _figures(run: Run, random: np.random.Generator) -> list[Figure]:
+def _windows(span: tuple[float, float]) -> int:
+    return int(max(MIN_WINDOWS, min(MAX_WINDOWS, (span[1] - span[0]) // WINDOW_S)))
+
+
+def _figures(run: Run, weights: Floats) -> list[Figure]:
     since_s, until_s = run.span
-    count = int(max(MIN_WINDOWS, min(MAX_WINDOWS, (until_s - since_s) // WINDOW_S)))
-    weights = resample_blocks(count, RESAMPLES, random)
+    count = weights.shape[1]
 
     def window(times: Floats) -> NDArray[np.int64]:
         places = (times - since_s) / (until_s - since_s) * count

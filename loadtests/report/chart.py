@@ -15,6 +15,7 @@ PURPLE, GREY, SKY, BROWN = "#9a6dd7", "#8a8f98", "#5bb5d6", "#a87b4f"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, BROWN, RED, GREY)
 # A table beside a plot is for reading, not for calculating: that is what the run's files are for.
 TABLE_ROWS = 40
+TABLE_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A straight line across, with a word at it; `is_upright` at a value of x."""
+    """A straight line across, with a word at it; `is_upright` at a value of x.
+
+    The word of an upright line stands to its right, or left, `up` that share of the height.
+    """
 
     at: float
     text: str
     colour: str = GREY
     is_upright: bool = False
+    is_word_left: bool = False
+    up: float = 0.97
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +76,25 @@ class Chart:
     lines: tuple[Line, ...]
     marks: tuple[Mark, ...] = ()
     bands: tuple[Band, ...] = ()
-    is_log_x: bool = False
+    # Values along x, on a logarithmic axis, and the percentage that lies below them along y.
+    is_distribution: bool = False
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     is_synced: bool = False
+    # Half a replica is nothing.
+    has_whole_y: bool = False
     height: int = 300
-    legend_below: bool = False
 
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column titles and rows: the lines' values at the same places, thinned out."""
-        head = [self.x_title, *(line.name for line in self.lines)]
-        return head, list(self._rows())
+        names = [line.name for line in self.lines]
+        if self.is_distribution:
+            return [self.y_title, *(f"{name}, {self.x_title}" for name in names)], [
+                [number(one), *(number(np.interp(one, line.y, line.x)) for line in self.lines)]
+                for one in TABLE_PERCENTS
+            ]
+        return [self.x_title, *names], list(self._rows())
 
     def _rows(self) -> Iterator[list[str]]:
         if not self.lines:

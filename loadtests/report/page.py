@@ -57,7 +57,7 @@ class Key:
 class Verdict:
     """What stands at the top."""
 
-    state: Literal["good", "bad"]
+    state: Literal["good", "warn", "bad"]
     headline: str
     reasons: tuple[str, ...] = ()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from loadtests.report.chart import Chart, Line
 
@@ -23,12 +24,18 @@ def draw(
     `note` stands small below the title: whether the run is valid, above all.
     """
     rows = -(-len(charts) // columns)
-    figure = Figure(figsize=(11, 0.9 + rows * row_height), layout="constrained", facecolor=GROUND)
+    size = (max(11, 5.2 * columns), 0.9 + rows * row_height)
+    figure = Figure(figsize=size, layout="constrained", facecolor=GROUND)
+    figure.get_layout_engine().set(hspace=0.04, wspace=0.03)
     # Names from outside may hold dollar signs, which matplotlib would read as formulas.
     figure.suptitle(_plain(title), x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, chart in zip(axes, charts, strict=False):
         _draw_one(axis, chart)
+    if columns == 1:
+        # One above the other, they share their axis.
+        for axis in axes[: len(charts) - 1]:
+            axis.set_xlabel("")
     for axis in axes[len(charts) :]:
         axis.set_visible(False)
     figure.supxlabel(_plain(note), x=0.012, ha="left", fontsize=9, color="#5c636c")
@@ -45,7 +52,13 @@ def _draw_one(axis: Any, chart: Chart) -> None:
         draw_line(mark.at, color=mark.colour, lw=1.2, ls=":")
     for line in chart.lines:
         _draw_line(axis, line)
-    axis.set_title(_plain(chart.title), loc="left", fontsize=10.5, color=INK, pad=20)
+    axis.set_title(
+        _plain(chart.title),
+        loc="left",
+        fontsize=10.5,
+        color=INK,
+        pad=20 if len(chart.lines) > 1 else 7,
+    )
     axis.set_xlabel(_plain(chart.x_title), fontsize=9, color=INK)
     axis.set_ylabel(_plain(chart.y_title), fontsize=9, color=INK)
     axis.tick_params(labelsize=8.5, colors=INK, length=3)
@@ -56,21 +69,21 @@ def _draw_one(axis: Any, chart: Chart) -> None:
     _scale(axis, chart)
     for mark in chart.marks:
         if mark.is_upright:
-            _word(axis, mark.at, 0.96, mark.text, mark.colour)
+            _word(axis, mark.at, mark.up, mark.text, mark.colour, is_left=mark.is_word_left)
         elif mark.text:
-            place = (0.995, mark.at)
+            place = (0.99, mark.at)
             axis.annotate(
                 _plain(mark.text),
                 place,
-                (0, 2),
+                (0, -2),
                 ("axes fraction", "data"),
                 "offset points",
                 ha="right",
-                va="bottom",
+                va="top",
                 fontsize=8,
                 color=mark.colour,
             )
-    if chart.lines:
+    if len(chart.lines) > 1:
         axis.legend(
             loc="lower left",
             bbox_to_anchor=(-0.01, 0.985),
@@ -105,27 +118,31 @@ def _draw_line(axis: Any, line: Line) -> None:
 
 
 def _scale(axis: Any, chart: Chart) -> None:
-    if chart.is_log_x:
+    if chart.is_distribution:
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         axis.xaxis.set_minor_formatter("")
     if chart.x_range:
         axis.set_xlim(*chart.x_range)
+    if chart.has_whole_y:
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     if chart.y_range:
         axis.set_ylim(*chart.y_range)
     else:
         axis.set_ylim(bottom=0)
 
 
-def _word(axis: Any, x: float, up: float, text: str, colour: str) -> None:
+def _word(axis: Any, x: float, up: float, text: str, colour: str, *, is_left: bool = False) -> None:
     axis.annotate(
         _plain(text),
         (x, up),
-        (3, 0),
+        (-4 if is_left else 4, 0),
         ("data", "axes fraction"),
         "offset points",
         fontsize=8,
         color=colour,
+        ha="right" if is_left else "left",
         va="top",
         annotation_clip=True,
     )

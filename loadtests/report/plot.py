@@ -26,11 +26,13 @@ def as_plotly(chart: Chart) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "height": chart.height,
         "margin": {"l": 62, "r": 16, "t": 14, "b": 46},
-        "hovermode": "x unified" if not chart.is_log_x else "closest",
-        "showlegend": True,
+        "hovermode": "x unified" if not chart.is_distribution else "closest",
+        "showlegend": len(chart.lines) > 1,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
-        "xaxis": _axis(chart.x_title, chart.x_range, is_log=chart.is_log_x),
-        "yaxis": _axis(chart.y_title, chart.y_range) | {"rangemode": "tozero"},
+        "xaxis": _axis(chart.x_title, chart.x_range, is_log=chart.is_distribution),
+        "yaxis": _axis(chart.y_title, chart.y_range)
+        | ({} if chart.y_range else {"rangemode": "tozero"})
+        | ({"tickformat": "d"} if chart.has_whole_y else {}),
         "shapes": [*map(_band, chart.bands), *map(_line_across, chart.marks)],
         "annotations": [_note(one, chart) for one in chart.marks if one.text]
         + [_band_note(one) for one in chart.bands if one.text],
@@ -64,10 +66,11 @@ def _trace(line: Line, chart: Chart) -> dict[str, Any]:
             "dash": "dash" if line.is_dashed else "solid",
             "shape": "hvh" if line.is_step else "linear",
         },
-        "marker": {"color": line.colour, "size": 7},
         "connectgaps": False,
     }
-    if chart.is_log_x:
+    if line.has_points:
+        trace["marker"] = {"color": line.colour, "size": 7}
+    if chart.is_distribution:
         trace["hovertemplate"] = "%{y:.1f} % within %{x:,.1f} ms"
     if line.low is not None and line.high is not None:
         trace["error_y"] = {
@@ -107,10 +110,12 @@ def _note(mark: Mark, chart: Chart) -> dict[str, Any]:
         "font": {"size": 11, "color": mark.colour},
     }
     if mark.is_upright:
-        at = float(np.log10(mark.at)) if chart.is_log_x else mark.at
-        place = {"x": at, "y": 1, "yref": "paper", "yanchor": "top", "xanchor": "left", "xshift": 4}
+        at = float(np.log10(mark.at)) if chart.is_distribution else mark.at
+        side, shift = ("right", -4) if mark.is_word_left else ("left", 4)
+        place: dict[str, Any] = {"x": at, "y": mark.up, "yref": "paper", "yanchor": "top"}
+        place |= {"xanchor": side, "xshift": shift}
     else:
-        place = {"y": mark.at, "x": 1, "xref": "paper", "xanchor": "right", "yanchor": "bottom"}
+        place = {"y": mark.at, "x": 1, "xref": "paper", "xanchor": "right", "yanchor": "top"}
     return note | place
 
 

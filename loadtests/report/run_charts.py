@@ -100,7 +100,7 @@ def _cdf(
             lines.append(Line(word, shown, percents, colour, is_dashed))
             p50, p95, p99 = np.interp((50, 95, 99), percents, values).tolist()
             words.append(
-                f"{word}: p50 {milliseconds(p50)}, p95 {milliseconds(p95)}, p99 {milliseconds(p99)}"
+                f"{word} p50 {milliseconds(p50)}, p95 {milliseconds(p95)}, p99 {milliseconds(p99)}"
             )
     if not lines:
         return
@@ -109,12 +109,12 @@ def _cdf(
     yield Chart(
         key=f"cdf-{key}",
         title=title,
-        alt=f"Share of answers within a time. {'; '.join(words)}.",
+        alt=f"Share of answers within a time: {'; '.join(words)}.",
         x_title="milliseconds",
         y_title="% of answers within",
         lines=tuple(lines),
         marks=tuple(Mark(percent, f"p{percent}") for percent in (50, 95)),
-        is_log_x=True,
+        is_distribution=True,
         x_range=(float(low) * 0.9, max(float(high) * 1.1, float(low) * 2)),
         y_range=(0.0, 102.0),
         height=330,
@@ -156,9 +156,9 @@ def _timeline(
         lines = [_without_gaps(one) for one in lines]
         alt = f"As the server says: {_highs(lines, panel.unit)}."
         top = (0.0, 100.0) if panel.unit == "%" else None
-        yield _over_time(
-            f"server-{panel.key}", panel.title, alt, panel.unit, lines, bands, extent, top
-        )
+        key = f"server-{panel.key}"
+        chart = _over_time(key, panel.title, alt, panel.unit, lines, bands, extent, top)
+        yield replace(chart, has_whole_y=steps)
 
 
 def _over_time(

@@ -75,8 +75,8 @@ def _pictures(
         f" {number(summary['rate_per_s'])} completed per second"
     )
     for name, these, columns, height in (
-        ("latency.png", charts.latency, 2, 3.4),
-        ("timeline.png", charts.timeline, 1, 2.1),
+        ("latency.png", charts.latency, len(charts.latency), 3.6),
+        ("timeline.png", charts.timeline, 1, 1.9),
     ):
         path = folder / name
         if these:
@@ -128,7 +128,7 @@ def verdict_of(summary: Mapping[str, Any]) -> Verdict:
         if one["requests"] and one["attainment"] < one["slo"]["target"]
     ]
     if missed:
-        return Verdict("bad", "Valid run: the server missed its objectives", tuple(missed))
+        return Verdict("warn", "Valid run: the server missed its objectives", tuple(missed))
     return Verdict("good", "Valid run: every objective was met")
 
 

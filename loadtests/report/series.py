@@ -137,7 +137,9 @@ def _lines(samples: _Samples, sources: Sequence[_Source], edges: Floats) -> Iter
             table = np.array([put(pairs, edges) for pairs in by_key.values()])
             values = _together(table, source.together) * source.scale
             if not np.isnan(values).all():
-                title = f"{source.title}: {model}" if len(models) > 1 and model else source.title
+                title = source.title
+                if len(models) > 1 and model:
+                    title = f"{title}: {model}" if len(sources) > 1 else model
                 yield Line(title, _middles(edges), values)
 
 
@@ -153,8 +155,7 @@ def _cache_lines(samples: _Samples, edges: Floats) -> Iterable[Line]:
             # Nothing asked is no share, not a share of nothing.
             shares = np.where(asked > 0, hit / asked * 100, np.nan)
         if not np.isnan(shares).all():
-            title = f"hits: {model}" if len(hits) > 1 and model else "hits"
-            yield Line(title, _middles(edges), shares)
+            yield Line(model if len(hits) > 1 and model else "hits", _middles(edges), shares)
 
 
 def _means(pairs: Sequence[tuple[float, float]], edges: Floats) -> Floats:

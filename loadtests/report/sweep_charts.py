@@ -33,7 +33,7 @@ def charts_of(sweep: Mapping[str, Any]) -> list[Chart]:
     points = [one for one in points if one["valid"] and one["requests"]]
     if not points:
         return []
-    upright, bands = tuple(_marks(sweep)), tuple(_bracket(sweep))
+    bands = tuple(_bracket(sweep))
     rates = _column(points, "rate_per_s")
     extent = (0.0, float(rates.max()) * 1.06)
     found = []
@@ -46,7 +46,8 @@ def charts_of(sweep: Mapping[str, Any]) -> list[Chart]:
                 x_title=RATE,
                 y_title=unit,
                 lines=tuple(lines),
-                marks=(*marks, *upright),
+                # Where the curve is not: latency rises to the right, the others do not.
+                marks=(*marks, *_marks(sweep, 0.97 if unit in ("ms", "s") else 0.08)),
                 bands=bands,
                 x_range=extent,
                 y_range=y_range,
@@ -63,21 +64,24 @@ def _plots(
     sweep: Mapping[str, Any], points: Sequence[Mapping[str, Any]], rates: Floats
 ) -> Iterator[Plot]:
     slo, target = sweep["slo"], sweep["slo"].get("target", 0.95) * 100
-    for key, title, column, scale, limit_key, colour in (
-        ("ttft", "TTFT p95", "ttft_p95_ms", 1.0, "ttft_ms", BLUE),
-        ("e2e", "E2E mean", "e2e_mean_s", 1000.0, "e2e_ms", ORANGE),
+    for key, title, column, unit, limit_key, colour in (
+        ("ttft", "TTFT p95", "ttft_p95_ms", "ms", "ttft_ms", BLUE),
+        ("e2e", "E2E mean", "e2e_mean_s", "s", "e2e_ms", ORANGE),
     ):
-        values = _column(points, column) * scale
+        values = _column(points, column)
         if not np.isfinite(values).any() or not values.any():
             continue
         marks, limit = [], slo.get(limit_key)
         if limit is not None:
-            marks.append(Mark(limit, f"SLO {number(limit)} ms", RED))
+            limit = limit if unit == "ms" else limit / 1000
+            marks.append(Mark(limit, f"SLO {number(limit)} {unit}", RED))
         knee = knee_of(rates, values)
         if knee is not None:
-            marks.append(Mark(float(rates[knee]), "knee", PURPLE, is_upright=True))
+            marks.append(
+                Mark(float(rates[knee]), "knee", PURPLE, is_upright=True, is_word_left=True)
+            )
         line = Line(title, rates, values, colour, has_points=True)
-        yield key, f"{title} against the rate", "ms", [line], marks, None
+        yield key, f"{title} against the rate", unit, [line], marks, None
     shares = _column(points, "attainment") * 100
     lows = _column(points, "wilson_low") * 100
     highs = np.array([wilson_upper(one["good"], one["requests"]) for one in points]) * 100
@@ -100,15 +104,17 @@ def _plots(
         goal,
         (floor, 101.5),
     )
-    tokens = Line("output tokens", rates, _column(points, "output_tokens_per_s"), PURPLE)
+    tokens = Line(
+        "output tokens", rates, _column(points, "output_tokens_per_s"), PURPLE, has_points=True
+    )
     yield "tokens", "Tokens against the rate", "tokens/s", [tokens], [], None
 
 
-def _marks(sweep: Mapping[str, Any]) -> Iterator[Mark]:
+def _marks(sweep: Mapping[str, Any], up: float) -> Iterator[Mark]:
     if sweep["rate_per_s"]:
         word = "λ*" if sweep["confirmed"] else "λ*, not confirmed"
         text = f"{word} = {number(sweep['rate_per_s'])}/s"
-        yield Mark(sweep["rate_per_s"], text, GREEN, is_upright=True)
+        yield Mark(sweep["rate_per_s"], text, GREEN, is_upright=True, up=up)
 
 
 def _bracket(sweep: Mapping[str, Any]) -> Iterator[Band]:

@@ -122,11 +122,11 @@ def verdict_of(sweep: Mapping[str, Any]) -> Verdict:
             if fails is None
             else f"; {number(fails)} requests/s, the lowest that failed, is too much"
         )
-        return Verdict("bad", f"No rate was confirmed to hold the objectives{low}")
+        return Verdict("warn", f"No rate was confirmed to hold the objectives{low}")
     count = sweep["hardware"]["replicas"]
     on = f"{count} replica{'' if count == 1 else 's'}"
     if not sweep["confirmed"]:
-        return Verdict("bad", f"{number(rate)} requests/s on {on} held once and was not confirmed")
+        return Verdict("warn", f"{number(rate)} requests/s on {on} held once and was not confirmed")
     end = "no higher rate failed" if fails is None else f"{number(fails)} requests/s did not hold"
     return Verdict("good", f"{on} held {number(rate)} requests/s, confirmed; {end}")
 
@@ -137,7 +137,8 @@ def _facts(sweep: Mapping[str, Any]) -> Iterator[str]:
     yield without_user(sweep["url"])
     gpus = hardware["gpus_per_replica"]
     each = f"{gpus} × {hardware['gpu']}" if hardware["gpu"] else "no GPU named"
-    yield f"{hardware['replicas']} replicas, each with {each}"
+    count = hardware["replicas"]
+    yield f"{count} replicas, each with {each}" if count != 1 else f"1 replica with {each}"
     limits = ", ".join(f"{name} ≤ {number(slo[key])} ms" for name, key in LIMITS if slo.get(key))
     yield f"{percent(slo.get('target', 0.95))} of requests: {limits or 'complete answers'}"
     yield str(sweep["created"])
