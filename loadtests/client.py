@@ -175,6 +175,8 @@ class Client:
                 feed(data)
             is_whole = answer.keeps_alive
         finally:
+            # The two hold each other; without this only the garbage collector would free them.
+            answer.parser = None
             if is_whole and len(self._idle) < MAX_IDLE:
                 self._idle.append(connection)
             else:

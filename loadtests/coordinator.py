@@ -6,6 +6,7 @@ process. What they tell each other are dictionaries that Locust's messages carry
 
 from __future__ import annotations
 
+import gc
 import itertools
 import subprocess
 import sys
@@ -75,6 +76,10 @@ class Member:
             self._mine = share(self._plan, self._index, self._count)
             self._generator.progress.planned = sum(len(one.turns) for one in self._mine)
         self._is_planned = False
+        # What is here now stays; a full collection would stop the generator for a tenth of a second.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 1000)
         watch = LagWatch(self.now, self._lag_rows.append, self._index)
         self._watch = gevent.spawn(watch.run)
         gevent.spawn(self._end)
