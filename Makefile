@@ -5,10 +5,10 @@ CONFIG ?= deployments/local.yaml
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve stop test check bench chaos clean
+.PHONY: help install install-dev serve stop test check bench bench-referee chaos image clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 install: ## create .venv with the packages that serving needs (CPU or GPU, as found)
 	@scripts/install.sh runtime
@@ -36,9 +36,15 @@ check: install-dev ## lint, formatting, types, layers
 bench: install ## measure the data path on this machine: ARGS="null", ARGS="--help"
 	@exec .venv/bin/python -m loadtests.bench $(ARGS)
 
+bench-referee: install ## hold the load generator against known truth, vllm bench serve and GuideLLM: ARGS="truth"
+	@exec .venv/bin/python -m loadtests.referee $(ARGS)
+
 chaos: install ## kill processes of a stack under load, and count what clients notice
 	@exec .venv/bin/python -m loadtests.chaos $(ARGS)
 
+image: ## build the container images and their SBOMs, with docker or podman: ARGS="cpu gpu"
+	@exec k8s/images/build.sh $(ARGS)
+
 clean: ## remove .venv, caches and build products
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-referee build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

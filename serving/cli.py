@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from loadtests import cli as load
+from loadtests.plan import cli as plan
 from serving import __version__
-from serving.commands import catalogue, check, keys, route, stack, status, tiny
+from serving.commands import catalogue, check, k8s, keys, route, stack, status, tiny
 from serving.commands.output import complain
 from serving.environment import as_exports
 from serving.errors import ComptoirError, ConfigError
@@ -32,6 +33,8 @@ app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(route.app, name="route")
 app.add_typer(tiny.app, name="tiny")
 app.add_typer(load.app, name="load")
+app.command()(plan.plan)
+app.add_typer(k8s.app, name="k8s")
 
 
 @app.command()

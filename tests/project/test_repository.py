@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ("help", "install", "serve", "stop", "test", "check", "bench", "clean")
+TARGETS = tuple("help install serve stop test check bench bench-referee chaos image clean".split())
 
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
