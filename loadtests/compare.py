@@ -138,7 +138,8 @@ def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, A
         if name in before and name in after:
             yield from differences(before[name], after[name], dotted)
         else:
-            yield dotted, *("there" if name in one else "nothing" for one in (before, after))
+            here, there = ("there" if name in one else "nothing" for one in (before, after))
+            yield dotted, here, there
 
 
 # ---- figures -----------------------------------------------------------------------------------------
@@ -235,7 +236,8 @@ def _figures(run: Run, weights: Floats) -> list[Figure]:
 
     def window(times: Floats) -> NDArray[np.int64]:
         places = (times - since_s) / (until_s - since_s) * count
-        return np.clip(places.astype(np.int64), 0, count - 1)
+        clipped: NDArray[np.int64] = np.clip(places.astype(np.int64), 0, count - 1)
+        return clipped
 
     columns = run.columns
     good = columns.good(slos_of(run.scenario))

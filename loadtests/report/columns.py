@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +65,12 @@ class Columns:
             whole.append(len(one.gaps_ms))
             first_s = math.nan if one.first_s is None else one.first_s
             times.extend((one.intended_s, one.sent_s, first_s, one.end_s))
-        numbers = np.array(whole, dtype=np.int64).reshape(-1, 10).T
-        seconds = np.array(times, dtype=np.float64).reshape(-1, 4).T
-        gaps_ms = np.array(gaps, dtype=np.float64)
-        return cls(tuple(groups), tuple(words), *numbers, *seconds, gaps_ms)
+        # In the order of the fields.
+        columns: list[Any] = [tuple(groups), tuple(words)]
+        columns += list(np.array(whole, dtype=np.int64).reshape(-1, 10).T)
+        columns += list(np.array(times, dtype=np.float64).reshape(-1, 4).T)
+        columns.append(np.array(gaps, dtype=np.float64))
+        return cls(*columns)
 
     def __len__(self) -> int:
         return self.number.size
@@ -84,7 +87,8 @@ class Columns:
     @property
     def ok(self) -> Mask:
         """A complete answer."""
-        return self.error == 0
+        found: Mask = self.error == 0
+        return found
 
     def latencies(self) -> dict[str, Floats]:
         """Milliseconds by name, NaN where there is none; `itl_ms` has a value for each gap, not request."""
@@ -134,7 +138,7 @@ class Columns:
         ends = np.cumsum(self.gap_counts)
         over = np.concatenate(([0], np.cumsum(self.gaps_ms > limit_ms)))
         doubtful = over[ends] - over[ends - self.gap_counts] > 0
-        kept = ~doubtful
+        kept: Mask = ~doubtful
         for place in np.flatnonzero(doubtful & asked):
             mine = self.gaps_ms[ends[place] - self.gap_counts[place] : ends[place]]
             kept[place] = percentile(mine.tolist(), 99) <= limit_ms

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from loadtests.report.chart import Chart, Line
@@ -25,8 +26,8 @@ def draw(
     """
     rows = -(-len(charts) // columns)
     size = (max(11, 5.2 * columns), 0.9 + rows * row_height)
-    figure = Figure(figsize=size, layout="constrained", facecolor=GROUND)
-    figure.get_layout_engine().set(hspace=0.04, wspace=0.03)
+    layout = ConstrainedLayoutEngine(hspace=0.04, wspace=0.03)
+    figure = Figure(figsize=size, layout=layout, facecolor=GROUND)
     # Names from outside may hold dollar signs, which matplotlib would read as formulas.
     figure.suptitle(_plain(title), x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()

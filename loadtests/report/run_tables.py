@@ -41,10 +41,10 @@ def group_tables(summary: Mapping[str, Any]) -> tuple[Table, ...]:
         promises,
         4,
     )
-    head = ("Class", "Model", "Tenant", "Completed/s", "TTFT p50", "TTFT p95", "ITL p99")
+    whose = ("Class", "Model", "Tenant", "Completed/s", "TTFT p50", "TTFT p95", "ITL p99")
     figures = Table(
         "Figures by class, model and tenant; TTFT and E2E from the intended send",
-        (*head, "TPOT p50", "E2E p50", "E2E p95", "Tokens/s"),
+        (*whose, "TPOT p50", "E2E p50", "E2E p95", "Tokens/s"),
         tuple(_figures_row(one) for one in summary["groups"]),
         3,
     )

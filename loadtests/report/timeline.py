@@ -78,7 +78,7 @@ def edges_to(end_s: float) -> Floats:
     """Edges of windows of one width, from 0 to past the end."""
     width_s = next((one for one in WIDTHS_S if end_s / one <= MAX_WINDOWS), end_s / MAX_WINDOWS)
     count = max(1, int(np.ceil(end_s / width_s - 1e-9)))
-    edges: Floats = np.arange(count + 1) * float(width_s)
+    edges: Floats = np.arange(count + 1, dtype=np.float64) * float(width_s)
     return edges
 
 
