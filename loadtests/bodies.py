@@ -5,6 +5,7 @@ Prompts exist here and in the requests' bytes only; records, logs and reports ne
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class Composer:
         self._own = {
             one.name: read_prompts(Path(one.prompts)) for one in scenario.classes if one.prompts
         }
+        self.take_from(0, 1)
         self._shared = {
             one.name: self._prompts[one.model].text(
                 one.shared_prefix_tokens, zlib.crc32(one.name.encode())
@@ -78,7 +80,10 @@ class Composer:
             for one in scenario.classes
             if one.shared_prefix_tokens
         }
-        self._seed = scenario.seed
+
+    def take_from(self, index: int, count: int) -> None:
+        """Of prompts of one's own, use every `count`-th from this one on: others use the rest."""
+        self._next = {name: itertools.count(index, count) for name in self._own}
 
     @property
     def inexact(self) -> list[str]:
@@ -92,7 +97,9 @@ class Composer:
         turn = conversation.turns[number]
         text = self._text(kind, conversation, number, turn)
         if kind.kind == "embeddings":
-            return "/v1/embeddings", {"model": kind.model, "input": text}
+            shared = self._shared.get(kind.name)
+            whole = f"{shared} {text}" if shared else text
+            return "/v1/embeddings", {"model": kind.model, "input": whole}
         if number == 0 and kind.name in self._shared:
             turns.messages.append({"role": "system", "content": self._shared[kind.name]})
         if kind.kind == "agent" and number:
@@ -118,7 +125,7 @@ class Composer:
     def _text(self, kind: ClassConfig, conversation: Conversation, number: int, turn: Turn) -> str:
         own = self._own.get(kind.name)
         if own is not None:
-            return own[conversation.number % len(own)]
+            return own[(conversation.number * kind.turns + number) % len(own)]
         prompts = self._prompts[kind.model]
         if conversation.block_ids:
             return _from_blocks(prompts, conversation, turn.input_tokens)

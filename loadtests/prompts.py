@@ -92,7 +92,11 @@ def load_prompts(where: str | None) -> Prompts:
             param="target.tokenizers",
         )
     try:
-        return Prompts.of(Tokenizer.from_file(str(file)))
+        tokenizer = Tokenizer.from_file(str(file))
+        # Embedding models' files often cut and fill texts, which would be counted wrong.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return Prompts.of(tokenizer)
     except Exception as error:  # noqa: BLE001 - the library raises nothing more special
         raise ConfigError(
             f"target.tokenizers: {file} is no tokenizer: {str(error)[:200]}",
@@ -104,7 +108,7 @@ def _single_tokens(tokenizer: Tokenizer) -> list[str]:
     """Words of small letters that are one token at the beginning of a text and one after a space."""
     vocabulary = tokenizer.get_vocab()
     stems = {name.lstrip("Ġ▁ ") for name in vocabulary}
-    found = []
+    found: list[str] = []
     for word in sorted(one for one in stems if one.isascii() and one.isalpha() and one.islower()):
         if len(found) >= MAX_WORDS:
             break

@@ -10,16 +10,19 @@ BurstGPT (https://github.com/HPMLL/BurstGPT): CSV with `Timestamp` in seconds, `
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from serving.errors import ConfigError
 
 BLOCK_TOKENS = 512
+_REPAIR = "correct the line or remove it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def read_trace(path: Path, form: str, speed: float, until_s: float) -> Trace:
     """Requests of the first `until_s` seconds, played `speed` times as fast.
 
     Raises:
-        ConfigError: the file is not there, or a line of it is not in the format; it names file and line.
+        ConfigError: the file is not there, or a line of it is not in the format; it names file, line, column.
     """
     read = _READERS.get(form)
     if read is None:
@@ -77,7 +80,11 @@ def read_trace(path: Path, form: str, speed: float, until_s: float) -> Trace:
     )
     requests = sorted((one for one in played if one.at_s < until_s), key=lambda one: one.at_s)
     if not requests:
-        raise ConfigError(f"trace: {path}: there is no request in it", param="trace")
+        raise ConfigError(
+            f"trace: {path}: there is no request in it that got an answer, in its first "
+            f"{until_s * speed:g} s; raise duration_s or name another file",
+            param="trace",
+        )
     return Trace(tuple(requests), left_out)
 
 
@@ -88,16 +95,19 @@ def _mooncake(path: Path) -> Iterator[TraceRequest]:
                 continue
             try:
                 row = orjson.loads(line)
-                yield TraceRequest(
-                    float(row["timestamp"]) / 1000,
-                    int(row["input_length"]),
-                    int(row["output_length"]),
-                    tuple(int(one) for one in row.get("hash_ids", ())),
-                )
-            except KeyError as error:
-                raise _wrong(path, number, f"there is no {error}") from None
-            except (ValueError, TypeError, AttributeError):
-                raise _wrong(path, number, "it is not a JSON object of a Mooncake trace") from None
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise _wrong(path, number, "it is not a JSON object; is arrivals.format right?")
+            blocks = row.get("hash_ids", [])
+            if not isinstance(blocks, list) or not all(isinstance(one, int) for one in blocks):
+                raise _wrong(path, number, f"hash_ids is no list of whole numbers; {_REPAIR}")
+            yield TraceRequest(
+                _value(path, number, row, "timestamp") / 1000,
+                int(_value(path, number, row, "input_length")),
+                int(_value(path, number, row, "output_length")),
+                tuple(blocks),
+            )
 
 
 def _azure(path: Path) -> Iterator[TraceRequest]:
@@ -111,25 +121,21 @@ def _azure(path: Path) -> Iterator[TraceRequest]:
                 f"{whole}{dot}{digits[:6].ljust(6, '0') if dot else ''}{rest[len(digits) :]}"
             )
         except ValueError:
-            raise _wrong(path, number, f"TIMESTAMP '{text[:40]}' is no time") from None
+            raise _wrong(path, number, f"TIMESTAMP '{text[:40]}' is no time; {_REPAIR}") from None
         at_s = (at - datetime(2000, 1, 1, tzinfo=at.tzinfo)).total_seconds()
         yield TraceRequest(
             at_s,
-            _whole(path, number, row, "ContextTokens"),
-            _whole(path, number, row, "GeneratedTokens"),
+            int(_value(path, number, row, "ContextTokens")),
+            int(_value(path, number, row, "GeneratedTokens")),
         )
 
 
 def _burstgpt(path: Path) -> Iterator[TraceRequest]:
     for number, row in _rows(path, ("Timestamp", "Request tokens", "Response tokens")):
-        try:
-            at_s = float(row["Timestamp"])
-        except ValueError:
-            raise _wrong(path, number, "Timestamp is no number of seconds") from None
         yield TraceRequest(
-            at_s,
-            _whole(path, number, row, "Request tokens"),
-            _whole(path, number, row, "Response tokens"),
+            _value(path, number, row, "Timestamp"),
+            int(_value(path, number, row, "Request tokens")),
+            int(_value(path, number, row, "Response tokens")),
         )
 
 
@@ -141,24 +147,39 @@ _READERS: Mapping[str, Callable[[Path], Iterator[TraceRequest]]] = {
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines by their numbers; columns that are not asked for may be there, in any order."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        missing = [one for one in columns if one not in (reader.fieldnames or ())]
-        if missing:
-            raise _wrong(
-                path, 1, f"the column {missing[0]} is missing; it needs {', '.join(columns)}"
-            )
-        for row in reader:
-            if None in row.values():
-                raise _wrong(path, reader.line_num, "it has fewer columns than the first")
-            yield reader.line_num, row
+        try:
+            missing = [one for one in columns if one not in (reader.fieldnames or ())]
+            if missing:
+                needed = ", ".join(columns)
+                raise _wrong(
+                    path,
+                    1,
+                    f"the column {missing[0]} is missing, of {needed}; is arrivals.format right?",
+                )
+            for row in reader:
+                if None in row.values():
+                    raise _wrong(
+                        path, reader.line_num, f"it has fewer columns than the first; {_REPAIR}"
+                    )
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise _wrong(path, reader.line_num + 1, f"it is not CSV: {error}; {_REPAIR}") from None
 
 
-def _whole(path: Path, number: int, row: Mapping[str, str], column: str) -> int:
+def _value(path: Path, line: int, row: Mapping[str, Any], column: str) -> float:
+    if column not in row:
+        raise _wrong(path, line, f"there is no {column}; is arrivals.format right?")
     try:
-        return int(float(row[column]))
-    except (ValueError, OverflowError):
-        raise _wrong(path, number, f"{column} is no number of tokens") from None
+        value = float(row[column])
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    # "nan" and "inf" are numbers to `float`, and would leave out requests without a word.
+    if not math.isfinite(value):
+        raise _wrong(path, line, f"{column} '{str(row[column])[:40]}' is no number; {_REPAIR}")
+    return value
 
 
 def _wrong(path: Path, line: int, what: str) -> ConfigError:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,12 @@ import numpy as np
 from loadtests.arrivals import send_times
 from loadtests.scenario import ClassConfig, Scenario, TokensConfig
 from loadtests.traces import Trace, read_trace
+from serving.errors import ConfigError
 
 # Users of closed loops number their conversations apart from each other.
 USER_STRIDE = 1_000_000
+# Every generator process holds the whole plan: about half a kilobyte a request.
+MOST_REQUESTS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +62,24 @@ def plan(scenario: Scenario) -> Plan:
     """Everything that an open loop sends; the same for the same scenario.
 
     Raises:
-        ConfigError: a trace cannot be read.
+        ConfigError: a trace cannot be read, or there would be too much to plan.
         ValueError: a closed loop cannot be planned.
     """
     random = np.random.default_rng([scenario.seed, 0])
     if scenario.arrivals.kind == "trace":
         return _plan_trace(scenario, random)
+    _refuse_too_many(scenario)
     times = send_times(scenario.arrivals, scenario.duration_s, random)
     if scenario.max_requests is not None:
         times = times[: scenario.max_requests]
     weights = np.array([one.weight for one in scenario.classes])
     picks = random.choice(len(weights), size=times.size, p=weights / weights.sum())
     numbers = itertools.count()
-    return Plan(
-        tuple(
-            _conversation(
-                index, scenario.classes[pick], float(at_s), scenario.seed, numbers, random
-            )
-            for index, (at_s, pick) in enumerate(zip(times, picks, strict=True))
-        )
+    drawn = (
+        _conversation(index, scenario.classes[pick], float(at_s), scenario.seed, numbers, random)
+        for index, (at_s, pick) in enumerate(zip(times, picks, strict=True))
     )
+    return Plan(tuple(_first(drawn, scenario.max_requests)))
 
 
 def share(work: Plan, index: int, count: int) -> Sequence[Conversation]:
@@ -103,6 +104,37 @@ def draw_tokens(tokens: TokensConfig, random: np.random.Generator) -> int:
         sigma2 = math.log1p(tokens.cv**2)
         value = random.lognormal(math.log(tokens.mean) - sigma2 / 2, math.sqrt(sigma2))
     return max(1, min(tokens.max, max(tokens.min, round(value))))
+
+
+def _refuse_too_many(scenario: Scenario) -> None:
+    """By what is to be expected, before anything is drawn."""
+    arrivals = scenario.arrivals
+    rate = arrivals.rate_per_s
+    if arrivals.kind == "ramp":
+        rate = (rate + (arrivals.to_per_s or 0.0)) / 2
+    elif arrivals.kind == "steps":
+        rate = math.fsum(arrivals.rates_per_s) / len(arrivals.rates_per_s)
+    weight = math.fsum(one.weight for one in scenario.classes)
+    turns = math.fsum(one.weight * one.turns for one in scenario.classes) / weight
+    expected = rate * scenario.duration_s * turns
+    if expected > MOST_REQUESTS:
+        raise ConfigError(
+            f"duration_s: about {expected:.0f} requests would be planned, the most are "
+            f"{MOST_REQUESTS}; lower it or the rate",
+            param="duration_s",
+        )
+
+
+def _first(conversations: Iterable[Conversation], most: int | None) -> Iterator[Conversation]:
+    """Those of the first `most` requests; the last of them ends where these do."""
+    if most is None:
+        yield from conversations
+        return
+    for one in conversations:
+        yield one if len(one.turns) <= most else replace(one, turns=one.turns[:most])
+        most -= len(one.turns)
+        if most <= 0:
+            return
 
 
 def _conversation(
@@ -139,7 +171,7 @@ def _plan_trace(scenario: Scenario, random: np.random.Generator) -> Plan:
         turn = Turn(
             index,
             min(one.input_tokens, kind.input_tokens.max),
-            min(one.output_tokens, kind.output_tokens.max),
+            0 if kind.kind == "embeddings" else min(one.output_tokens, kind.output_tokens.max),
         )
         seed = scenario.seed * 1_000_003 + index
         conversations.append(Conversation(index, kind.name, one.at_s, (turn,), seed, one.block_ids))

@@ -52,8 +52,25 @@ def test_the_rate_changes_over_time(keys: dict[str, Any]) -> None:
     assert second / first == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.parametrize(("first", "last"), [(10, 30), (30, 10), (1, 20)])
+def test_a_ramp_rises_in_a_straight_line(first: float, last: float) -> None:
+    found = times(kind="ramp", rate_per_s=first, to_per_s=last)
+    # What is to be expected up to each time makes a ramp uniform; 1.95 is Kolmogorov's bound at 0.1 %.
+    expected = first * found + (last - first) * found**2 / 1000
+    uniform = expected / (250 * (first + last))
+    ranks = np.arange(1, found.size + 1) / found.size
+    assert np.abs(ranks - uniform).max() * np.sqrt(found.size) < 1.95
+
+
+def test_steps_share_the_time_equally() -> None:
+    found = times(duration_s=400, kind="steps", rates_per_s=[50, 1, 100, 20])
+    counts = np.histogram(found, bins=[0, 100, 200, 300, 400])[0]
+    for count, rate in zip(counts, [50, 1, 100, 20], strict=True):
+        assert abs(count - 100 * rate) < 4 * np.sqrt(100 * rate)
+
+
 @given(
-    kind=st.sampled_from(["constant", "poisson", "gamma"]),
+    kind=st.sampled_from(["constant", "poisson", "gamma", "ramp", "steps"]),
     rate=st.floats(0.001, 500),
     duration=st.floats(0.001, 20),
     cv=st.floats(0.05, 20),
@@ -63,7 +80,8 @@ def test_the_rate_changes_over_time(keys: dict[str, Any]) -> None:
 def test_times_are_sorted_and_inside(
     kind: str, rate: float, duration: float, cv: float, seed: int
 ) -> None:
-    found = times(duration, seed, kind=kind, rate_per_s=rate, cv=cv)
+    rates = {"rate_per_s": rate, "to_per_s": 500.5 - rate, "rates_per_s": [rate, 1, rate / 2]}
+    found = times(duration, seed, kind=kind, cv=cv, **rates)
     assert (np.diff(found) >= 0).all()
     assert ((found >= 0) & (found < duration)).all()
 

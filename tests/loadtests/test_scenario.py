@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from loadtests.bodies import Composer, Turns
 from loadtests.cli import SHIPPED, adjusted, load, one_class
-from loadtests.scenario import Scenario
+from loadtests.scenario import (
+    ArrivalsConfig,
+    ClassConfig,
+    Scenario,
+    SloConfig,
+    TargetConfig,
+    TokensConfig,
+    ValidityConfig,
+)
 from loadtests.workload import plan, user_plan
+from serving.catalogue import tiny_families
 from serving.errors import ConfigError
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "load-testing-scenarios.md").read_text(encoding="utf-8")
 MINIMAL = {"name": "a", "classes": [{"name": "c", "model": "m"}]}
 
 
@@ -40,6 +54,27 @@ def test_a_shipped_scenario_can_be_planned(name: str) -> None:
             assert path.startswith("/v1/")
             assert body["model"] == kinds[one.class_name].model
             turns.answered("yes")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_scenario_fits_the_local_stack(name: str) -> None:
+    stack = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text(encoding="utf-8"))
+    served = {one["name"]: one["args"] for one in stack["applications"]}
+    scenario = load(name)
+    assert scenario.target.url == f"http://127.0.0.1:{served['gateway']['port']}"
+    for kind in scenario.classes:
+        family = served[kind.model]["catalogue"].removeprefix(tiny_families.ID_PREFIX)
+        assert scenario.target.tokenizers[kind.model] == f"tiny:{family}"
+        context = tiny_families.family(family).engine_args["max_model_len"]
+        asked, answered = map(longest, (kind.input_tokens, kind.output_tokens))
+        if kind.kind == "embeddings":
+            answered = 0
+        # Beside the texts there are the chat template and the tools' definitions.
+        assert kind.shared_prefix_tokens + kind.turns * (asked + answered) + 600 <= context
+
+
+def longest(tokens: TokensConfig) -> int:
+    return tokens.max if tokens.cv else round(tokens.mean)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +164,68 @@ def test_files_are_found_beside_the_scenario(tmp_path: Path) -> None:
 def test_an_unknown_scenario_is_answered_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="no scenario 'chart'; shipped are: agent, bursts, chat"):
         load("chart")
+
+
+# ---- docs/load-testing-scenarios.md ------------------------------------------------------------------
+
+
+def section(title: str) -> str:
+    parts = re.split(r"^#{1,3} ", DOCUMENT, flags=re.MULTILINE)
+    return next(part for part in parts if part.startswith(title + "\n"))
+
+
+def plain(value: Any) -> Any:
+    """As it stands in a file."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True) or None
+    return value or None if isinstance(value, str | tuple | dict) else value
+
+
+@pytest.mark.parametrize(
+    ("title", "prefix", "model"),
+    [
+        ("The scenario", "", Scenario),
+        ("The endpoint", "target.", TargetConfig),
+        ("Classes", "classes.", ClassConfig),
+        ("Token counts", "", TokensConfig),
+        ("SLOs", "slo.", SloConfig),
+        ("Arrivals", "arrivals.", ArrivalsConfig),
+        ("Validity", "validity.", ValidityConfig),
+    ],
+)
+def test_the_document_has_every_key_with_its_default(
+    title: str, prefix: str, model: type[BaseModel]
+) -> None:
+    table = section(title).partition("| key | default | meaning |\n")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| (.+?) \| .+ \|$", table, re.MULTILINE))
+    assert list(rows) == [prefix + name for name in model.model_fields]
+    for name, field in model.model_fields.items():
+        said = rows[prefix + name]
+        if field.is_required():
+            assert said == "required", name
+        elif said.startswith("see "):
+            assert isinstance(field.default, BaseModel), name
+            assert section(re.findall('"(.+)"', said)[0]), name
+        else:
+            default = field.get_default(call_default_factory=True)
+            wanted = None if said == "none" else yaml.safe_load(said.strip("`"))
+            assert wanted == plain(default), name
+
+
+def test_the_document_names_every_kind_format_and_shipped_scenario() -> None:
+    for title, model, key in (
+        ("Classes", ClassConfig, "kind"),
+        ("Arrivals", ArrivalsConfig, "kind"),
+        ("Arrivals", ArrivalsConfig, "format"),
+    ):
+        for choice in model.model_json_schema()["properties"][key]["enum"]:
+            assert re.search(rf"^\| \[?`{choice}`", section(title), re.MULTILINE), choice
+    shipped = section("Scenarios of load tests").partition("| shipped |")[2]
+    assert sorted(re.findall("`([a-z-]+)`", shipped.partition("\n\n")[0])) == NAMES
+
+
+def test_the_example_of_the_document_is_a_scenario(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```yaml\n(.+?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    (tmp_path / "x.yaml").write_text(example, encoding="utf-8")
+    scenario = Scenario.load(tmp_path / "x.yaml")
+    assert plan(scenario).requests > 100

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadtests import sample_traces
 from loadtests.traces import TraceRequest, read_trace
@@ -69,13 +71,30 @@ def test_only_the_beginning_is_played(tmp_path: Path) -> None:
     ("text", "form", "complaint"),
     [
         (MOONCAKE + "{oops\n", "mooncake", r"line 3: it is not a JSON object"),
-        ('{"timestamp": 1}\n', "mooncake", r"line 1: there is no 'input_length'"),
+        ('{"timestamp": 1}\n', "mooncake", r"line 1: there is no input_length; is arrivals.format"),
+        (MOONCAKE.replace("6472", '"x"'), "mooncake", r"line 2: input_length 'x' is no number"),
+        (MOONCAKE.replace("6472", "null"), "mooncake", r"line 2: input_length 'None' is no"),
+        (MOONCAKE.replace("[46, 48]", '"46"'), "mooncake", r"line 2: hash_ids is no list"),
+        (MOONCAKE.replace("[46, 48]", "[46, null]"), "mooncake", r"line 2: hash_ids is no list"),
+        (BURSTGPT, "mooncake", r"line 1: it is not a JSON object; is arrivals.format right"),
+        (BURSTGPT + "nan,ChatGPT,1,1,2,API log\n", "burstgpt", r"line 5: Timestamp 'nan' is no"),
+        (BURSTGPT + "inf,ChatGPT,1,1,2,API log\n", "burstgpt", r"line 5: Timestamp 'inf' is no"),
+        (BURSTGPT + f"9,{'x' * 140_000},1,1,2,y\n", "burstgpt", r"line 5: it is not CSV: field"),
+        (BURSTGPT.replace(",18,", ",0,").replace(",276,", ",0,"), "burstgpt", r"got an answer"),
         ("[1]\n", "mooncake", r"line 1: it is not a JSON object"),
         (AZURE_2023 + "yesterday,1,2\n", "azure", r"line 4: TIMESTAMP 'yesterday' is no time"),
-        (AZURE_2023 + "2023-11-16 18:15:51,x,2\n", "azure", r"line 4: ContextTokens is no number"),
+        (
+            AZURE_2023 + "2023-11-16 18:15:51,x,2\n",
+            "azure",
+            r"line 4: ContextTokens 'x' is no number",
+        ),
         (AZURE_2023 + "2023-11-16 18:15:51\n", "azure", r"line 4: it has fewer columns"),
         ("a,b\n1,2\n", "azure", r"line 1: the column TIMESTAMP is missing"),
-        (BURSTGPT + "x,ChatGPT,1,1,2,API log\n", "burstgpt", r"line 5: Timestamp is no number"),
+        (
+            BURSTGPT + "x,ChatGPT,1,1,2,API log\n",
+            "burstgpt",
+            r"line 5: Timestamp 'x' is no number; correct the line",
+        ),
         ("", "mooncake", r"there is no request in it"),
         (MOONCAKE, "mooncacke", r"'mooncacke' is unknown; known are: mooncake, azure, burstgpt"),
     ],
@@ -93,6 +112,23 @@ def test_a_trace_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         read_trace(tmp_path / "binary", "azure", 1, 1)
+
+
+@given(times=st.lists(st.integers(0, 10**6), min_size=1), speed=st.sampled_from([0.5, 1.0, 8.0]))
+def test_times_begin_with_zero_and_are_in_order(
+    tmp_path_factory: pytest.TempPathFactory, times: list[int], speed: float
+) -> None:
+    rows = "".join(f"{at},GPT-4,{number + 1},1,2,API log\n" for number, at in enumerate(times))
+    text = BURSTGPT.splitlines(keepends=True)[0] + rows
+    requests = read(tmp_path_factory.getbasetemp(), text, "burstgpt", speed, 1e9).requests
+    expected = [(at - min(times)) / speed for at in sorted(times)]
+    assert [one.at_s for one in requests] == pytest.approx(expected)
+    assert sorted(one.input_tokens for one in requests) == list(range(1, len(times) + 1))
+
+
+def test_what_lies_far_behind_is_not_read(tmp_path: Path) -> None:
+    text = BURSTGPT + "9999,ChatGPT,472,18,490,API log\nnot read any more\n"
+    assert len(read(tmp_path, text, "burstgpt", until_s=200).requests) == 2
 
 
 @pytest.mark.parametrize("name", sample_traces.SAMPLES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests import sample_traces
-from loadtests.bodies import TOOLS, Composer, Turns, read_prompts
 from loadtests.scenario import Scenario, TokensConfig
 from loadtests.workload import draw_tokens, plan, share, user_plan
 from serving.errors import ConfigError
@@ -58,8 +56,33 @@ def test_token_counts_have_the_mean_and_the_variation(cv: float) -> None:
     assert (min(cut), max(cut)) == (150, 260)
 
 
-def test_no_more_are_planned_than_may_be_sent() -> None:
-    assert plan(scenario(max_requests=7)).requests == 7
+@pytest.mark.parametrize("turns", [1, 3, 9])
+def test_no_more_are_planned_than_may_be_sent(turns: int) -> None:
+    kind = {"kind": "multi_turn", "turns": turns}
+    work = plan(scenario(kind, max_requests=7))
+    assert [turn.number for one in work.conversations for turn in one.turns] == list(range(7))
+    whole = plan(scenario(kind)).conversations
+    times = [one.at_s for one in work.conversations]
+    assert times == [one.at_s for one in whole[: len(times)]]
+    assert [len(one.turns) for one in work.conversations[:-1]] == [turns] * (len(times) - 1)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "turns", "about"),
+    [
+        ({"kind": "constant", "rate_per_s": 100_000}, 1, "60480000000"),
+        ({"kind": "ramp", "rate_per_s": 1, "to_per_s": 9}, 2, "6048000"),
+        ({"kind": "steps", "rates_per_s": [4, 8]}, 1, "3628800"),
+    ],
+)
+def test_what_would_not_fit_into_memory_is_refused(
+    arrivals: dict[str, Any], turns: int, about: str
+) -> None:
+    week = scenario(
+        {"kind": "multi_turn", "turns": turns}, arrivals=arrivals, duration_s=7 * 86_400
+    )
+    with pytest.raises(ConfigError, match=f"duration_s: about {about} requests .* lower it"):
+        plan(week)
 
 
 def test_a_user_of_a_closed_loop_goes_on_for_ever_and_stays_what_it_is() -> None:
@@ -82,74 +105,27 @@ def test_a_trace_gives_times_and_lengths() -> None:
     lengths = [turn.input_tokens for one in work.conversations for turn in one.turns]
     assert max(lengths) == 300
     assert len(set(lengths)) > 50
+    outputs = [turn.output_tokens for one in work.conversations for turn in one.turns]
+    assert min(outputs) >= 1
+    assert [one.at_s for one in work.conversations] == sorted(
+        one.at_s for one in work.conversations
+    )
 
 
-# ---- bodies ------------------------------------------------------------------------------------------
+def test_embeddings_have_no_output_whether_drawn_or_of_a_trace() -> None:
+    trace = {"kind": "trace", "trace": str(sample_traces.FOLDER / "azure.csv"), "format": "azure"}
+    for arrivals in (trace, {"rate_per_s": 20}):
+        work = plan(scenario({"kind": "embeddings"}, {}, arrivals=arrivals))
+        outputs = {"c0": set(), "c1": set()}
+        for one in work.conversations:
+            outputs[one.class_name] |= {turn.output_tokens for turn in one.turns}
+        assert outputs["c0"] == {0}
+        assert min(outputs["c1"]) >= 1
 
 
-def compose(one: Scenario, turns: int = 1) -> list[tuple[str, dict[str, Any]]]:
-    composer, said = Composer(one), Turns()
-    conversation = plan(one).conversations[0]
-    found = []
-    for number in range(turns):
-        found.append(composer.compose(one.classes[0], conversation, number, said))
-        said.answered(f"answer {number}")
-    return found
-
-
-def test_a_chat_asks_for_its_length_and_its_usage() -> None:
-    ((path, body),) = compose(scenario({"output_tokens": 17, "shared_prefix_tokens": 10}))
-    assert path == "/v1/chat/completions"
-    assert [one["role"] for one in body["messages"]] == ["system", "user"]
-    assert (body["max_tokens"], body["ignore_eos"], body["temperature"]) == (17, True, 0)
-    assert body["stream_options"] == {"include_usage": True}
-    ((_, body),) = compose(scenario({"stream": False}))
-    assert "stream_options" not in body
-
-
-def test_a_conversation_grows_by_what_was_answered() -> None:
-    bodies = [body for _, body in compose(scenario({"kind": "multi_turn", "turns": 3}), 3)]
-    assert [len(body["messages"]) for body in bodies] == [1, 3, 5]
-    assert bodies[2]["messages"][:3] == bodies[1]["messages"]
-    assert bodies[2]["messages"][3] == {"role": "assistant", "content": "answer 1"}
-
-
-def test_an_agent_answers_with_what_its_tools_found() -> None:
-    bodies = [body for _, body in compose(scenario({"kind": "agent", "turns": 2}), 2)]
-    assert bodies[0]["tools"] == TOOLS
-    assert [one["role"] for one in bodies[1]["messages"]] == ["user", "assistant", "tool"]
-    call = bodies[1]["messages"][1]["tool_calls"][0]
-    assert bodies[1]["messages"][2]["tool_call_id"] == call["id"]
-
-
-def test_embeddings_are_asked_for_with_their_text_only() -> None:
-    ((path, body),) = compose(scenario({"kind": "embeddings"}))
-    assert path == "/v1/embeddings"
-    assert set(body) == {"model", "input"}
-
-
-def test_blocks_with_the_same_id_have_the_same_text() -> None:
+def test_a_faster_trace_has_the_same_requests_sooner() -> None:
     trace = {"kind": "trace", "trace": str(sample_traces.FOLDER / "mooncake.jsonl")}
-    one = scenario(arrivals=trace)
-    composer, by_block = Composer(one), {}
-    for conversation in plan(one).conversations:
-        _, body = composer.compose(one.classes[0], conversation, 0, Turns())
-        text = body["messages"][0]["content"]
-        first = text[: 4 * min(512, conversation.turns[0].input_tokens) - 1]
-        by_block.setdefault(conversation.block_ids[0], []).append(first)
-    shared = [texts for texts in by_block.values() if len(texts) > 1]
-    assert shared
-    for texts in shared:
-        shortest = min(map(len, texts))
-        assert len({text[: min(shortest, 4 * 5)] for text in texts}) == 1
-
-
-def test_prompts_of_ones_own_are_used_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"prompt": "first"}\n\n{"prompt": "second"}\n')
-    ((_, body),) = compose(scenario({"prompts": str(path)}))
-    assert body["messages"] == [{"role": "user", "content": "first"}]
-    for text, complaint in (('{"x": 1}\n', "line 1: must be"), ("", "no prompt in it")):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=complaint):
-            read_prompts(path)
+    slow = plan(scenario(arrivals=trace, duration_s=50)).conversations
+    fast = plan(scenario(arrivals=trace | {"speed": 2}, duration_s=25)).conversations
+    assert [one.block_ids for one in fast] == [one.block_ids for one in slow]
+    assert [one.at_s for one in fast] == pytest.approx([one.at_s / 2 for one in slow])
