@@ -6,8 +6,10 @@ process. What they tell each other are dictionaries that Locust's messages carry
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -66,6 +68,7 @@ class Member:
         """The coordinator says when time zero is and which part is ours."""
         self._index, self._count = order["index"], order["count"]
         self._zero_s = time.perf_counter() + (order["wall_s"] - time.time())
+        self._composer.take_from(self._index, self._count)
         target = self.scenario.target
         client = Client(Endpoint.parse(target.url), self.now, target.timeout_s, target.verify_tls)
         self._lines, self._lag_rows, self._users = [], [], itertools.count()
@@ -80,6 +83,9 @@ class Member:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 1000)
+        # On a machine shared with the server the generator goes first, where that is allowed: it does
+        # little, and what it does late looks like the server's fault.
+        _schedule(os.SCHED_RR | os.SCHED_RESET_ON_FORK, 1)
         watch = LagWatch(self.now, self._lag_rows.append, self._index)
         self._watch = gevent.spawn(watch.run)
         gevent.spawn(self._end)
@@ -135,6 +141,7 @@ class Member:
             generator.progress.is_over = True
         if self._watch is not None:
             self._watch.kill(block=False)
+        _schedule(os.SCHED_OTHER, 0)
 
     # ---- inside ------------------------------------------------------------------------------------------
 
@@ -241,3 +248,8 @@ class Coordinator:
         folder.close()
         summary = finish(folder.path)
         return EXIT_OK if summary["valid"] else EXIT_INVALID
+
+
+def _schedule(policy: int, priority: int) -> None:
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, policy, os.sched_param(priority))

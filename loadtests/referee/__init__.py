@@ -1,0 +1,1 @@
+"""Holds the load generator against known truth and against other tools: `make bench-referee`."""

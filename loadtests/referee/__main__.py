@@ -1,0 +1,79 @@
+"""`make bench-referee`: known truth first, then the same load by three tools."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from loadtests.referee.truth import CHECKS, Check
+from serving.commands.output import complain, console, note
+from serving.errors import ComptoirError, ConfigError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Hold the load generator against known truth and against other tools. "
+    "Exits with 1 if a bar is missed.",
+)
+
+
+def _show(checks: list[Check]) -> None:
+    table = Table("", "found", "wanted", "", box=None)
+    for one in checks:
+        table.add_row(one.name, one.found, one.wanted, "holds" if one.holds else "MISSED")
+    console.print(table)
+    if not all(one.holds for one in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def truth(
+    only: Annotated[str | None, typer.Option("--only", help=f"One of {', '.join(CHECKS)}.")] = None,
+) -> None:
+    """The reference server, which knows when it sent each token."""
+    if only is not None and only not in CHECKS:
+        raise ConfigError(f"--only: '{only}' is unknown; known are: {', '.join(CHECKS)}")
+    checks: list[Check] = []
+    for name, check in CHECKS.items():
+        if only in (None, name):
+            note(f"{name} ...")
+            checks += check()
+    _show(checks)
+
+
+@app.command()
+def tools(
+    url: Annotated[str, typer.Option("--url", help="A running stack.")] = "http://127.0.0.1:8000",
+    model: Annotated[str, typer.Option("--model", help="A tiny model that it serves.")] = "qwen3",
+    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 3,
+) -> None:
+    """The running stack: vllm bench serve, GuideLLM and comptoir load in turn, the same requests.
+
+    Start the stack first: make serve
+    """
+    from loadtests.referee.tools import compare_tools
+
+    _show(compare_tools(url, model, rounds, note))
+
+
+@app.callback(invoke_without_command=True)
+def _both(context: typer.Context) -> None:
+    """Without a command: truth."""
+    if context.invoked_subcommand is None:
+        truth(None)
+
+
+def main() -> None:
+    """Errors of ours become one sentence."""
+    try:
+        app()
+    except ComptoirError as error:
+        complain(error)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+if __name__ == "__main__":
+    main()
