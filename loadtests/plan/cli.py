@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from loadtests.plan.autoscaling import as_yaml, model_args
-from loadtests.plan.capacity import capacities
 from loadtests.plan.model import PlanConfig
 from loadtests.plan.planner import outcome
 from loadtests.plan.render import Report, as_document, as_tables, notes
+from loadtests.plan.sources import capacities
 from loadtests.plan.sweeps import Measured, read_sweep
 from loadtests.plan.uncertainty import bounds, effects, unsettled
 from serving.catalogue.catalogue import Catalogue, load_catalogue
@@ -39,7 +39,7 @@ def plan(
 ) -> None:
     """Plan capacity: replicas, GPUs, nodes, euros, kWh and CO2e, with bounds.
 
-    Example: comptoir plan deployments/plan-example.yaml --sweep runs/sweep-chat/sweep.json
+    Example: comptoir plan loadtests/plan/examples/team.yaml --sweep runs/sweep-chat/sweep.json
     """
     if as_json and autoscaling:
         raise ConfigError(
@@ -76,6 +76,8 @@ def make(
     """
     known = capacities(config, sweeps, catalogue, measured_only=measured_only)
     now = outcome(config, known, {})
+    # First: it refuses what nobody can run, before all corners of it are computed.
+    args = model_args(config, known, now, autoscaling=autoscaling)
     return Report(
         plan=config,
         capacities=known,
@@ -83,5 +85,5 @@ def make(
         bounds=bounds(config, known, now),
         effects=effects(config, known, now),
         unsettled=unsettled(config, known, now),
-        args=model_args(config, known, now, autoscaling=autoscaling),
+        args=args,
     )

@@ -55,13 +55,15 @@ def gap(points: Sequence[LengthPoint], input_tokens: float, output_tokens: float
 
 def interpolate(points: Sequence[LengthPoint], input_tokens: float, output_tokens: float) -> Band:
     """The band of rates at a length inside the range (see `gap`)."""
-    places = [one.place for one in points]
-    rates = _falling(places, [math.log(one.rate_per_s) for one in points])
+    places, rates = _distinct(points)
+    rates = _falling(places, rates)
     slopes = _slopes(places, rates)
     at = math.log(input_tokens), math.log(output_tokens)
     low = max(rate - _up(place, at, slopes) for place, rate in zip(places, rates, strict=True))
     high = min(rate + _up(at, place, slopes) for place, rate in zip(places, rates, strict=True))
-    low = min(low, high)
+    # Inside the range, rates lie between the slowest and the fastest that were measured.
+    high = min(max(high, min(rates)), max(rates))
+    low = min(max(low, min(rates)), high)
     return Band(math.exp(low), math.exp(high))
 
 
@@ -88,6 +90,23 @@ def along(points: Sequence[tuple[float, float]], at: float) -> float:
 def _reaches(place: tuple[float, float], at: tuple[float, float]) -> bool:
     """Whether requests there are at least as long as here, in both lengths."""
     return all(one >= other - SLACK for one, other in zip(place, at, strict=True))
+
+
+def _distinct(points: Sequence[LengthPoint]) -> tuple[list[tuple[float, float]], list[float]]:
+    """Places and logarithms of rates; sweeps of one length are one, with the mean of their rates."""
+    groups: list[list[LengthPoint]] = []
+    for point in sorted(points, key=lambda one: one.place):
+        for group in groups:
+            if (
+                max(abs(a - b) for a, b in zip(group[0].place, point.place, strict=True))
+                < SLACK / 2
+            ):
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    rates = [sum(math.log(one.rate_per_s) for one in group) / len(group) for group in groups]
+    return [group[0].place for group in groups], rates
 
 
 def _falling(places: Sequence[tuple[float, float]], rates: Sequence[float]) -> list[float]:

@@ -86,13 +86,15 @@ def _spread(
     """Replicas of each model on each node, evenly; None where they do not fit."""
     free = [per_node] * nodes
     counts = {name: [0] * nodes for name in gpus_each}
-    # The largest first: they fit on the fewest nodes.
+    # The largest first: they fit on the fewest nodes. Each round puts at most one replica on a node.
     for name, gpus in sorted(gpus_each.items(), key=lambda one: (-one[1], one[0])):
-        for _ in range(total[name]):
+        left = total[name]
+        while left:
             fits = [node for node in range(nodes) if free[node] >= gpus]
             if not fits:
                 return None
-            chosen = min(fits, key=lambda node: (counts[name][node], -free[node], node))
-            counts[name][chosen] += 1
-            free[chosen] -= gpus
+            for node in sorted(fits, key=lambda one: (-free[one], one))[:left]:
+                counts[name][node] += 1
+                free[node] -= gpus
+                left -= 1
     return {name: tuple(one) for name, one in counts.items()}

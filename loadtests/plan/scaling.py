@@ -60,7 +60,7 @@ class Scaling:
         first = self.limits[0]
         if replicas < first.replicas:
             gain = _pooling(first, replicas, MOST_GAIN)
-            return first.sure_per_s * replicas / first.replicas / gain
+            return first.sure_per_s * replicas / first.replicas * gain
         return max(
             one.sure_per_s * replicas / one.replicas
             for one in self.limits

@@ -1,9 +1,15 @@
-"""Reads sweep.json: the rate that was shown to hold, the one that failed, and how long requests took."""
+"""Reads sweep.json: the rate that was shown to hold, the one at which the SLO ends, how long requests took.
+
+What was confirmed lies below the truth by design: Wilson's lower bound had to keep the SLO in every run of a
+rate. The most probable rate is where the share of good requests itself crosses the target, over all runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +20,17 @@ from loadtests.scenario import SloConfig
 from serving.config.base import validated
 from serving.errors import ConfigError
 
+# How far below the target a run's share counts at least, when its backlog grew.
+BACKLOG_MISSES = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One sweep: of a model, on some hardware, at one length of requests.
 
-    `held_per_s` is the highest rate that was confirmed, `failed_per_s` the lowest that failed (None: none).
-    `e2e_s` are pairs of rate and mean seconds of a request, of the rates that held.
+    `held_per_s` is the highest rate that was confirmed, `likely_per_s` where the SLO ends most probably, not
+    less. Above `failed_per_s` it certainly fails (None: nothing failed, so nothing is known above). `e2e_s`
+    are pairs of rate and mean seconds of a request, of the rates that held.
     """
 
     model: str
@@ -32,6 +42,7 @@ class Measured:
     total_tokens_p95: float
     slo: SloConfig
     held_per_s: float
+    likely_per_s: float
     failed_per_s: float | None
     e2e_s: tuple[tuple[float, float], ...]
     created: str = ""
@@ -79,8 +90,12 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
     hardware = document.get("hardware") or {}
     held = _number(document, "rate_per_s", where)
     failed = document.get("rate_fails_per_s")
-    points = [one for one in document.get("points", ()) if one.get("passed")]
+    runs = list(document.get("points", ()))
+    points = [one for one in runs if one.get("passed")]
+    slo = validated(SloConfig, document.get("slo") or {}, f"{where}: slo")
+    likely = (crossing(runs, slo.target) if failed is not None else None) or held
     gpu = hardware.get("gpu")
+    off = max(likely / held, held / likely)
     measured = Measured(
         model=str(document.get("model", "")),
         gpu=str(gpu).lower() if gpu else CPU,
@@ -89,9 +104,11 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
         input_tokens=_number(document, "input_tokens_mean", where),
         output_tokens=_number(document, "output_tokens_mean", where),
         total_tokens_p95=float(document.get("total_tokens_p95") or 0),
-        slo=validated(SloConfig, document.get("slo") or {}, f"{where}: slo"),
+        slo=slo,
         held_per_s=held,
-        failed_per_s=None if failed is None else float(failed),
+        likely_per_s=likely,
+        # As far above the likely rate as the confirmed one lies below it, at least.
+        failed_per_s=None if failed is None else max(float(failed), likely * off),
         e2e_s=tuple(sorted(_by_rate(points).items())),
         created=str(document.get("created", "")),
         where=where,
@@ -102,6 +119,47 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
             param="points",
         )
     return measured
+
+
+def crossing(runs: Sequence[Mapping[str, Any]], target: float) -> float | None:
+    """The rate at which the share of good requests falls below the target; None where it never does.
+
+    The shares are made to fall with the rate (isotonic regression, weighted by requests); between two of its
+    levels the rate is interpolated in logarithms. A run whose backlog grew cannot go on: its share counts as
+    below the target.
+    """
+    levels: list[_Level] = []
+    for one in sorted(runs, key=lambda run: float(run["rate_per_s"])):
+        if not one.get("valid", True) or one["requests"] < 1:
+            continue
+        share = float(one["attainment"])
+        if one.get("backlog_grows"):
+            share = min(share, target - BACKLOG_MISSES)
+        place = math.log(one["rate_per_s"])
+        levels.append(_Level(float(one["requests"]), place, place, share))
+        while len(levels) > 1 and levels[-1].share >= levels[-2].share:
+            levels[-2:] = [levels[-2].merged(levels[-1])]
+    for before, after in pairwise(levels):
+        if before.share >= target > after.share:
+            part = (before.share - target) / (before.share - after.share)
+            return math.exp(before.last + part * (after.first - before.last))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Runs of rates from `first` to `last` (logarithms), taken for one share of good requests."""
+
+    requests: float
+    first: float
+    last: float
+    share: float
+
+    def merged(self, other: _Level) -> _Level:
+        """Both, the other one's rates being higher."""
+        requests = self.requests + other.requests
+        share = (self.requests * self.share + other.requests * other.share) / requests
+        return _Level(requests, self.first, other.last, share)
 
 
 def _by_rate(points: list[dict[str, Any]]) -> dict[float, float]:
