@@ -17,6 +17,11 @@ import uvicorn
 from serving.errors import StackError
 from serving.http_protocol import BoundedHttp
 
+# A silent connection is probed; it ends when its other end has not answered for half a minute.
+PROBE_AFTER_S = 15
+PROBE_EVERY_S = 5
+PROBES = 3
+
 
 class _EmbeddedServer(uvicorn.Server):
     """A uvicorn server that leaves the process's signals alone: they belong to Ray's worker."""
@@ -90,11 +95,23 @@ class Listener:
         self._socket.close()
 
 
+def _watch_peers(sock: socket.socket) -> None:
+    """Let the kernel end connections whose other end has vanished; accepted ones inherit this.
+
+    Without a user timeout: it would also end those of clients that are there and read slowly.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+
+
 def _bind(host: str, port: int, share_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _watch_peers(sock)
     if share_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:

@@ -185,3 +185,16 @@ async def test_a_connection_that_sends_nothing_is_closed(monkeypatch: pytest.Mon
         writer.close()
     finally:
         await listener.close()
+
+
+async def test_connections_whose_other_end_vanishes_do_not_last() -> None:
+    async with listening() as listener:
+        probe = listener._socket
+        assert probe.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, every, count = (
+            probe.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + every * count <= 30
+        # It would end connections of clients that are there and read slowly.
+        assert not probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

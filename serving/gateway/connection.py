@@ -6,6 +6,7 @@ An answer's body arrives in callbacks and leaves in callbacks: no task wakes up 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,6 +15,10 @@ import httptools
 from serving.replica_protocol import USAGE_HEADER, Usage
 
 _USAGE = USAGE_HEADER.encode()
+# What the kernel says when the machine at the other end, or the way to it, has gone.
+_UNREACHABLE = frozenset(
+    {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN}
+)
 
 
 class Receiver(Protocol):
@@ -28,6 +33,10 @@ class Receiver(Protocol):
 
 class BrokenError(Exception):
     """The connection ended before the answer did."""
+
+
+class VanishedError(BrokenError):
+    """The other machine, or the way to it, has gone: nothing the request did, and nobody closed anything."""
 
 
 class SilentError(Exception):
@@ -168,7 +177,7 @@ class ReplicaConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         if not self.is_complete and self._error is None:
-            self._error = BrokenError("closed" if exc is None else type(exc).__name__)
+            self._error = _ending(exc)
             self._deliver()
         self._gone(self)
 
@@ -233,3 +242,15 @@ class ReplicaConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether a machine gives no sign of life, rather than a process on it."""
+    return isinstance(error, TimeoutError) or (
+        isinstance(error, OSError) and error.errno in _UNREACHABLE
+    )
+
+
+def _ending(error: Exception | None) -> BrokenError:
+    kind = VanishedError if is_unreachable(error) else BrokenError
+    return kind("closed" if error is None else type(error).__name__)

@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving.errors import (
     ComptoirError,
@@ -64,6 +64,20 @@ class Sent:
 
 
 @dataclass(slots=True)
+class _Tried:
+    """What has been tried for one request.
+
+    `machines`: those that gave no sign of life. `deaths`: engines that died under it. `is_free`: the next try
+    costs nothing of the retry budget.
+    """
+
+    replicas: set[str] = field(default_factory=set)
+    machines: set[str] = field(default_factory=set)
+    deaths: int = 0
+    is_free: bool = False
+
+
+@dataclass(slots=True)
 class Lane:
     """What the gateway keeps for one model."""
 
@@ -108,10 +122,9 @@ class Forwarder:
         """
         lane = self._lane(order.model_id)
         lane.budget.request(self._clock())
-        tried: set[str] = set()
-        deaths = 0
+        tried = _Tried()
         while candidates := self._candidates(order.model_id, tried):
-            if tried and not self._may_retry(order.model_id, lane, len(tried)):
+            if tried.replicas and not self._may_retry(order.model_id, lane, tried):
                 break
             hedge_after_s = self._config.retries.hedge_after_s
             try:
@@ -123,8 +136,9 @@ class Forwarder:
                     self.finished,
                 )
             except ReplicaGoneError as gone:
-                deaths += gone.sent
-                if deaths >= MAX_DEATHS:
+                tried.deaths += gone.sent
+                tried.is_free = gone.vanished
+                if tried.deaths >= MAX_DEATHS:
                     raise EngineFailedError("the engine failed on this request") from None
         self._note_model(order.model_id, ok=False)
         raise self._unavailable(order.model_id)
@@ -157,13 +171,13 @@ class Forwarder:
     # ---- one replica -------------------------------------------------------------------------------------
 
     async def _send(
-        self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: set[str]
+        self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: _Tried
     ) -> Sent:
         if not candidates:
             raise ReplicaGoneError("nobody is left")
         choice = lane.policy.choose(order.routed, candidates, self.in_flight)
         replica = choice.replica
-        tried.add(replica.id)
+        tried.replicas.add(replica.id)
         self._metrics.replica_choices.labels(order.model_id, choice.policy, choice.reason).inc()
         self.in_flight[replica.id] += 1
         breaker = self.breakers.replica(replica.id)
@@ -181,6 +195,8 @@ class Forwarder:
             breaker.record(False, self._clock(), attempt)
             if isinstance(error, ReplicaGoneError):
                 self._suspects[replica.id] = self._clock() + SUSPECT_S
+                if error.unreachable:
+                    tried.machines.add(replica.machine)
             raise
         except BaseException:
             self._count_down(replica)
@@ -197,11 +213,14 @@ class Forwarder:
         if self.in_flight[replica.id] <= 0:
             del self.in_flight[replica.id]
 
-    def _candidates(self, model_id: str, tried: set[str]) -> Sequence[Replica]:
+    def _candidates(self, model_id: str, tried: _Tried) -> Sequence[Replica]:
         """Whom to ask: not twice, suspects and those with an open breaker only if there is nobody else."""
         replicas: Sequence[Replica] = self._lane(model_id).replicas
-        if tried:
-            replicas = [replica for replica in replicas if replica.id not in tried]
+        if tried.replicas:
+            replicas = [replica for replica in replicas if replica.id not in tried.replicas]
+        if tried.machines:
+            elsewhere = [one for one in replicas if one.machine not in tried.machines]
+            replicas = elsewhere or replicas
         now = self._clock()
         if self._suspects:
             self._suspects = {name: at for name, at in self._suspects.items() if at > now}
@@ -236,10 +255,11 @@ class Forwarder:
         # With other replicas the model is another: it gets a chance at once.
         self.breakers.keep(known, self.lanes.keys() - {model_id})
 
-    def _may_retry(self, model_id: str, lane: Lane, attempts: int) -> bool:
-        if attempts >= self._config.retries.max_attempts:
+    def _may_retry(self, model_id: str, lane: Lane, tried: _Tried) -> bool:
+        if len(tried.replicas) >= self._config.retries.max_attempts:
             return False
-        if not lane.budget.try_retry(self._clock()):
+        # A machine that vanished takes all its requests along at once, and does no work for them.
+        if not tried.is_free and not lane.budget.try_retry(self._clock()):
             return False
         self._metrics.retries.labels(model_id).inc()
         return True

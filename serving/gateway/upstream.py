@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 from serving.errors import EngineTimeoutError
-from serving.gateway.connection import BrokenError, Receiver, ReplicaConnection, SilentError
+from serving.gateway.connection import (
+    BrokenError,
+    Receiver,
+    ReplicaConnection,
+    SilentError,
+    VanishedError,
+    is_unreachable,
+)
 from serving.gateway.engine_errors import ENGINE_DEAD
 from serving.replica_protocol import QUEUED_HEADER, TOKEN_HEADER
 from serving.routing.directory import Replica
@@ -15,17 +24,29 @@ from serving.routing.directory import Replica
 KEEP_ALIVE_S = 60.0
 # 401: the address now belongs to another replica; 502, 503: the door knows of a dead engine.
 _GONE = frozenset({401, 502, 503})
+# A machine that has lost its power or its network closes no connection. Its kernel would answer within
+# milliseconds whatever its processes do: after so long without an answer it counts as gone.
+PEER_TIMEOUT_S = 5
+# When nothing has come for so long, the kernel is asked, and again every second.
+_PROBE_AFTER_S = 2
 
 
 class ReplicaGoneError(Exception):
     """The replica has not begun to answer: another may be asked.
 
-    `sent` says that it had the request when it went; such a request may be what broke it.
+    Attributes:
+        sent: it had the request when it went; such a request may be what broke it.
+        unreachable: its machine gives no sign of life; whoever else is on it will not answer either.
+        vanished: it did once, on this connection: it has not just too much to do.
     """
 
-    def __init__(self, reason: str, *, sent: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, sent: bool = False, unreachable: bool = False, vanished: bool = False
+    ) -> None:
         super().__init__(reason)
         self.sent = sent
+        self.unreachable = unreachable or vanished
+        self.vanished = vanished
 
 
 class ReplicaBrokeError(Exception):
@@ -110,15 +131,17 @@ class Pool:
         self._opening += 1
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self._loop.create_connection(
+                transport, connection = await self._loop.create_connection(
                     lambda: ReplicaConnection(self._loop, self._silence_s, self._gone),
                     self._host,
                     self._port,
                 )
         except (OSError, TimeoutError) as error:
-            raise ReplicaGoneError(type(error).__name__) from None
+            unreachable = is_unreachable(error)
+            raise ReplicaGoneError(type(error).__name__, unreachable=unreachable) from None
         finally:
             self._opening -= 1
+        _watch_peer(transport.get_extra_info("socket"))
         self.connections.add(connection)
         return connection
 
@@ -173,7 +196,8 @@ class Upstream:
             await connection.begun()
         except BrokenError as error:
             pool.release(connection)
-            raise ReplicaGoneError(str(error), sent=True) from None
+            vanished = isinstance(error, VanishedError)
+            raise ReplicaGoneError(str(error), sent=not vanished, vanished=vanished) from None
         except SilentError:
             pool.release(connection)
             raise EngineTimeoutError(
@@ -197,6 +221,18 @@ class Upstream:
             pool = Pool(base_url, self._connect_timeout_s, self._response_timeout_s)
             self._pools[base_url] = pool
         return pool
+
+
+def _watch_peer(sock: Any) -> None:
+    """Let the kernel end a connection whose other end has vanished (`tcp(7)`).
+
+    Keep-alive probes find out while nothing is under way, the user timeout bounds what is unacknowledged.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PEER_TIMEOUT_S - _PROBE_AFTER_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_S * 1000)
 
 
 def _request(replica: Replica, path: str, body: bytes, request_id: str, queued: int) -> bytes:

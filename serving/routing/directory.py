@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from serving.errors import ModelNotFoundError
 
@@ -17,6 +18,11 @@ class Replica:
     base_url: str
     token: str
     stats: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def machine(self) -> str:
+        """The address of its node."""
+        return urlsplit(self.base_url).hostname or ""
 
     @property
     def load(self) -> float:

@@ -68,7 +68,10 @@ class Site:
         )
 
     def set_replicas(self, *names: str) -> None:
-        replicas = tuple(Replica(name, f"http://{name}", "t") for name in names)
+        # "a1" is the first replica on the machine a.
+        replicas = tuple(
+            Replica(name, f"http://{name[0]}:{80 + at}", "t") for at, name in enumerate(names)
+        )
         self.directory = Directory([Model("m", {}, replicas)])
 
     async def send(self, model: str = "m") -> Sent:
@@ -219,6 +222,39 @@ async def test_a_model_whose_replicas_all_fail_is_not_well_until_they_change() -
     site.set_replicas("b")
     await site.open()
     assert site.forwarder.is_well("m")
+
+
+VANISHED = ReplicaGoneError("TimeoutError", vanished=True)
+
+
+@pytest.mark.parametrize("gone", [VANISHED, ReplicaGoneError("TimeoutError", unreachable=True)])
+async def test_after_an_unreachable_machine_another_machine_is_asked(gone: Exception) -> None:
+    site = Site("a1", "a2", "a3", "b1")
+    site.upstream.replies = dict.fromkeys(("a1", "a2", "a3"), gone)
+    assert await site.open() == "b1"
+    assert site.upstream.asked == ["a1", "b1"]
+
+
+async def test_on_the_same_machine_if_there_is_no_other() -> None:
+    site = Site("a1", "a2")
+    site.upstream.replies["a1"] = ReplicaGoneError("TimeoutError", unreachable=True)
+    assert await site.open() == "a2"
+
+
+async def test_a_request_is_not_blamed_for_machines_that_vanish() -> None:
+    site = Site("a", "b", "c")
+    site.upstream.replies = {"a": VANISHED, "b": VANISHED}
+    assert await site.open() == "c"
+
+
+async def test_what_a_machine_took_along_costs_nothing_of_the_retry_budget() -> None:
+    for gone, answered in ((VANISHED, 20), (ReplicaGoneError("refused"), 0)):
+        site = Site("a", "b", retries={"share": 0, "min_per_s": 0})
+        site.upstream.replies["a"] = gone
+        site.upstream.delays["a"] = 0.05
+        asking = [asyncio.create_task(site.open()) for _ in range(40)]
+        done = await asyncio.gather(*asking, return_exceptions=True)
+        assert done.count("b") == 20 + answered
 
 
 async def test_a_slow_beginning_is_hedged_only_where_that_is_configured() -> None:

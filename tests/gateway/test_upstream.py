@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
+import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -17,6 +20,14 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
+def unplug(sock: socket.socket) -> None:
+    """Let the kernel drop everything that comes for this socket, as if its machine had lost its network."""
+    drop = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0 bytes
+    program = struct.pack("HL", 1, ctypes.addressof(drop))
+    so_attach_filter = 26
+    sock.setsockopt(socket.SOL_SOCKET, so_attach_filter, program)
+
+
 class Server:
     """A scripted replica: one reply per request, None hangs, b'' closes."""
 
@@ -24,9 +35,11 @@ class Server:
         self._replies = list(replies)
         self.requests: list[bytes] = []
         self.connections = 0
+        self.sockets: list[socket.socket] = []
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.sockets.append(writer.get_extra_info("socket"))
         while head := await _head(reader):
             length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
             self.requests.append(head + await reader.readexactly(length))
@@ -125,6 +138,8 @@ async def test_a_refused_connection_has_sent_nothing() -> None:
         with pytest.raises(ReplicaGoneError) as raised:
             await upstream.post(replica, "/v1/x", b"{}", "id")
     assert not raised.value.sent
+    # Somebody said no: the machine is there.
+    assert not raised.value.unreachable
 
 
 async def test_a_replica_that_hangs_up_may_have_had_the_request() -> None:
@@ -172,3 +187,74 @@ async def test_a_cancelled_request_costs_its_connection() -> None:
         await asyncio.gather(asking, return_exceptions=True)
         assert await ask(upstream, replica) == b"ok"
     assert server.connections == 2
+
+
+# ---- machines that vanish: nothing closes the connection --------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.gateway.upstream.PEER_TIMEOUT_S", 2)
+    monkeypatch.setattr("serving.gateway.upstream._PROBE_AFTER_S", 1)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_request_to_a_machine_that_vanished_may_be_asked_elsewhere() -> None:
+    server = Server()
+    async with serving(server, timeout_s=30) as (upstream, replica):
+        assert await ask(upstream, replica) == b"ok"
+        unplug(server.sockets[0])
+        began_s = time.monotonic()
+        with pytest.raises(ReplicaGoneError) as raised:
+            await ask(upstream, replica)
+    assert 1 < time.monotonic() - began_s < 4
+    assert raised.value.vanished
+    assert raised.value.unreachable
+    assert not raised.value.sent  # nothing that the request did
+    assert server.connections == len(server.requests) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_so_may_one_that_its_engine_was_working_on() -> None:
+    server = Server(None)
+    async with serving(server, timeout_s=30) as (upstream, replica):
+        asking = asyncio.create_task(ask(upstream, replica))
+        await asyncio.sleep(0.2)
+        assert server.requests
+        unplug(server.sockets[0])
+        with pytest.raises(ReplicaGoneError) as raised:
+            await asyncio.wait_for(asking, 5)
+    assert raised.value.vanished
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_answer_of_a_machine_that_vanished_is_broken() -> None:
+    server = Server(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+    async with serving(server, timeout_s=30) as (upstream, replica):
+        answer = await upstream.post(replica, "/v1/x", b"{}", "id")
+        unplug(server.sockets[0])
+        with pytest.raises(ReplicaBrokeError):
+            await asyncio.wait_for(answer.rest(), 5)
+        answer.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_engine_that_thinks_for_long_has_not_vanished() -> None:
+    server = Server(None)
+    async with serving(server, timeout_s=30) as (upstream, replica):
+        asking = asyncio.create_task(ask(upstream, replica))
+        await asyncio.wait({asking}, timeout=4)
+        assert not asking.done()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_machine_that_takes_no_connection_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        unplug(listener)
+        replica = Replica("r", f"http://127.0.0.1:{listener.getsockname()[1]}", "t")
+        upstream = Upstream(connect_timeout_s=0.2, response_timeout_s=1)
+        with pytest.raises(ReplicaGoneError) as raised:
+            await upstream.post(replica, "/v1/x", b"{}", "id")
+    assert raised.value.unreachable
+    assert not raised.value.vanished
