@@ -193,7 +193,7 @@ class Coordinator:
         lead_s = LEAD_S["one" if count == 1 else "several"]
         self._zero_s, wall_s = time.perf_counter() + lead_s, time.time() + lead_s
         folder.note(BEGUN, {"perf_counter_s": self._zero_s, "wall_s": wall_s, "processes": count})
-        command = [sys.executable, "-m", "loadtests.scrape", str(folder.path)]
+        command = [sys.executable, "-P", "-m", "loadtests.scrape", str(folder.path)]
         self._scraper = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         return [{"index": index, "count": count, "wall_s": wall_s} for index in range(count)]
 

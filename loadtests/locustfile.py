@@ -9,6 +9,7 @@ sent, and how its answer is timed, is `generator`'s and `client`'s. `comptoir lo
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from loadtests.record import Record
 from loadtests.scenario import Scenario
 from serving.errors import ComptoirError, ConfigError
 
+# Shells let what they start in the background ignore Ctrl-C; here it ends the run and keeps its records.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 BEGIN = "comptoir_begin"
 REPORT = "comptoir"
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,8 @@ def run(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
             limit_s = START_S + scenario.duration_s + scenario.drain_s + END_S
-            interrupted = _wait(child, folder, None if web_port else limit_s, on_progress)
+            with _terminate_as_interrupt():
+                interrupted = _wait(child, folder, None if web_port else limit_s, on_progress)
     if child.returncode not in (0, 1, EXIT_INVALID) or not (folder / SUMMARY).exists():
         raise ComptoirError(f"the load generator failed: {_reason(folder / LOG)}")
     return Finished(folder, load_summary(folder), interrupted)
@@ -80,7 +83,7 @@ def run(
 
 def _command(scenario: Path, folder: Path, processes: int, web_port: int | None) -> list[str]:
     locustfile = Path(__file__).with_name("locustfile.py")
-    command = [sys.executable, "-m", "locust", "-f", str(locustfile)]
+    command = [sys.executable, "-P", "-m", "locust", "-f", str(locustfile)]
     command += ["--scenario", str(scenario), "--out", str(folder), "--loglevel", "WARNING"]
     if web_port is None:
         command += ["--headless", "--only-summary", "--reset-stats"]
@@ -111,11 +114,24 @@ def _wait(
             if interrupted:
                 os.killpg(child.pid, signal.SIGKILL)
             interrupted = True
-            child.send_signal(signal.SIGTERM)
+            child.send_signal(signal.SIGINT)
         if limit_s is not None and time.monotonic() - began_s > limit_s:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             raise ComptoirError(f"the load generator did not end in {limit_s:.0f} s")
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Whoever ends us with SIGTERM means the generator too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reason(log: Path) -> str:

@@ -119,7 +119,8 @@ class TargetConfig(FrozenConfig):
 
     url: str = "http://127.0.0.1:8000"
     keys: Mapping[str, str] = Field(default_factory=dict)
-    # A folder or a model id: prompts get exact lengths by it. Without one they are counted by characters.
+    # By model: a folder with tokenizer.json, such a file, or tiny:FAMILY. Prompts get exact lengths by it;
+    # without one they are counted by characters.
     tokenizers: Mapping[str, str] = Field(default_factory=dict)
     # Where metrics are scraped while it runs: the gateway's /metrics, engines' or exporters' addresses.
     metrics: tuple[str, ...] = ()
