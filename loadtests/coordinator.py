@@ -181,6 +181,7 @@ class Coordinator:
         self._progress: dict[str, dict[str, Any]] = {}
         self._count = 0
         self._zero_s = 0.0
+        self._code = EXIT_OK
         self._scraper: subprocess.Popen[bytes] | None = None
         # The first run's folder is made at once: a name that cannot be used is said before anything starts.
         self._prepared: RunFolder | None = RunFolder.create(out, scenario)
@@ -243,11 +244,10 @@ class Coordinator:
             self._scraper.wait(10)
             self._scraper = None
         folder, self._folder = self._folder, None
-        if folder is None:
-            return EXIT_OK
-        folder.close()
-        summary = finish(folder.path)
-        return EXIT_OK if summary["valid"] else EXIT_INVALID
+        if folder is not None:
+            folder.close()
+            self._code = EXIT_OK if finish(folder.path)["valid"] else EXIT_INVALID
+        return self._code
 
 
 def _schedule(policy: int, priority: int) -> None:

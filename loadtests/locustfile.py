@@ -9,6 +9,7 @@ sent, and how its answer is timed, is `generator`'s and `client`'s. `comptoir lo
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -30,8 +31,6 @@ from loadtests.record import Record
 from loadtests.scenario import Scenario
 from serving.errors import ComptoirError, ConfigError
 
-# Shells let what they start in the background ignore Ctrl-C; here it ends the run and keeps its records.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 BEGIN = "comptoir_begin"
 REPORT = "comptoir"
 
@@ -70,6 +69,19 @@ def _init(environment: Environment, **_: Any) -> None:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     if isinstance(runner, WorkerRunner):
         runner.register_message(BEGIN, _on_begin)
+    else:
+        # Also where Ctrl-C would be ignored or lost: in the background, and under the web UI.
+        gevent.signal_handler(signal.SIGINT, _interrupted, environment)
+
+
+def _interrupted(environment: Environment) -> None:
+    """End the run, keep its records, and leave."""
+    assert environment.runner is not None  # noqa: S101 - `init` was told of it
+    environment.runner.quit()
+    code = session.coordinator.finish() if session.coordinator else 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 # ---- the run's life ----------------------------------------------------------------------------------
