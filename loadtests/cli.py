@@ -91,7 +91,9 @@ def run(
         f"{plan.name}: {_arrivals(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
     )
     for model in sorted({one.model for one in plan.classes} - {*plan.target.tokenizers}):
-        note(f"prompts for {model} are as long as asked for only roughly: no target.tokenizers for it")
+        note(
+            f"prompts for {model} are as long as asked for only roughly: no target.tokenizers for it"
+        )
     if web is not None:
         note(f"Locust's web UI: http://127.0.0.1:{web} (Ctrl-C ends it)")
     with _bar(plan.duration_s) as show:

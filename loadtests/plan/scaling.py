@@ -84,12 +84,11 @@ class Scaling:
         if len(self.limits) == 1:
             return replicas * each * _pooling(anchor, replicas, LIKELY_GAIN)
         first = self.limits[0] if anchor is not self.limits[0] else self.limits[1]
-        rise = (each - first.likely_per_s / first.replicas) / (
+        rise: float = (each - first.likely_per_s / first.replicas) / (
             first.replicas**-EXPONENT - anchor.replicas**-EXPONENT
         )
-        return replicas * (
-            each + max(0.0, rise) * (anchor.replicas**-EXPONENT - replicas**-EXPONENT)
-        )
+        gain: float = anchor.replicas**-EXPONENT - replicas**-EXPONENT
+        return replicas * (each + max(0.0, rise) * gain)
 
 
 def fewest(enough: Callable[[int], bool], most: int = MOST_REPLICAS) -> int | None:

@@ -8,8 +8,13 @@ from itertools import product
 
 from loadtests.plan import cost, demand
 from loadtests.plan.capacity import ClassCapacity, Hardware, sweep_command
-from loadtests.plan.model import LEVELS, Level, PlanConfig, TrafficConfig
+from loadtests.plan.model import LEVELS, Level, PlanConfig, Span, TrafficConfig
 from loadtests.plan.planner import CAPACITY, E2E, Outcome, load_of, outcome, replicas_needed
+
+
+def _mean(per: cost.PerToken | None) -> float | None:
+    return None if per is None else per.mean
+
 
 Metric = Callable[[Outcome], float | None]
 METRICS: Mapping[str, Metric] = {
@@ -21,9 +26,9 @@ METRICS: Mapping[str, Metric] = {
     "eur_per_mtok_input": lambda one: one.bill.eur_per_mtok.input,
     "eur_per_mtok_output": lambda one: one.bill.eur_per_mtok.output,
     "kwh_per_month": lambda one: one.bill.kwh,
-    "kwh_per_mtok": lambda one: one.bill.kwh_per_mtok and one.bill.kwh_per_mtok.mean,
+    "kwh_per_mtok": lambda one: _mean(one.bill.kwh_per_mtok),
     "kg_co2e_per_month": lambda one: one.bill.kg_co2e,
-    "gco2e_per_mtok": lambda one: one.bill.gco2e_per_mtok and one.bill.gco2e_per_mtok.mean,
+    "gco2e_per_mtok": lambda one: _mean(one.bill.gco2e_per_mtok),
 }
 # Assumptions that move the result the same way go together into a corner; the others are crossed.
 MORE_DEMAND = (demand.USERS, demand.ACTIVE, demand.RATE, demand.PEAK, demand.GROWTH)
@@ -73,7 +78,7 @@ def assumptions(
     """Names of what is not known exactly."""
     site = plan.site
     gpus = {one.hardware.gpu for one in now.models}
-    spans = {
+    spans: Mapping[str, Sequence[Span | None]] = {
         demand.USERS: [plan.users],
         demand.ACTIVE: [plan.active_share],
         demand.RATE: [plan.rate_per_s],
