@@ -16,6 +16,8 @@ from loadtests.report.chart import Chart, Line
 INK, FAINT, GROUND = "#22262b", "#e4e6ea", "#ffffff"
 DPI = 130
 
+LEGEND_COLUMNS = 4
+
 
 def draw(
     charts: Sequence[Chart], path: Path, *, title: str, note: str, columns: int, row_height: float
@@ -58,7 +60,8 @@ def _draw_one(axis: Any, chart: Chart) -> None:
         loc="left",
         fontsize=10.5,
         color=INK,
-        pad=20 if len(chart.lines) > 1 else 7,
+        # Above the rows of the legend.
+        pad=7 + 13 * -(-len(chart.lines) // LEGEND_COLUMNS) if len(chart.lines) > 1 else 7,
     )
     axis.set_xlabel(_plain(chart.x_title), fontsize=9, color=INK)
     axis.set_ylabel(_plain(chart.y_title), fontsize=9, color=INK)
@@ -88,7 +91,7 @@ def _draw_one(axis: Any, chart: Chart) -> None:
         axis.legend(
             loc="lower left",
             bbox_to_anchor=(-0.01, 0.985),
-            ncols=min(4, len(chart.lines)),
+            ncols=min(LEGEND_COLUMNS, len(chart.lines)),
             fontsize=8,
             frameon=False,
             handlelength=1.6,
