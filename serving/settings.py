@@ -189,6 +189,8 @@ class ModelConfig(FrozenConfig):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     gpu: str | None = None
     layout: int | None = Field(default=None, ge=0)
+    # Of the nodes, or pods, that this model may run on; decides what must stay together.
+    gpus_per_node: int = Field(default=8, ge=1, le=64)
     engine_args: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     replicas: AutoscalingConfig = AutoscalingConfig()

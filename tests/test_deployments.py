@@ -131,7 +131,7 @@ def options(**fields: Any) -> dict[str, Any]:
 def test_a_replica_is_placed_with_all_its_gpus_together() -> None:
     asked = options()
     assert len(asked["placement_group_bundles"]) == 4
-    assert asked["placement_group_strategy"] == "PACK"
+    assert asked["placement_group_strategy"] == "STRICT_PACK"
     assert asked["num_replicas"] == 1
     assert "autoscaling_config" not in asked
 

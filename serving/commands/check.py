@@ -9,13 +9,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from serving.catalogue.catalogue import load_catalogue
 from serving.commands.output import console, errors, say
 from serving.commands.planning import plan_models
 from serving.deployment_file import DeploymentFile, load_deployment_file
+from serving.engine import arguments, lora, spread
+from serving.engine.hosted import describe
 from serving.engine.plan import TINY_PREFIX, EnginePlan
+from serving.engine.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
 from serving.routing.models import unknown_models
-from serving.settings import ProcessSettings
+from serving.settings import ModelConfig, ProcessSettings
 
 
 def check(
@@ -23,10 +27,17 @@ def check(
     strict: Annotated[
         bool, typer.Option("--strict", help="Warnings fail too: for production.")
     ] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Let vLLM judge the engine arguments too: 10 s more.")
+    ] = False,
 ) -> None:
     """Check files: keys, values, catalogue entries, licences, GPU layouts, and Ray Serve's own schema.
 
-    Example: comptoir check deployments/node-8xh200.yaml
+    Names of engine arguments are held against the installed vLLM, and how a model is spread against its
+    heads, layers and memory (docs/large-models.md); a hint names something better and never fails.
+    With --engine, vLLM itself looks at values and combinations, without GPU and weights.
+
+    Example: comptoir check --engine deployments/node-8xh200.yaml
     """
     settings = ProcessSettings.load()
     failed = warned = False
@@ -36,6 +47,8 @@ def check(
             _check_against_serve(file)
             _check_routing(file)
             plans = plan_models(file, settings)
+            views = [_view(model, plan) for model, plan in zip(file.models, plans, strict=True)]
+            seen = _ask_engine(file, plans, views) if engine else None
         except ComptoirError as error:
             errors.print(f"[bold red]wrong[/bold red] {escape(str(path))}", soft_wrap=True)
             errors.print(f"  {error.message}", markup=False, soft_wrap=True)
@@ -43,9 +56,13 @@ def check(
             continue
         say(f"[bold green]right[/bold green] {escape(str(path))}")
         console.print(_table(plans))
-        for warning in _warnings(file, plans):
-            errors.print("  [yellow]warning:[/yellow]", warning, soft_wrap=True)
+        if seen is not None:
+            say(f"  {seen}")
+        for warning in _warnings(file, plans, views):
+            errors.print("  [yellow]warning:[/yellow]", escape(warning), soft_wrap=True)
             warned = True
+        for text in _advice(views, "hint"):
+            errors.print("  [cyan]hint:[/cyan]", escape(text), soft_wrap=True)
     if failed or (strict and warned):
         raise typer.Exit(2)
 
@@ -69,8 +86,44 @@ def _check_routing(file: DeploymentFile) -> None:
         raise ConfigError(f"{file.path}: {problem}", param="routing")
 
 
-def _warnings(file: DeploymentFile, plans: list[EnginePlan]) -> list[str]:
-    warnings = []
+def _view(model: ModelConfig, plan: EnginePlan) -> Hosted:
+    is_tiny = model.entry.startswith(TINY_PREFIX)
+    spec = None if is_tiny else load_catalogue(model.catalogue_files).get(model.entry)
+    # A machine that checks need not be a node: adapters that are not here are left to the nodes.
+    lora.check_files(plan.engine_args, only_present=True)
+    return describe(model, spec, plan.engine_args, device=plan.device, gpu=model.gpu)
+
+
+def _ask_engine(file: DeploymentFile, plans: list[EnginePlan], views: list[Hosted]) -> str:
+    """vLLM's judgement; says how far it could look."""
+    if not arguments.is_installed():
+        raise ConfigError("--engine: vLLM is not installed here (README, Install)", param="engine")
+    questions = [arguments.question(plan, one) for plan, one in zip(plans, views, strict=True)]
+    findings = arguments.ask(questions)
+    for finding in findings:
+        if finding.problem is not None:
+            key = f"engine_args.{finding.key}" if finding.key else "engine_args"
+            raise ConfigError(
+                f"{file.path}: application {finding.model_id!r}: {key}: vLLM refuses it: {finding.problem}",
+                param=key,
+            )
+    deep = sum(finding.depth == "config" for finding in findings)
+    return (
+        f"vLLM takes the arguments of {len(findings)} models; it built the configuration of {deep}"
+    )
+
+
+def _advice(views: list[Hosted], level: str) -> list[str]:
+    return [
+        f"{one.model_id}: {each.text}"
+        for one in views
+        for each in spread.advice(one)
+        if each.level == level
+    ]
+
+
+def _warnings(file: DeploymentFile, plans: list[EnginePlan], views: list[Hosted]) -> list[str]:
+    warnings = _advice(views, "warning")
     for model, plan in zip(file.models, plans, strict=True):
         if model.entry.startswith(TINY_PREFIX):
             continue
@@ -89,6 +142,8 @@ def _table(plans: list[EnginePlan]) -> Table:
     for title in ("  model", "runs", "on", "licence"):
         table.add_column(title)
     for plan in plans:
+        spread_over = f" ({plan.parallel.words})" if plan.parallel.gpus > 1 else ""
         on = "CPU" if plan.device == "cpu" else f"{plan.gpus} x {plan.accelerator_type or 'GPU'}"
+        on += spread_over
         table.add_row(f"  {plan.model_id}", plan.source, on, str(plan.card["licence"]))
     return table

@@ -15,9 +15,11 @@ class LeanVLLMEngine(VLLMEngine):
 
     async def start(self) -> None:
         # Downloading on every node of the placement group starts a worker per node that imports all
-        # of vLLM. It pays off only where several nodes share one model.
+        # of vLLM. It pays off only where several nodes share one model, which workers on a CPU never do.
         callback = self.llm_config.get_or_create_callback()
-        callback.ctx.run_init_node = self.llm_config.get_engine_config().num_devices > 1
+        config = self.llm_config.get_engine_config()
+        several = config.num_devices > 1 and config.accelerator.requires_remote_initialization
+        callback.ctx.run_init_node = several
         await super().start()
 
     def _prepare_engine_config(self, callback_ctx: Any) -> Any:

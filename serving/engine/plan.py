@@ -14,8 +14,8 @@ from typing import Any, Literal
 from serving.catalogue import tiny
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.licences import check_licence
-from serving.catalogue.spec import GpuLayout, ModelSpec
-from serving.errors import ConfigError
+from serving.config.parallel import Parallelism
+from serving.engine import hosted, layout_choice, lora
 from serving.routing.rules import card_capabilities
 from serving.settings import ModelConfig
 
@@ -70,42 +70,42 @@ class EnginePlan:
     num_cpus: float = 1.0
     # Of each GPU; tiny models share one.
     gpu_share: float = 1.0
+    gpus_per_node: int = 8
     drain_timeout_s: float = 60.0
     watchdog_s: float = 120.0
     cache_dir: Path = field(default_factory=Path)
 
     @property
+    def parallel(self) -> Parallelism:
+        """How the model is spread."""
+        return Parallelism.from_args(self.engine_args)
+
+    @property
     def gpus(self) -> int:
-        """GPUs of one replica."""
-        if self.device == "cpu":
-            return 0
-        return int(self.engine_args.get("tensor_parallel_size", 1)) * int(
-            self.engine_args.get("pipeline_parallel_size", 1)
-        )
+        """GPUs of one replica, all its ranks together."""
+        return 0 if self.device == "cpu" else self.parallel.gpus
 
     @property
     def placement_bundles(self) -> list[dict[str, float]]:
-        """Ray resources of one replica: the actor and its first worker share a bundle."""
+        """Ray resources of one rank: the actor and its first worker share a bundle."""
         if self.device == "cpu":
             # Without a group of its own, Ray LLM would ask for a whole core more.
             return [{"CPU": self.num_cpus}]
         worker = {"GPU": self.gpu_share}
         if self.accelerator_type:
             worker[f"accelerator_type:{self.accelerator_type}"] = 0.001
-        bundles = [dict(worker) for _ in range(self.gpus)]
+        bundles = [dict(worker) for _ in range(self.parallel.gpus_per_rank)]
         bundles[0]["CPU"] = self.num_cpus
         return bundles
 
+    @property
+    def placement_strategy(self) -> str:
+        """GPUs that fit in a node are never spread over two; vLLM's workers need a bundle each."""
+        return "STRICT_PACK" if self.parallel.gpus_per_rank <= self.gpus_per_node else "PACK"
+
     def materialise(self) -> str:
         """Make sure that the weights are on this node if we can make them; returns what vLLM loads."""
-        for adapter in self.engine_args.get("lora_modules", ()):
-            # vLLM would otherwise fall back to a pickled file.
-            if not (Path(adapter["path"]) / "adapter_model.safetensors").is_file():
-                raise ConfigError(
-                    f"adapters: {adapter['name']}: no adapter_model.safetensors in "
-                    f"{adapter['path']} on this node",
-                    param="adapters",
-                )
+        lora.check_files(self.engine_args)
         if not self.source.startswith(TINY_PREFIX):
             return self.source
         return str(tiny.build(tiny.family(self.source[len(TINY_PREFIX) :]), self.cache_dir))
@@ -154,14 +154,16 @@ def make_plan(
         frozenset(config.site.acknowledged_licences),
     )
     spec.check_startable(converted=config.source is not None)
-    layout = None if device == "cpu" else _layout(config, spec, gpu)
+    layout = None if device == "cpu" else layout_choice.choose(config, spec, gpu)
     args = spec.engine_kwargs(layout)
     checkpoint = spec.checkpoint(layout.quantisation if layout else None)
     revision = config.revision or checkpoint.revision
     if config.source is None and revision:
         args["revision"] = args["tokenizer_revision"] = revision
     args |= _parsers(spec.tool_parser, spec.reasoning_parser)
-    args |= _device_args(config, device) | _adapter_args(config)
+    args |= _device_args(config, device) | lora.arguments(config.adapters)
+    args |= FRONTEND_ARGS | config.engine_args
+    hosted.check(hosted.describe(config, spec, args, device=device, gpu=gpu))
     licence = catalogue.licence_of(spec)
     card = {
         "task": spec.task,
@@ -177,10 +179,11 @@ def make_plan(
         model_id=config.id,
         device=device,
         source=config.source or checkpoint.repo,
-        engine_args=args | FRONTEND_ARGS | config.engine_args,
+        engine_args=args,
         env=_env(config, device, local=config.source is not None),
         card=card | _site_facts(config, spec.id),
-        accelerator_type=_accelerator(config, device, layout, gpu),
+        accelerator_type=layout_choice.accelerator(config, device, layout, gpu),
+        gpus_per_node=config.gpus_per_node,
         drain_timeout_s=config.drain_timeout_s,
         watchdog_s=config.watchdog_s,
         cache_dir=cache_dir,
@@ -199,21 +202,22 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         "repository": None,
         "revision": None,
     }
+    args |= _device_args(config, device, kv_gib=0.25) | lora.arguments(config.adapters)
+    args |= FRONTEND_ARGS
+    if device == "gpu":  # a tiny model would otherwise claim a whole GPU's memory
+        args["gpu_memory_utilization"] = 0.8 * TINY_GPU_SHARE
+    args |= config.engine_args
+    hosted.check(hosted.describe(config, None, args, device=device, gpu=None))
     return EnginePlan(
         model_id=config.id,
         device=device,
         source=config.entry,
-        engine_args=args
-        | _device_args(config, device, kv_gib=0.25)
-        | _adapter_args(config)
-        | FRONTEND_ARGS
-        # A tiny model would otherwise claim a whole GPU's memory.
-        | ({"gpu_memory_utilization": 0.8 * TINY_GPU_SHARE} if device == "gpu" else {})
-        | config.engine_args,
+        engine_args=args,
         env=_env(config, device, local=True),
         card=card | _site_facts(config, config.entry),
         num_cpus=0.1,
         gpu_share=TINY_GPU_SHARE,
+        gpus_per_node=config.gpus_per_node,
         drain_timeout_s=config.drain_timeout_s,
         watchdog_s=config.watchdog_s,
         cache_dir=cache_dir,
@@ -248,14 +252,6 @@ def _device_args(config: ModelConfig, device: str, kv_gib: float = 4.0) -> dict[
     return args
 
 
-def _adapter_args(config: ModelConfig) -> dict[str, Any]:
-    """LoRA adapters, loaded when the engine starts and served under their own names."""
-    if not config.adapters:
-        return {}
-    modules = [{"name": name, "path": path} for name, path in config.adapters.items()]
-    return {"enable_lora": True, "max_loras": min(len(modules), 8), "lora_modules": modules}
-
-
 def _env(config: ModelConfig, device: str, *, local: bool) -> dict[str, str]:
     env = dict(COMMON_ENV)
     if device == "cpu":
@@ -263,45 +259,3 @@ def _env(config: ModelConfig, device: str, *, local: bool) -> dict[str, str]:
     if local:
         env["HF_HUB_OFFLINE"] = "1"
     return env | config.env | FORCED_ENV
-
-
-def _layout(config: ModelConfig, spec: ModelSpec, gpu: str | None) -> GpuLayout | None:
-    """The layout the config names, or the one with the fewest of these GPUs."""
-    if config.layout is not None:
-        return _named_layout(spec, config.layout, config.gpu)
-    fitting = [layout for layout in spec.layouts if gpu is None or layout.gpu == gpu.lower()]
-    if fitting:
-        return min(fitting, key=lambda layout: layout.gpus)
-    if "tensor_parallel_size" in config.engine_args:
-        return None
-    kinds = ", ".join(sorted({layout.gpu for layout in spec.layouts})) or "none"
-    raise ConfigError(
-        f"{spec.id} has no layout for {gpu or 'a GPU'}; it has some for: {kinds}. Choose one with "
-        "`layout`, or set engine_args.tensor_parallel_size",
-        param="gpu",
-    )
-
-
-def _accelerator(
-    config: ModelConfig, device: str, layout: GpuLayout | None, gpu: str | None
-) -> str | None:
-    if device == "cpu":
-        return None
-    kind = layout.gpu if layout is not None and config.layout is not None else gpu
-    return kind.upper() if kind else None
-
-
-def _named_layout(spec: ModelSpec, number: int, gpu: str | None) -> GpuLayout:
-    if number >= len(spec.layouts):
-        raise ConfigError(
-            f"layout {number} of {spec.id} does not exist; there are {len(spec.layouts)}, counted "
-            f"from 0 (`comptoir catalogue show {spec.id}`)",
-            param="layout",
-        )
-    layout = spec.layouts[number]
-    if gpu is not None and gpu.lower() != layout.gpu:
-        raise ConfigError(
-            f"layout {number} of {spec.id} is for {layout.gpu}, and `gpu` says {gpu}",
-            param="layout",
-        )
-    return layout

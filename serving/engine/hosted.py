@@ -1,0 +1,76 @@
+"""Describes a model as it would run, for the rules of `spread`: from configuration, entry and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.catalogue import tiny
+from serving.catalogue.gpus import GPUS
+from serving.catalogue.shapes import Shape, from_config, read_shape, shape_of
+from serving.catalogue.spec import ModelSpec
+from serving.config.parallel import Parallelism
+from serving.engine import layout_choice, lora, spread
+from serving.engine.spread import Hosted
+from serving.errors import ConfigError
+from serving.settings import ModelConfig
+
+
+def describe(
+    config: ModelConfig,
+    spec: ModelSpec | None,
+    args: Mapping[str, Any],
+    *,
+    device: str,
+    gpu: str | None,
+) -> Hosted:
+    """Put together what is known.
+
+    Args:
+        spec: the catalogue entry; None for a tiny model.
+        args: the final engine arguments.
+
+    Raises:
+        ConfigError: an argument asks for what replicas here cannot do.
+    """
+    parallel = Parallelism.from_args(args)
+    if device == "cpu" and parallel.pipeline > 1 and args.get("enforce_eager"):
+        # vLLM's CPU worker makes the buffer between stages while it warms up, and in eager mode it does not.
+        raise ConfigError(
+            "engine_args.pipeline_parallel_size: stages on a CPU fail at the first request in eager mode; "
+            "use tensor_parallel_size, or see docs/large-models.md, On a CPU",
+            param="engine_args.pipeline_parallel_size",
+        )
+    on_gpus = device == "gpu" and spec is not None
+    layout = layout_choice.choose(config, spec, gpu) if on_gpus and spec else None
+    kind = layout_choice.accelerator(config, device, layout, gpu)
+    return Hosted(
+        model_id=config.id,
+        parallel=parallel,
+        args=args,
+        shape=_shape(config, spec),
+        spec=spec,
+        layout=layout,
+        gpu=GPUS.get(kind.lower()) if kind and on_gpus else None,
+        gpus_per_node=config.gpus_per_node,
+        own_weights=config.source is not None,
+    )
+
+
+def check(one: Hosted) -> None:
+    """Refuse what cannot work: parallelism, memory, adapters.
+
+    Raises:
+        ConfigError: `param` is the key of the deployment file.
+    """
+    lora.check_arguments(one.args)
+    spread.check(one)
+
+
+def _shape(config: ModelConfig, spec: ModelSpec | None) -> Shape | None:
+    if spec is None:
+        return from_config(tiny.family(config.entry).config)
+    # The operator's own folder says it best, where it is on this machine.
+    own = read_shape(Path(config.source)) if config.source else None
+    return own or shape_of(spec.id)
