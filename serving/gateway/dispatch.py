@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from serving.config.routing import Failure
+from serving.config.routing import Failure, RoutingConfig
 from serving.errors import ComptoirError, ModelUnavailableError
 from serving.gateway.admission import Admission, BusyError, Estimate, OnWait, Slot
 from serving.gateway.body import encode
@@ -58,6 +58,8 @@ class Opened:
     slot: Slot
     candidate: Candidate
     route: Route
+    tenant: str
+    is_broken: bool = False
 
     @property
     def answer(self) -> Answer:
@@ -91,13 +93,18 @@ class Dispatcher:
         today: Callable[[], date] = _today,
     ) -> None:
         self._config = config
-        self._router = ModelRouter(config.routing)
+        self.reroute(config.routing)
         self._directory = directory
         self._forwarder = forwarder
         self._admission = admission
         self._waking = waking
         self._metrics = metrics
         self._today = today
+
+    def reroute(self, routing: RoutingConfig) -> None:
+        """Route by this from the next request on; what is under way keeps its route."""
+        self.routing = routing
+        self._router = ModelRouter(routing)
 
     async def open(self, asked: Asked, on_wait: OnWait | None = None) -> Opened:
         """The first answer that has begun; `close` it in the end.
@@ -108,9 +115,15 @@ class Dispatcher:
         Raises:
             ComptoirError: nobody may, can or will answer; what the last candidate failed with.
         """
+        try:
+            return await self._open(asked, on_wait)
+        except ComptoirError as error:
+            self._metrics.tenant_outcomes.labels(asked.caller.name, outcome_of(error)).inc()
+            raise
+
+    async def _open(self, asked: Asked, on_wait: OnWait | None) -> Opened:
         route = self._route(asked)
         failed: dict[str, Failure] = {}
-        error: ComptoirError | None = None
         while (candidate := route.next(failed)) is not None:
             name = candidate.served_name
             stand_in = route.next(failed | {name: "unhealthy"})
@@ -122,29 +135,37 @@ class Dispatcher:
                 return await self._ask(asked, candidate, route, on_wait)
             except ComptoirError as failure:
                 kind = failure.failure if isinstance(failure, BusyError) else failure_of(failure)
-                if kind is None:
-                    raise
-                failed[name], error = kind, failure
-                if route.next(failed) is not None:
-                    self._metrics.failovers.labels(candidate.model_id, kind).inc()
-        if error is None:
-            raise RuntimeError("a route has a first candidate")
-        raise error
+                if kind is not None:
+                    failed[name] = kind
+                    if route.next(failed) is not None:
+                        self._metrics.failovers.labels(candidate.model_id, kind).inc()
+                        continue
+                self._metrics.outcomes.labels(candidate.model_id, outcome_of(failure)).inc()
+                raise
+        raise RuntimeError("a route has a first candidate, and its last one is always asked")
 
     def close(self, opened: Opened) -> None:
         """Done with the answer. If it is not complete, the engine aborts its request."""
         usage = opened.slot.usage = opened.answer.usage
         self._forwarder.finished(opened.sent)
         opened.slot.release()
-        if usage is not None:
-            count = self._metrics.tokens
-            model = opened.candidate.model_id
-            count.labels(model, "prompt").inc(usage.prompt_tokens)
-            count.labels(model, "cached").inc(usage.cached_tokens)
-            count.labels(model, "output").inc(usage.output_tokens)
+        metrics, model, tenant = self._metrics, opened.candidate.model_id, opened.tenant
+        outcome = "broken" if opened.is_broken else "ok"
+        metrics.outcomes.labels(model, outcome).inc()
+        metrics.tenant_outcomes.labels(tenant, outcome).inc()
+        if usage is None:
+            return
+        for kind, tokens in (
+            ("prompt", usage.prompt_tokens),
+            ("cached", usage.cached_tokens),
+            ("output", usage.output_tokens),
+        ):
+            metrics.tokens.labels(model, kind).inc(tokens)
+            metrics.tenant_tokens.labels(tenant, kind).inc(tokens)
 
     def broke(self, opened: Opened) -> None:
         """The answer stopped before its end."""
+        opened.is_broken = True
         self._metrics.broken_streams.labels(opened.candidate.model_id).inc()
         self._forwarder.broke(opened.sent)
 
@@ -186,7 +207,7 @@ class Dispatcher:
             waits.observe(slot.waited_s)
         try:
             sent = await self._forwarder.open(self._order(asked, candidate, body, encoded))
-            opened = Opened(sent, slot, candidate, route)
+            opened = Opened(sent, slot, candidate, route, asked.caller.name)
             if sent.answer.status >= 400:
                 await self._refuse(asked, opened)
         except BaseException:
@@ -234,6 +255,13 @@ class Dispatcher:
             raise from_engine(502, b"") from None
         finally:
             self._forwarder.finished(opened.sent)
+
+
+def outcome_of(error: ComptoirError) -> str:
+    """How a request that failed counts: see `OUTCOMES`."""
+    if error.status >= 500:
+        return "failed"
+    return "busy" if isinstance(error, BusyError) else "refused"
 
 
 def _output_limit(body: Mapping[str, Any]) -> int | None:

@@ -129,11 +129,13 @@ class Inference:
         opened = await dispatcher.open(asked, waiting if asked.body.get("stream") else None)
         answer, path = opened.answer, asked.endpoint.path
         model = opened.candidate.model_id
-        metrics.first_byte.labels(model).observe(time.perf_counter() - began_s)
+        first_s = time.perf_counter() - began_s
+        metrics.first_byte.labels(model).observe(first_s)
         headers = {"content-type": answer.content_type} | opened.headers
         headers |= request_id_headers(path, asked.request_id)
         try:
             if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
+                metrics.ttft.labels(model).observe(first_s)
                 head = None if waiting.has_begun else STREAM_HEADERS | headers
                 if not await stream_answer(answer, head, dialect_of(path), client, send):
                     dispatcher.broke(opened)

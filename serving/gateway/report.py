@@ -7,13 +7,18 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from serving import __version__
 from serving.gateway import listing
 from serving.gateway.services import Services
+from serving.observability.metrics import Moment
+from serving.observability.moment import ENGINE_SIGNALS
 from serving.routing.directory import Model
 from serving.tenancy.keys import Caller
 
 # By their rank, for alerts: anything above 0 is not well.
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+# Serve's words for replicas that go.
+LEAVING = frozenset({"STOPPING", "STOPPED"})
 
 
 def status(services: Services, caller: Caller) -> dict[str, Any]:
@@ -55,24 +60,44 @@ def _model(services: Services, model: Model, queue: Any, now: float) -> dict[str
     }
 
 
-def gauges(services: Services) -> Iterable[tuple[str, dict[str, str], float]]:
+def gauges(services: Services) -> Iterable[Moment]:
     """The moment's values for /metrics."""
     now = time.monotonic()
-    forwarder = services.forwarder
+    yield "build_info", {"version": __version__}, 1
     for model in services.directory().models.values():
-        name = {"model": model.id}
-        yield "replicas", name, len(model.replicas)
-        for state, count in model.wanted.items():
-            yield "replicas_by_state", name | {"state": state}, count
+        services.metrics.expect(model.id)
+        yield from _model_gauges(services, model, now)
         for replica in model.replicas:
-            labels = name | {"replica": replica.id}
-            yield "in_flight", labels, forwarder.in_flight.get(replica.id, 0)
-            breaker = forwarder.breakers.replica(replica.id).snapshot(now)
+            labels = {"model": model.id, "replica": replica.id}
+            yield "in_flight", labels, services.forwarder.in_flight.get(replica.id, 0)
+            breaker = services.forwarder.breakers.replica(replica.id).snapshot(now)
             yield "breaker_state", labels, BREAKER_STATES[breaker.state]
-            for signal in ("running", "waiting", "kv_cache_use", "tokens_per_s"):
-                yield f"engine_{signal}", labels, replica.stats.get(signal, 0.0)
+            yield "breaker_openings_total", labels, breaker.openings
+            for signal, name in ENGINE_SIGNALS.items():
+                yield name, labels, replica.stats.get(signal, 0.0)
     for queue in services.admission.snapshots():
-        name = {"model": queue.model_id}
-        yield "admission_slots", name, queue.slots
-        yield "admission_open", name, queue.open
-        yield "admission_waiting", name, services.admission.queued(queue.model_id)
+        labels = {"model": queue.model_id}
+        yield "admission_slots", labels, queue.slots
+        yield "admission_open", labels, queue.open
+        yield "admission_waiting", labels, services.admission.queued(queue.model_id)
+        oldest = max(queue.queue.oldest_wait_s.values(), default=0.0)
+        yield "admission_oldest_wait_seconds", labels, oldest
+
+
+def _model_gauges(services: Services, model: Model, now: float) -> Iterable[Moment]:
+    name, forwarder = {"model": model.id}, services.forwarder
+    yield "application_state", name | {"state": model.state}, 1
+    yield "replicas", name, len(model.replicas)
+    there = sum(count for state, count in model.wanted.items() if state not in LEAVING)
+    # Serve's own count comes with the next look at its status.
+    yield "replicas_wanted", name, there if model.wanted else len(model.replicas)
+    for state, count in model.wanted.items():
+        yield "replicas_by_state", name | {"state": state}, count
+    breaker = forwarder.breakers.models.get(model.id)
+    state = breaker.snapshot(now).state if breaker else "closed"
+    yield "model_breaker_state", name, BREAKER_STATES[state]
+    lane = forwarder.lanes.get(model.id)
+    if lane is not None:
+        budget = lane.budget.snapshot(now)
+        yield "retry_budget_left", name, budget["left"]
+        yield "retries_refused_total", name, budget["refused"]

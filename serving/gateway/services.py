@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class Services:
             connect_timeout_s=config.connect_timeout_s,
             response_timeout_s=config.response_timeout_s,
         )
-        metrics = GatewayMetrics()
+        # Gateways of one node share its port, and a scrape meets any of them.
+        metrics = GatewayMetrics(uuid.uuid4().hex[:8] if config.replicas > 1 else None)
         forwarder = Forwarder(directory, upstream, config, metrics, wake=wake)
         admission = Admission(config.admission, directory, config.replicas)
         waking = Waking(config.admission, directory, wake)

@@ -6,20 +6,42 @@ Naming: https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serving.observability.moment import MOMENT
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # In the text format, 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# How a request ended for the site: answered; its stream broke; 5xx; 429 for want of room; other 4xx.
+OUTCOMES = ("ok", "broken", "failed", "busy", "refused")
+
+# One of the moment's values: its name in `MOMENT`, its labels, its value.
+Moment = tuple[str, dict[str, str], float]
 
 
 class GatewayMetrics:
-    """Counters of one gateway process."""
+    """Counters of one gateway process.
 
-    def __init__(self) -> None:
+    Args:
+        gateway: a label that tells gateways apart which share one port: a scrape meets any of them.
+    """
+
+    def __init__(self, gateway: str | None = None) -> None:
+        self._label = {} if gateway is None else {"gateway": gateway}
+        self._known: set[str] = set()
         self.registry = registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"comptoir_{name}", text, labels, registry=registry)
@@ -33,9 +55,27 @@ class GatewayMetrics:
         self.first_byte = seconds(
             "first_byte_seconds", "From the request's body to the answer's first bytes", "model"
         )
+        self.ttft = seconds(
+            "ttft_seconds", "From the request to the first bytes of a streamed answer", "model"
+        )
         self.duration = seconds("request_seconds", "Whole requests", "model")
         self.tokens = counter("tokens", "Tokens as the engines counted them", "model", "kind")
         self.broken_streams = counter("broken_streams", "Streams ended by an error event", "model")
+        self.outcomes = counter(
+            "outcomes",
+            "Requests by the model that was asked last and how they ended",
+            "model",
+            "outcome",
+        )
+        self.tenant_outcomes = counter(
+            "tenant_outcomes", "Requests by the key's name and how they ended", "tenant", "outcome"
+        )
+        self.tenant_tokens = counter(
+            "tenant_tokens",
+            "Tokens as the engines counted them, by the key's name",
+            "tenant",
+            "kind",
+        )
         self.model_choices = counter(
             "model_choices",
             "Why a model was asked: named, alias, rule, fallback",
@@ -53,19 +93,48 @@ class GatewayMetrics:
             "queue_wait_seconds", "Time in the gateway's queue of a busy model", "model", "priority"
         )
         self.rejected = counter("rejected", "Requests refused with status 429, by reason", "reason")
-        self._gauges: dict[str, Gauge] = {}
 
-    def render(self, gauges: Iterable[tuple[str, dict[str, str], float]] = ()) -> bytes:
-        """Everything in Prometheus' text format; `gauges` replace those of the last time."""
-        for gauge in self._gauges.values():
-            gauge.clear()
-        for name, labels, value in gauges:
-            gauge = self._gauges.get(name) or self._gauge(name, tuple(labels))
-            gauge.labels(**labels).set(value)
-        return generate_latest(self.registry)
+    def render(self, moments: Iterable[Moment] = ()) -> bytes:
+        """Everything in Prometheus' text format, and the moment's values."""
+        return generate_latest(_Exposition(self.registry, list(moments), self._label))
 
-    def _gauge(self, name: str, labels: tuple[str, ...]) -> Gauge:
-        text = f"{name.replace('_', ' ')}, at the time of the scrape"
-        made = Gauge(f"comptoir_{name}", text, labels, registry=self.registry)
-        self._gauges[name] = made
-        return made
+    def expect(self, model: str) -> None:
+        """Begin the model's series at zero: one that appears with its first failure misses it in rates."""
+        if model in self._known:
+            return
+        self._known.add(model)
+        for outcome in OUTCOMES:
+            self.outcomes.labels(model, outcome)
+        for kind in ("prompt", "cached", "output"):
+            self.tokens.labels(model, kind)
+        for each in (self.ttft, self.first_byte, self.duration, self.retries, self.broken_streams):
+            each.labels(model)
+
+
+class _Exposition(Collector):
+    """One scrape: what was counted since the start, and what is now."""
+
+    def __init__(
+        self, counted: CollectorRegistry, moments: list[Moment], label: dict[str, str]
+    ) -> None:
+        self._counted = counted
+        self._moments = moments
+        self._label = label
+
+    def collect(self) -> Iterator[Metric]:
+        for family in (*self._counted.collect(), *self._families()):
+            if self._label:
+                family.samples = [
+                    sample._replace(labels=sample.labels | self._label) for sample in family.samples
+                ]
+            yield family
+
+    def _families(self) -> list[Metric]:
+        """Every family that is known, those without a value too: it says what will be there."""
+        families: dict[str, Metric] = {}
+        for name, text in MOMENT.items():
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            families[name] = kind(f"comptoir_{name}", text)
+        for name, labels, value in self._moments:
+            families[name].add_sample(f"comptoir_{name}", labels, value)
+        return list(families.values())
