@@ -13,6 +13,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 
 from serving.catalogue.catalogue import load_catalogue
 from serving.catalogue.gpus import GPUS
+from serving.config.rerouting import GATEWAY_DEPLOYMENT, user_config
 from serving.engine.plan import EnginePlan, make_plan
 from serving.engine.replica import ModelReplica
 from serving.gateway.replica import GatewayReplica
@@ -33,8 +34,10 @@ def build_gateway(args: dict[str, Any]) -> serve.Application:
     config = GatewayConfig.from_args(args, ProcessSettings.load())
     deployment = serve.deployment(
         GatewayReplica,
-        name="GatewayReplica",
+        name=GATEWAY_DEPLOYMENT,
         num_replicas=config.replicas,
+        # Always: only then does Serve give it back when a rollout's override is taken away.
+        user_config=user_config(config.routing),
         ray_actor_options={"num_cpus": 0.1},
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         graceful_shutdown_timeout_s=config.drain_timeout_s + SHUTDOWN_MARGIN_S,

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from serving.config.rerouting import routing_from, user_config, user_config_in
 from serving.errors import ConfigError
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
 
@@ -60,6 +61,17 @@ def load_deployment_file(path: Path, process: ProcessSettings) -> DeploymentFile
     return DeploymentFile(path, document, gateways[0], tuple(models))
 
 
+def gateway_args(application: Mapping[str, Any]) -> dict[str, Any]:
+    """A gateway's args as they take effect: the routing in `user_config` wins (docs/rollout.md).
+
+    Raises:
+        ConfigError: that routing does not fit.
+    """
+    args = dict(application.get("args") or {})
+    changed = user_config_in(application)
+    return args if changed is None else args | user_config(routing_from(changed))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -94,6 +106,8 @@ def _application(path: Path, index: int, application: Any) -> tuple[str, str, di
     args = application.get("args") or {}
     if not isinstance(args, dict):
         raise ConfigError(f"{where}: args: must be a mapping", param="args")
+    if application["import_path"] == GATEWAY_BUILDER:
+        args = gateway_args(application)
     return application["name"], application["import_path"], args
 
 

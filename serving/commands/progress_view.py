@@ -55,7 +55,7 @@ def wait_until_ready(
             for model, stage in now.items():
                 if stage == "failed" and shown.get(model) != stage:
                     # Serve tries three times before it gives up: say why at the first.
-                    note(f"{model}: {_reason(applications.get(model, {}))}; trying again")
+                    note(f"{model}: {reason(applications.get(model, {}))}; trying again")
                 if shown.get(model) != stage and not errors.is_terminal:
                     note(f"{seconds:5.0f} s  {model}: {stage}")
             shown = now
@@ -83,10 +83,10 @@ def _table(stages: dict[str, str], seconds: float) -> Table:
 def _raise_if_failed(applications: dict[str, dict[str, Any]], file: DeploymentFile) -> None:
     for name, application in applications.items():
         if application.get("status") == "DEPLOY_FAILED":
-            raise StackError(f"{name} cannot be started: {_reason(application)}")
+            raise StackError(f"{name} cannot be started: {reason(application)}")
 
 
-def _reason(application: dict[str, Any]) -> str:
+def reason(application: dict[str, Any]) -> str:
     """The last line that says something: Serve puts whole tracebacks into its message."""
     texts = [str(application.get("message", ""))]
     texts += [str(d.get("message", "")) for d in (application.get("deployments") or {}).values()]

@@ -89,7 +89,7 @@ def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
         dashboard + APPLICATIONS,
         data=body,
         method="PUT",
-        headers={"Content-Type": "application/json"} | _authorization(),
+        headers={"Content-Type": "application/json"} | authorization(),
     )
     try:
         with urllib.request.urlopen(request, timeout=60):  # noqa: S310
@@ -105,7 +105,7 @@ def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
 
 def applications(dashboard: str) -> dict[str, dict[str, Any]]:
     """Serve's applications by name, as its REST API reports them; empty while it does not answer."""
-    request = urllib.request.Request(dashboard + APPLICATIONS, headers=_authorization())  # noqa: S310
+    request = urllib.request.Request(dashboard + APPLICATIONS, headers=authorization())  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
             found = json.load(response).get("applications", {})
@@ -114,7 +114,7 @@ def applications(dashboard: str) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
-def _authorization() -> dict[str, str]:
+def authorization() -> dict[str, str]:
     """Ray's token, from where Ray itself looks: https://docs.ray.io/en/latest/ray-security/token-auth.html."""
     token = os.environ.get("RAY_AUTH_TOKEN")
     if not token:

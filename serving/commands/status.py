@@ -34,7 +34,7 @@ def status(
     """
     state = None
     if url is None:
-        state = _local(port)
+        state = local_stack(port)
         url = state.base_url
     body = _fetch(url, key)
     if as_json:
@@ -46,7 +46,12 @@ def status(
     console.print(_table(body))
 
 
-def _local(port: int | None) -> StackState:
+def local_stack(port: int | None) -> StackState:
+    """The stack on this machine; on this port, if one is named.
+
+    Raises:
+        StackError: there is none, or more than one and no port.
+    """
     states = StackState.all(ProcessSettings.load().cache_dir)
     states = [state for state in states if port in (None, state.port)]
     if not states:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from serving.config.revisions import public_name
 from serving.config.routing import RoutingConfig
 from serving.routing.directory import Directory, Model
 from serving.tenancy.keys import Caller
@@ -36,8 +37,16 @@ def model_card(model: Model, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def name_card(name: str) -> dict[str, Any]:
-    """A name that routing gives to one or several models."""
+def name_card(
+    name: str, config: RoutingConfig | None = None, directory: Directory | None = None
+) -> dict[str, Any]:
+    """A name that routing gives to one or several models; to revisions of one, it is that model's card."""
+    alias = config.aliases.get(name) if config else None
+    for arm in alias.arms if alias and directory else ():
+        model = directory.get(arm.model) if directory else None
+        if model is not None and public_name(arm.model) == name:
+            card = model_card(model, arm.model)
+            return card | {"id": name, "parent": card["parent"] and public_name(card["parent"])}
     return {"id": name, "object": "model", "created": 0, "owned_by": "routing"}
 
 
@@ -61,12 +70,13 @@ def model_list(
 ) -> dict[str, Any]:
     """The models that the caller may use, and the names that routing gives them."""
     config = config or RoutingConfig()
-    cards = [name_card(name) | lifetime(config, name) for name in names]
+    cards = [name_card(name, config, directory) | lifetime(config, name) for name in names]
     cards += [
         model_card(model, name) | lifetime(config, name)
         for model in sorted(directory.models.values(), key=lambda model: model.id)
         for name in (model.id, *model.adapters)
-        if caller.may_use(name)
+        # A name that is both means what routing makes of it.
+        if caller.may_use(name) and name not in names
     ]
     return {"object": "list", "data": cards}
 

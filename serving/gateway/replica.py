@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
+from serving.config.rerouting import routing_from
+from serving.errors import ConfigError
 from serving.gateway.asgi import build_asgi
 from serving.gateway.backend import RayDirectory
 from serving.gateway.services import Services
 from serving.listener import Listener
 from serving.settings import GatewayConfig
+
+logger = logging.getLogger("ray.serve.comptoir")
 
 
 class GatewayReplica:
@@ -21,7 +28,20 @@ class GatewayReplica:
         )
         await self._services.upstream.start()
         await self._models.start()
-        await self._listener.start()
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve's hook, after the constructor and whenever `user_config` changes: new routing, in place.
+
+        Routing that does not fit is refused in the log and the old one kept: an error here would make Serve
+        replace every gateway.
+        """
+        try:
+            self._services.dispatcher.reroute(routing_from(user_config))
+        except ConfigError as error:
+            logger.error("the routing stays as it was: %s", error.message)
+        if not self._listener.listens:
+            # Not before: the routing of the constructor may be older than this one.
+            await self._listener.start()
 
     async def ready(self) -> bool:
         """Control call: true as soon as the endpoint answers."""

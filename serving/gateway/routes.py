@@ -23,15 +23,16 @@ def build_router(services: Services) -> APIRouter:
     async def list_models(request: Request) -> Response:
         caller = _identify(services, request)
         names = services.dispatcher.names(caller)
-        routing = services.config.routing
+        routing = services.dispatcher.routing
         return JSONResponse(listing.model_list(services.directory(), caller, routing, names))
 
     @router.get("/v1/models/{name:path}", response_model=None)
     async def show_model(request: Request, name: str) -> Response:
         caller = _identify(services, request)
-        lifetime = listing.lifetime(services.config.routing, name)
+        routing = services.dispatcher.routing
+        lifetime = listing.lifetime(routing, name)
         if name in services.dispatcher.names(caller):
-            return JSONResponse(listing.name_card(name) | lifetime)
+            return JSONResponse(listing.name_card(name, routing, services.directory()) | lifetime)
         return JSONResponse(listing.model_card(_allowed(services, name, caller), name) | lifetime)
 
     @router.get("/health", response_model=None)

@@ -78,12 +78,17 @@ class Directory:
         Raises:
             ModelNotFoundError: with status 404; the unknown name is not repeated.
         """
-        model_id = self._names.get(name)
-        if model_id is None:
+        model = self.get(name)
+        if model is None:
             raise ModelNotFoundError(
                 "there is no such model; GET /v1/models lists those that exist", param="model"
             )
-        return self.models[model_id]
+        return model
+
+    def get(self, name: str) -> Model | None:
+        """The model that answers to a name; None without one."""
+        model_id = self._names.get(name)
+        return None if model_id is None else self.models[model_id]
 
 
 def least_loaded(

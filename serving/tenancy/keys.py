@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from serving.config.revisions import public_name
 from serving.errors import AuthenticationError, PermissionDeniedError
 from serving.settings import KeyConfig, hash_key
 
@@ -27,8 +28,8 @@ class Caller:
     cache_salt: str | None = None
 
     def may_use(self, model_id: str) -> bool:
-        """Whether the key allows this model."""
-        return "*" in self.models or model_id in self.models
+        """Whether the key allows this model; who may use a model may use each of its revisions."""
+        return "*" in self.models or model_id in self.models or public_name(model_id) in self.models
 
     def require(self, model_id: str) -> None:
         """Refuse a model (or adapter) that the key does not allow.

@@ -1,0 +1,139 @@
+"""What `comptoir rollout` talks to: Ray Serve's REST API on the dashboard, and the gateway's endpoint."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import Any
+
+from serving.commands import stack_ray
+from serving.commands.progress_view import reason
+from serving.errors import StackError
+from serving.rollout.document import Document, running_document, same
+
+# How a model is asked whether it answers, by its task; others are asked nothing.
+_PROBES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "chat": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "Bonjour"}], "max_tokens": 1},
+    ),
+    "embed": ("/v1/embeddings", {"input": "Bonjour"}),
+    "rerank": ("/v1/rerank", {"query": "Bonjour", "documents": ["Bonsoir"]}),
+}
+_PROBES = {**_PROBES, "guard": _PROBES["chat"]}
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the cluster runs: the config, and the state of each application by name."""
+
+    document: Document
+    applications: Mapping[str, Mapping[str, Any]]
+
+    def state(self, name: str) -> str:
+        """Serve's word for an application's state; `GONE` when there is none."""
+        return str(self.applications.get(name, {}).get("status", "GONE"))
+
+    def message(self, name: str) -> str:
+        """What Serve says of an application that failed."""
+        return reason(dict(self.applications.get(name, {})))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The dashboard of a Ray cluster, as `serve deploy` uses it."""
+
+    address: str
+
+    def running(self) -> Running:
+        """What runs now.
+
+        Raises:
+            StackError: the dashboard does not answer, or refuses.
+        """
+        url = self.address.rstrip("/") + stack_ray.APPLICATIONS
+        body = _call(url, headers=stack_ray.authorization())
+        details = _json(body, url)
+        return Running(running_document(details), details.get("applications") or {})
+
+    def submit(self, expected: Mapping[str, Any], document: Mapping[str, Any]) -> Running:
+        """Make the cluster run a document, if what it runs is still what this one was made from.
+
+        Raises:
+            StackError: somebody else has changed the config meanwhile, or the dashboard does not answer.
+            ConfigError: Serve refuses the document.
+        """
+        if not same(self.running().document, expected):
+            raise StackError(
+                "the config on the cluster has changed meanwhile, and not by this command: nothing "
+                "more is done; look at it with `comptoir rollout status`, then go on"
+            )
+        stack_ray.deploy(self.address.rstrip("/"), document)
+        return self.running()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The gateway, as any client reaches it."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+
+    def status(self) -> Mapping[str, Any]:
+        """GET /status."""
+        url = self._at("/status")
+        return _json(_call(url, headers=self._headers), url)
+
+    def metrics(self) -> str:
+        """GET /metrics."""
+        return _call(self._at("/metrics"), headers=self._headers).decode(errors="replace")
+
+    def ask(self, model: str) -> bool:
+        """Put one small request to a model; true when it answers, whatever it says.
+
+        Raises:
+            StackError: it does not answer as it should.
+        """
+        url = self._at("/v1/models/" + model)
+        task = str(_json(_call(url, headers=self._headers), url).get("task"))
+        if task in _PROBES:
+            path, body = _PROBES[task]
+            headers = {"Content-Type": "application/json"} | self._headers
+            _call(self._at(path), headers, json.dumps(body | {"model": model}).encode(), 120.0)
+        return True
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def _at(self, path: str) -> str:
+        return self.url.rstrip("/").removesuffix("/v1") + path
+
+
+def _call(
+    url: str, headers: Mapping[str, str], body: bytes | None = None, timeout_s: float = 30.0
+) -> bytes:
+    request = urllib.request.Request(url, data=body, headers=dict(headers))  # noqa: S310 - checked
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+            return bytes(response.read())
+    except urllib.error.HTTPError as error:
+        hint = ": give a key that may use the model" if error.code in (401, 403) else ""
+        raise StackError(f"{url} answers with status {error.code}{hint}") from None
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise StackError(f"{url} does not answer: {reason}") from None
+
+
+def _json(body: bytes, url: str) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise StackError(f"{url} is not what it is taken for: its answer is not a JSON object")
+    return found

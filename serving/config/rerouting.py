@@ -1,0 +1,50 @@
+"""What of the gateway's configuration can change while it runs: its routing, as Serve's `user_config`.
+
+Ray Serve restarts the replicas of an application whose `args` change. A deployment's `user_config` it hands
+to the replicas that run, so that a canary's weight changes within a second and no connection is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from serving.config.base import FrozenConfig, validated
+from serving.config.routing import RoutingConfig
+
+# The deployment that a gateway application has (serving/app.py).
+GATEWAY_DEPLOYMENT = "GatewayReplica"
+
+
+class Rerouting(FrozenConfig):
+    """`user_config` of the gateway's deployment. It wins over `args.routing`."""
+
+    routing: RoutingConfig
+
+
+def user_config(routing: RoutingConfig) -> dict[str, Any]:
+    """As Serve keeps it: JSON, the same for the same routing."""
+    said = routing.model_dump(mode="json", exclude_defaults=True)
+    for fallback in said.get("fallbacks", {}).values():
+        if "after" in fallback:
+            # A set: without an order of its own it would look changed where nothing is.
+            fallback["after"] = sorted(fallback["after"])
+    return {"routing": said}
+
+
+def routing_from(config: Mapping[str, Any]) -> RoutingConfig:
+    """Read a `user_config`.
+
+    Raises:
+        ConfigError: a key is unknown or its value does not fit.
+    """
+    return validated(Rerouting, config, "gateway: user_config").routing
+
+
+def user_config_in(application: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The gateway's `user_config` that an application of a Serve config sets, if it sets one."""
+    for deployment in application.get("deployments") or ():
+        if isinstance(deployment, Mapping) and deployment.get("name") == GATEWAY_DEPLOYMENT:
+            found = deployment.get("user_config")
+            return found if isinstance(found, Mapping) else None
+    return None
