@@ -69,7 +69,12 @@ def route(document: Document, name: str, session: str = "s", models: str = "*") 
 
     caller = Caller("tenant", frozenset({models}))
     return ModelRouter(routing_of(document)).route(
-        name, None, directory(document), caller.may_use, sticky_key("tenant", session), date(2026, 8, 1)
+        name,
+        None,
+        directory(document),
+        caller.may_use,
+        sticky_key("tenant", session),
+        date(2026, 8, 1),
     )
 
 
@@ -255,7 +260,9 @@ def test_the_catalogue_entry_outlives_the_id_that_named_it() -> None:
 
 
 def test_a_name_that_is_still_ending_is_not_taken_again() -> None:
-    staged = started(site(), "qwen3", {"id": "qwen3", "device": "cpu"}, taken=["qwen3--r4", "glm--r9"])
+    staged = started(
+        site(), "qwen3", {"id": "qwen3", "device": "cpu"}, taken=["qwen3--r4", "glm--r9"]
+    )
     assert find(staged, "qwen3").new == "qwen3--r5"
 
 
