@@ -52,6 +52,8 @@ class GatewayMetrics:
         self.requests = counter(
             "requests", "Requests by the model that answered and HTTP status", "model", "status"
         )
+        # What nobody foresaw shall be seen the first time.
+        self.requests.labels("", "500")
         self.first_byte = seconds(
             "first_byte_seconds", "From the request's body to the answer's first bytes", "model"
         )

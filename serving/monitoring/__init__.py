@@ -1,0 +1,1 @@
+"""Monitoring: Prometheus rules and Grafana dashboards, generated from what the gateway measures. Pure."""

@@ -1,0 +1,29 @@
+"""The dashboards by name: fleet, model, tenant, capacity, energy."""
+
+from __future__ import annotations
+
+from serving.monitoring.boards_load import capacity, energy
+from serving.monitoring.boards_model import model
+from serving.monitoring.boards_service import fleet, tenant
+from serving.monitoring.grafana import Dashboard
+from serving.monitoring.promql import metrics_in
+from serving.monitoring.settings import MonitoringConfig
+
+
+def dashboards(config: MonitoringConfig) -> list[Dashboard]:
+    """All of them, in the order in which one reads them."""
+    return [fleet(config), model(config), tenant(), capacity(), energy()]
+
+
+def expressions(dashboard: Dashboard) -> list[str]:
+    """What it asks Prometheus, variables included."""
+    found = [query.expr for panel in dashboard.panels for query in panel.queries]
+    for variable in dashboard.variables:
+        if variable.kind == "query":
+            found.append(variable.query.removeprefix("label_values(").rpartition(",")[0])
+    return found
+
+
+def metrics_of(dashboard: Dashboard) -> set[str]:
+    """Names of the metrics that it needs."""
+    return {name for expr in expressions(dashboard) for name in metrics_in(expr)}
