@@ -76,12 +76,12 @@ def revised_args(
     Raises:
         ConfigError: the change is none, is to a name, or does not fit.
     """
+    _same_names(present, wanted)
     if public_args(wanted) == public_args(present):
         raise ConfigError(
             "the new revision would be the present one: say what changes with --to or --args",
             param="to",
         )
-    _same_names(present, wanted)
     public = public_name(present["id"])
     args = {key: copy.deepcopy(value) for key, value in wanted.items() if key != "aliases"}
     args["id"] = revision_name(public, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,35 +29,30 @@ class Figures:
 def figures(text: str, model: str) -> Figures:
     """Read them from a scrape.
 
-    A request that another model took over counts here as failed, although its client got an answer: that is
-    what one wants to know of a canary. So does a stream that broke.
+    A request that another model took over counts here as failed, although its client got an answer: that
+    is what one wants to know of a canary. So does a stream that broke, and nothing that the client did wrong.
 
     Raises:
         StackError: this is no scrape of a gateway.
     """
-    answered = errors = taken_over = broken = first_bytes = first_byte_sum = 0.0
+    seen: defaultdict[str, float] = defaultdict(float)
     try:
         families = list(text_string_to_metric_families(text))
     except ValueError:
         raise StackError("the endpoint's /metrics is not in Prometheus' format") from None
     for family in families:
         for sample in family.samples:
-            labels = sample.labels
-            if model not in (labels.get("model"), labels.get("failed_model")):
-                continue
-            if sample.name == "comptoir_requests_total":
-                answered += sample.value
-                errors += sample.value if labels["status"] >= "500" else 0
-            elif sample.name == "comptoir_failovers_total":
-                taken_over += sample.value
-            elif sample.name == "comptoir_broken_streams_total":
-                broken += sample.value
-            elif sample.name == "comptoir_first_byte_seconds_count":
-                first_bytes += sample.value
-            elif sample.name == "comptoir_first_byte_seconds_sum":
-                first_byte_sum += sample.value
-    mean = first_byte_sum / first_bytes if first_bytes else None
-    return Figures(int(answered + taken_over), int(errors + taken_over + broken), mean)
+            if model in (sample.labels.get("model"), sample.labels.get("failed_model")):
+                seen[sample.name] += sample.value
+                if sample.name == "comptoir_outcomes_total":
+                    seen[sample.labels["outcome"]] += sample.value
+    taken_over = seen["comptoir_failovers_total"]
+    first_bytes = seen["comptoir_first_byte_seconds_count"]
+    return Figures(
+        requests=int(seen["comptoir_outcomes_total"] + taken_over),
+        failed=int(seen["failed"] + seen["broken"] + taken_over),
+        first_byte_s=seen["comptoir_first_byte_seconds_sum"] / first_bytes if first_bytes else None,
+    )
 
 
 def open_requests(status: Mapping[str, Any], model: str) -> int:
@@ -64,13 +60,13 @@ def open_requests(status: Mapping[str, Any], model: str) -> int:
     for one in status.get("models", ()):
         if one.get("id") == model:
             queue = one.get("admission") or {}
-            waiting = int((queue.get("queue") or {}).get("waiting", 0))
+            waiting = sum((queue.get("queue") or {}).get("waiting", {}).values())
             at_replicas = sum(
                 # This gateway's own count is current; the replica's knows the other gateways.
                 max(int(each.get("in_flight", 0)), int(each.get("open_requests", 0)))
                 for each in one.get("replicas", ())
             )
-            return waiting + at_replicas
+            return int(waiting) + at_replicas
     return 0
 
 
