@@ -29,7 +29,8 @@ class ClassCapacity:
     """One class of requests on one model's replicas.
 
     `e2e_s` are seconds of a request at little, usual and full load. `slots` bounds the requests in flight
-    on a replica (None: what was measured does). `sources` are the sweeps that it comes from.
+    on a replica (None: what was measured does). `sources` are the sweeps that it comes from,
+    `short_sweeps` those of them whose runs were too short to trust the rate.
     """
 
     basis: Basis
@@ -39,6 +40,7 @@ class ClassCapacity:
     slo: SloConfig
     slots: float | None = None
     sources: tuple[str, ...] = ()
+    short_sweeps: tuple[str, ...] = ()
     measured_replicas: tuple[int, ...] = ()
 
     def rate_per_s(self, replicas: int, level: Level) -> float:

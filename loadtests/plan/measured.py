@@ -6,7 +6,7 @@ Sweeps must bound the lengths of a class: nothing is extrapolated, and the error
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from loadtests.plan.capacity import ClassCapacity, Hardware, sweep_command
@@ -21,6 +21,8 @@ Rate = Literal["held_per_s", "likely_per_s", "failed_per_s"]
 METRICS = ("ttft_ms", "itl_ms", "tpot_ms", "e2e_ms")
 # A long request over the mean one, where neither plan nor sweep says it.
 LONG_REQUEST = 1.5
+# Runs in which each place was taken less often hold rates that a longer one would not.
+ENOUGH_TURNS = 30
 
 
 def measured_capacity(
@@ -47,15 +49,14 @@ def measured_capacity(
             f"traffic.{kind.name}.slo: is required: the sweeps of {kind.model} have different SLOs",
             param="slo",
         )
-    covered: dict[int, list[Measured]] = {}
-    for one in strict:
-        covered.setdefault(one.replicas, []).append(one)
-    sides = {count: _gap(kind, group) for count, group in covered.items()}
-    inside = {count: group for count, group in covered.items() if sides[count] is None}
+    # Short runs count only where nothing else does.
+    long = [one for one in strict if one.turns >= ENOUGH_TURNS]
+    inside = _inside(kind, long) or _inside(kind, strict)
     if not inside:
-        raise _out_of_range(kind, hardware, covered, sides)
+        raise _out_of_range(kind, hardware, strict)
     limits = [_limit(kind, count, group, plan.utilisation) for count, group in inside.items()]
     base = inside[min(inside)]
+    used = [one for group in inside.values() for one in group]
     return ClassCapacity(
         basis="measured",
         hardware=hardware,
@@ -63,7 +64,8 @@ def measured_capacity(
         e2e_s=_e2e_s(kind, base, plan.utilisation),
         slo=kind.slo or strict[0].slo,
         slots=_slots(kind, hosted, base),
-        sources=tuple(one.where for group in inside.values() for one in group),
+        sources=tuple(one.where for one in used),
+        short_sweeps=tuple(one.where for one in strict if one.turns < ENOUGH_TURNS),
         measured_replicas=tuple(sorted(inside)),
     )
 
@@ -108,19 +110,30 @@ def _slo_text(slo: SloConfig | None) -> str:
     return ", ".join([*named, f"target {slo.target:g}"])
 
 
+def long_enough_s(e2e_s: float) -> float:
+    """How long runs have to be at least; a fifth of each is warm-up at most."""
+    return 1.25 * ENOUGH_TURNS * e2e_s
+
+
+def _inside(kind: TrafficConfig, sweeps: Sequence[Measured]) -> dict[int, list[Measured]]:
+    """Sweeps by number of replicas, of the numbers whose sweeps bound the lengths of the class."""
+    groups: dict[int, list[Measured]] = {}
+    for one in sweeps:
+        groups.setdefault(one.replicas, []).append(one)
+    return {count: group for count, group in groups.items() if _gap(kind, group) is None}
+
+
 def _gap(kind: TrafficConfig, group: Sequence[Measured]) -> str | None:
     return gap(_points(group, "held_per_s"), kind.input_tokens, kind.output_tokens)
 
 
 def _out_of_range(
-    kind: TrafficConfig,
-    hardware: Hardware,
-    covered: Mapping[int, Sequence[Measured]],
-    sides: Mapping[int, str | None],
+    kind: TrafficConfig, hardware: Hardware, sweeps: Sequence[Measured]
 ) -> ConfigError:
-    count = min(covered)
-    side = "long" if sides[count] == "longer" else "short"
-    lengths = ", ".join(f"{one.input_tokens:.0f}+{one.output_tokens:.0f}" for one in covered[count])
+    count = min(one.replicas for one in sweeps)
+    group = [one for one in sweeps if one.replicas == count]
+    side = "long" if _gap(kind, group) == "longer" else "short"
+    lengths = ", ".join(f"{one.input_tokens:.0f}+{one.output_tokens:.0f}" for one in group)
     wanted = f"{kind.input_tokens:g} input and {kind.output_tokens:g} output tokens"
     return ConfigError(
         f"traffic.{kind.name}: {wanted} are outside what was measured of {kind.model} on {hardware} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.plan.capacity import ClassCapacity
+from loadtests.plan.measured import long_enough_s
 from loadtests.plan.model import PlanConfig, grid_table, price_table
 from loadtests.plan.planner import Outcome
 from loadtests.plan.uncertainty import Bounds, Effect, Unsettled, dominant
@@ -146,6 +148,11 @@ def notes(report: Report) -> list[str]:
         f"{plan.failure_domain}{'' if plan.spares == 1 else 's'}. An output token counts as "
         f"{plan.output_weight:g} input tokens."
     )
+    for source, seconds in _short(report).items():
+        lines.append(
+            f"{source}: its runs were short, so its rate may be too high; it counts only where no other "
+            f"sweep does: sweep with --duration {math.ceil(seconds)} or more."
+        )
     if any(
         one.measured_replicas and len(one.measured_replicas) == 1
         for one in report.capacities.values()
@@ -154,6 +161,15 @@ def notes(report: Report) -> list[str]:
             "Measured with one number of replicas only: how much several carry together is assumed."
         )
     return lines
+
+
+def _short(report: Report) -> dict[str, float]:
+    """Sweeps whose runs were too short, and the seconds that would do."""
+    return {
+        source: long_enough_s(one.e2e_s["high"])
+        for one in report.capacities.values()
+        for source in one.short_sweeps
+    }
 
 
 def _title(report: Report) -> str:

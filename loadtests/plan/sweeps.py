@@ -30,7 +30,8 @@ class Measured:
 
     `held_per_s` is the highest rate that was confirmed, `likely_per_s` where the SLO ends most probably, not
     less. Above `failed_per_s` it certainly fails (None: nothing failed, so nothing is known above). `e2e_s`
-    are pairs of rate and mean seconds of a request, of the rates that held.
+    are pairs of rate and mean seconds of a request, of the rates that held. `turns` says how often each place
+    was taken in the shortest run at the confirmed rate: few, and it ended before the queue had built up.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Measured:
     likely_per_s: float
     failed_per_s: float | None
     e2e_s: tuple[tuple[float, float], ...]
+    turns: float
     created: str = ""
     where: str = "sweep.json"
 
@@ -110,6 +112,7 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
         # As far above the likely rate as the confirmed one lies below it, at least.
         failed_per_s=None if failed is None else max(float(failed), likely * off),
         e2e_s=tuple(sorted(_by_rate(points).items())),
+        turns=min((_turns(one) for one in points if one["rate_per_s"] == held), default=math.inf),
         created=str(document.get("created", "")),
         where=where,
     )
@@ -160,6 +163,12 @@ class _Level:
         requests = self.requests + other.requests
         share = (self.requests * self.share + other.requests * other.share) / requests
         return _Level(requests, self.first, other.last, share)
+
+
+def _turns(run: Mapping[str, Any]) -> float:
+    """Requests of a run over those in flight: its length in requests' durations, by Little's law."""
+    in_flight = float(run.get("in_flight_mean") or 0)
+    return float(run["requests"]) / in_flight if in_flight > 0 else math.inf
 
 
 def _by_rate(points: list[dict[str, Any]]) -> dict[float, float]:

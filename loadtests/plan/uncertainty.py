@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from loadtests.plan import cost, demand
 from loadtests.plan.capacity import ClassCapacity, Hardware, sweep_command
+from loadtests.plan.measured import long_enough_s
 from loadtests.plan.model import LEVELS, Level, PlanConfig, Span, TrafficConfig
 from loadtests.plan.planner import CAPACITY, E2E, Outcome, load_of, outcome, replicas_needed
 
@@ -187,18 +189,27 @@ def unsettled(
                 most=counts["low"],
                 replicas=replicas,
                 rate_per_s=rate,
-                sweep=_sweep(kind, one.hardware, replicas, rate if measured else None),
+                sweep=_sweep(
+                    kind,
+                    one.hardware,
+                    replicas,
+                    rate if measured else None,
+                    max(60.0, long_enough_s(mine[kind.name].e2e_s["high"])),
+                ),
                 is_measured=bool(measured),
             )
         )
     return found
 
 
-def _sweep(kind: TrafficConfig, hardware: Hardware, replicas: int, rate: float | None) -> str:
+def _sweep(
+    kind: TrafficConfig, hardware: Hardware, replicas: int, rate: float | None, duration_s: float
+) -> str:
     command = sweep_command(kind.input_tokens, kind.output_tokens, hardware, replicas)
     if rate is None:
         return command
-    return f"{command[:-1]} --from {0.9 * rate:.3g} --to {1.1 * rate:.3g} --precision 0.01`"
+    around = f"--from {0.9 * rate:.3g} --to {1.1 * rate:.3g} --precision 0.01"
+    return f"{command[:-1]} {around} --duration {math.ceil(duration_s)}`"
 
 
 def _corners() -> Iterator[dict[str, Level]]:

@@ -19,8 +19,8 @@ def point(rate: float, share: float, **update: Any) -> dict[str, Any]:
     """One run of a sweep."""
     return {
         "rate_per_s": rate,
-        "requests": 1000,
-        "good": int(1000 * share),
+        "requests": 10_000,
+        "good": int(10_000 * share),
         "attainment": share,
         "wilson_low": share - 0.01,
         "backlog_grows": False,

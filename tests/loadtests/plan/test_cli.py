@@ -45,6 +45,19 @@ def test_a_measured_plan_says_what_it_rests_on(files: list[str]) -> None:
     assert "Ember, Yearly Electricity Data, 2024, life-cycle" in " ".join(text.split())
 
 
+def test_runs_that_were_too_short_are_called_so(tmp_path: Path) -> None:
+    file, sweep = tmp_path / "plan.yaml", tmp_path / "sweep.json"
+    content = config().model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    file.write_text(yaml.safe_dump(content))
+    # 10 000 requests, 100 in flight: a hundred times over; with 500, twenty times.
+    for rate, short in ((20, False), (100, True)):
+        sweep.write_bytes(orjson.dumps(document(rate)))
+        text = " ".join(run(str(file), "--sweep", str(sweep), "--json").split())
+        assert ("its runs were short" in text) == short
+        # 30 requests' durations of 5 s, and a quarter more for the warm-up.
+        assert ("--duration 188 or more" in text) == short
+
+
 def test_json_has_figures_with_bounds(files: list[str]) -> None:
     found = orjson.loads(run(*files, "--json"))
     assert (found["comptoir_plan"], found["basis"]) == (1, "measured")

@@ -56,6 +56,15 @@ def test_other_numbers_of_replicas_may_lack_these_lengths() -> None:
     assert one.measured_replicas == (1,)
 
 
+def test_short_runs_count_only_where_no_others_do() -> None:
+    # 10 000 requests a run, and 1500 in flight.
+    short = measured(300, replicas=20)
+    one = known([measured(2), short])
+    assert one.measured_replicas == (1,)
+    assert one.short_sweeps == ("sweep.json",)
+    assert known([short]).measured_replicas == (20,)
+
+
 def test_an_slo_must_have_been_swept_as_strictly() -> None:
     strict = known([measured(10)], traffic=[traffic(slo={"ttft_ms": 2000, "target": 0.9})])
     assert strict.rate_per_s(1, "typical") == pytest.approx(10)

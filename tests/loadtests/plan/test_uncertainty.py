@@ -55,7 +55,7 @@ def test_an_open_number_names_the_sweep_that_settles_it() -> None:
     assert one.fewest <= one.replicas <= one.most
     assert (
         f"--replicas {one.replicas} --from {0.9 * one.rate_per_s:.3g} --to "
-        f"{1.1 * one.rate_per_s:.3g} --precision 0.01`"
+        f"{1.1 * one.rate_per_s:.3g} --precision 0.01 --duration 188`"
     ) in one.sweep
 
 
