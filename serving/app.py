@@ -9,7 +9,12 @@ from typing import Any, Literal
 
 import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
+from ray.serve.config import (
+    AutoscalingConfig,
+    AutoscalingPolicy,
+    GangSchedulingConfig,
+    RequestRouterConfig,
+)
 
 from serving.catalogue.catalogue import load_catalogue
 from serving.catalogue.gpus import GPUS
@@ -83,8 +88,13 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
     if plan.placement_bundles:
         options["placement_group_bundles"] = plan.placement_bundles
         options["placement_group_strategy"] = plan.placement_strategy
+    ranks = plan.parallel.data
+    if ranks > 1:
+        # A replica of the file is a group of Serve's, started, restarted and stopped as one.
+        del options["placement_group_strategy"]
+        options["gang_scheduling_config"] = GangSchedulingConfig(gang_size=ranks)
     if config.replicas.min == config.replicas.max:
-        options["num_replicas"] = config.replicas.min
+        options["num_replicas"] = config.replicas.min * ranks
     else:
         options["autoscaling_config"] = AutoscalingConfig(
             min_replicas=config.replicas.min,

@@ -42,6 +42,25 @@ def describe(
             "use tensor_parallel_size, or see docs/large-models.md, On a CPU",
             param="engine_args.pipeline_parallel_size",
         )
+    if parallel.data > 1 and config.replicas.min != config.replicas.max:
+        raise ConfigError(
+            f"replicas: with data_parallel_size a replica is a group of {parallel.data} ranks, and groups "
+            "are not scaled automatically; set min and max to the same number",
+            param="replicas",
+        )
+    if device == "cpu" and parallel.data > 1 and "worker_extension_cls" not in args:
+        raise ConfigError(
+            "engine_args.data_parallel_size: vLLM's CPU workers cannot share experts between ranks (no "
+            "all_gatherv); use it on GPUs, or worker_extension_cls that brings it",
+            param="engine_args.data_parallel_size",
+        )
+    if device == "cpu" and parallel.expert and parallel.tensor * parallel.data > 1:
+        # It crashed, or answered nonsense, in 0.32: its kernels do not look at the map of experts.
+        raise ConfigError(
+            "engine_args.enable_expert_parallel: vLLM's CPU workers do not know which experts are theirs; "
+            "take it out",
+            param="engine_args.enable_expert_parallel",
+        )
     on_gpus = device == "gpu" and spec is not None
     layout = layout_choice.choose(config, spec, gpu) if on_gpus and spec else None
     kind = layout_choice.accelerator(config, device, layout, gpu)

@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 import vllm.envs as envs
-from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.deployment import DPServer, LLMServer
 
 from serving.engine.direct_chat import DirectChat
 from serving.engine.internals import LeanVLLMEngine
@@ -20,6 +20,16 @@ class ModelServer(LLMServer):
     """An `LLMServer` that starts no telemetry and hands out vLLM's ASGI app."""
 
     _default_engine_cls = LeanVLLMEngine
+
+    @classmethod
+    def prepared(cls, config: Any) -> ModelServer:
+        """One that has not started; `config` is a `ray.serve.llm.LLMConfig`."""
+        server: ModelServer = cls.sync_init(config)
+        return server
+
+    async def open(self) -> None:
+        """Start the engine."""
+        await self.start()
 
     async def _start_engine(self) -> None:
         # The parent also starts a telemetry actor on the head node, whatever the usage setting says.
@@ -47,3 +57,19 @@ class ModelServer(LLMServer):
         envs.disable_envs_cache()
         if self.engine is not None:
             await asyncio.wait_for(self.engine.stop(), timeout=20.0)
+
+
+class RankServer(ModelServer, DPServer):
+    """A rank of a data-parallel group; finds the others and its GPUs as Ray Serve LLM's `DPServer` does."""
+
+    @classmethod
+    def prepared(cls, config: Any) -> RankServer:
+        """One that has not started, and has not looked for the others yet."""
+        server = cls.__new__(cls)
+        server.engine = None
+        server._unopened = config
+        return server
+
+    async def open(self) -> None:
+        """Wait for rank 0, then start the engine; all ranks of a group become ready together."""
+        await DPServer.__init__(self, self._unopened)

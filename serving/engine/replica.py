@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.engine import progress, signals
 from serving.engine.access import GatewayDoor
@@ -20,6 +20,9 @@ from serving.engine.plan import UNSET_ENV, EnginePlan
 from serving.engine.watchdog import is_stalled
 from serving.listener import Listener
 from serving.settings import ProcessSettings
+
+if TYPE_CHECKING:
+    from serving.engine.group import Group
 
 logger = logging.getLogger("ray.serve.comptoir")
 
@@ -36,6 +39,7 @@ class ModelReplica:
         self._server: Any = None
         self._door: GatewayDoor | None = None
         self._listener: Listener | None = None
+        self._group: Group | None = None
         self._token = secrets.token_urlsafe(32)
         self._start_s = 0.0
         began_s = time.monotonic()
@@ -55,8 +59,12 @@ class ModelReplica:
         server_class, config = await asyncio.to_thread(_heavy, self._plan)
         source = await asyncio.to_thread(self._plan.materialise)
         progress.report(self._plan.model_id, "loading")
-        self._server = server_class.sync_init(config(source))
-        await self._server.start()
+        self._server = server_class.prepared(config(source))
+        await self._server.open()
+        if self._plan.parallel.data > 1:
+            from serving.engine.group import this_group
+
+            self._group = this_group()
         self._door = GatewayDoor(await self._server.asgi_app(), self._token, self._has_failed)
         import ray
 
@@ -119,23 +127,31 @@ class ModelReplica:
         """Serve's shutdown hook: let open requests finish, then end the engine."""
         # Nothing that an engine which has failed still owes will come: its streams end at once.
         if self._door is not None and not self._has_failed():
-            await asyncio.sleep(LATE_ARRIVALS_S)
-            if not await self._door.drained(self._plan.drain_timeout_s):
-                logger.warning(
-                    "%s: %d requests still open after %.0f s are cut",
-                    self._plan.model_id,
-                    self._door.open_requests,
-                    self._plan.drain_timeout_s,
-                )
+            await self._drain(self._door)
         if self._listener is not None:
             await self._listener.close()
         if self._server is not None:
             await self._server.stop()
 
+    async def _drain(self, door: GatewayDoor) -> None:
+        until_s = time.monotonic() + LATE_ARRIVALS_S + self._plan.drain_timeout_s
+        await asyncio.sleep(LATE_ARRIVALS_S)
+        if not await door.drained(self._plan.drain_timeout_s):
+            logger.warning(
+                "%s: %d requests still open after %.0f s are cut",
+                self._plan.model_id,
+                door.open_requests,
+                self._plan.drain_timeout_s,
+            )
+        # Without this rank's experts the streams of the others would stop.
+        if self._group is not None:
+            await self._group.all_finished(max(0.0, until_s - time.monotonic()))
+
 
 def _heavy(plan: EnginePlan) -> tuple[Any, Any]:
     from ray.serve.llm import LLMConfig
 
-    from serving.engine.model_server import ModelServer
+    from serving.engine.model_server import ModelServer, RankServer
 
-    return ModelServer, lambda source: LLMConfig(**plan.llm_config(source))
+    server = RankServer if plan.parallel.data > 1 else ModelServer
+    return server, lambda source: LLMConfig(**plan.llm_config(source))

@@ -12,11 +12,13 @@ import aiohttp
 import orjson
 import pytest
 
+from serving.app import deployment_options
 from serving.catalogue import tiny
 from serving.catalogue.catalogue import Catalogue, load_catalogue
 from serving.catalogue.gpus import get_gpu
 from serving.catalogue.layouts import GpuLayout
 from serving.catalogue.shapes import Shape, from_config, known_names, read_shape, shape_of
+from serving.config.autoscaling import AutoscalingConfig
 from serving.config.parallel import REFUSED_ARGS, Parallelism
 from serving.engine import spread
 from serving.engine.hosted import describe
@@ -87,6 +89,54 @@ def test_entries_that_span_nodes_do_so_by_stages(catalogue: Catalogue) -> None:
     for spec in catalogue:
         for layout in spec.layouts:
             assert layout.tensor_parallel <= 8, spec.id
+
+
+GROUP = {"data_parallel_size": 8, "tensor_parallel_size": 1, "enable_expert_parallel": True}
+
+
+def test_a_group_takes_the_gpus_of_all_its_ranks_and_asks_for_them_rank_by_rank() -> None:
+    made = plan("deepseek-r1", GROUP)
+    assert made.gpus == 8
+    assert made.parallel.words == "tp1 dp8 ep"
+    assert len(made.placement_bundles) == 1
+
+
+def test_a_replica_of_the_file_is_a_gang_of_serves() -> None:
+    made = plan("deepseek-r1", GROUP)
+    config = ModelConfig(id="m", replicas=AutoscalingConfig(min=2, max=2))
+    asked = deployment_options(config, made)
+    assert asked["num_replicas"] == 16
+    assert asked["gang_scheduling_config"].gang_size == 8
+    # Serve refuses the two together.
+    assert "placement_group_strategy" not in asked
+
+
+def test_groups_are_not_scaled_automatically() -> None:
+    error = refused("deepseek-r1", GROUP, replicas={"min": 1, "max": 2})
+    assert error.param == "replicas"
+    assert plan("deepseek-r1", GROUP, replicas={"min": 2, "max": 2}).gpus == 8
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("tensor", "data"), [(1, 8), (2, 4), (8, 2)])
+def test_ranks_are_placed_as_ray_llm_would_place_them(
+    tensor: int, data: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.serve.llm import LLMConfig
+
+    from serving.engine.model_server import RankServer
+
+    class Context:
+        runtime_env: dict[str, Any] = {}  # noqa: RUF012
+
+    monkeypatch.setattr("ray.get_runtime_context", Context)
+    made = plan("deepseek-r1", GROUP | {"tensor_parallel_size": tensor, "data_parallel_size": data})
+    theirs = RankServer.get_deployment_options(LLMConfig(**made.llm_config("vendor/big")))
+    ours = deployment_options(ModelConfig(id="m"), made)
+    assert made.placement_bundles == theirs["placement_group_bundles"]
+    for key in ("num_replicas", "gang_scheduling_config"):
+        assert ours[key] == theirs[key]
+    assert ("placement_group_strategy" in ours) == ("placement_group_strategy" in theirs)
 
 
 # ---- shapes --------------------------------------------------------------------------------------------
@@ -223,6 +273,17 @@ def test_quantising_while_loading_halves_the_need() -> None:
     one = {"tensor_parallel_size": 1}
     assert "61 GiB (bf16)" in refused("qwen3-32b", one, **fields).message
     assert plan("qwen3-32b", one | {"quantization": "fp8"}, **fields).gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "telling"),
+    [
+        ({"data_parallel_size": 2}, "all_gatherv"),
+        ({"tensor_parallel_size": 2, "enable_expert_parallel": True}, "which experts"),
+    ],
+)
+def test_what_vllm_cannot_share_on_a_cpu_is_refused(args: dict[str, Any], telling: str) -> None:
+    assert telling in refused("tiny-qwen3-moe", args, device="cpu", gpu=None).message
 
 
 def test_stages_on_a_cpu_that_would_fail_at_the_first_request_are_refused() -> None:
