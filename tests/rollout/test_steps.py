@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import date
 from typing import Any
 
 import pytest
@@ -65,8 +66,6 @@ def directory(document: Document) -> Directory:
 
 
 def route(document: Document, name: str, session: str = "s", models: str = "*") -> Route:
-    from datetime import date
-
     caller = Caller("tenant", frozenset({models}))
     return ModelRouter(routing_of(document)).route(
         name,
@@ -108,6 +107,16 @@ def test_an_interrupted_promotion_can_be_resumed(document: Document, percent: in
     now = begun(document, percent)
     half = decided(now, "qwen3", "new")
     assert same(ended(half, "qwen3", "new"), ended(now, "qwen3", "new"))
+
+
+@unhurried
+@given(sites(), percents, percents)
+def test_an_interrupted_promotion_can_go_back_to_a_weight(
+    document: Document, percent: int, then: int
+) -> None:
+    now = begun(document, percent)
+    half = decided(now, "qwen3", "new")
+    assert same(weighted(half, "qwen3", then), weighted(now, "qwen3", then))
 
 
 @unhurried
@@ -180,8 +189,6 @@ def test_when_the_new_one_is_missing_the_old_one_answers(document: Document, per
     now = begun(document, percent)
     less = {**now, "applications": [x for x in now["applications"] if x["name"] != "qwen3--r2"]}
     router = ModelRouter(routing_of(now))
-    from datetime import date
-
     for session in ("a", "b", "c"):
         found = router.route(
             "qwen3", None, directory(less), lambda name: True, session, date(2026, 8, 1)
