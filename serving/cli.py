@@ -10,7 +10,18 @@ import typer
 from loadtests import cli as load
 from loadtests.plan import cli as plan
 from serving import __version__
-from serving.commands import catalogue, check, k8s, keys, rollout, route, stack, status, tiny
+from serving.commands import (
+    catalogue,
+    check,
+    k8s,
+    keys,
+    monitoring,
+    rollout,
+    route,
+    stack,
+    status,
+    tiny,
+)
 from serving.commands.output import complain
 from serving.environment import as_exports
 from serving.errors import ComptoirError, ConfigError
@@ -36,6 +47,7 @@ app.add_typer(load.app, name="load")
 app.command()(plan.plan)
 app.add_typer(k8s.app, name="k8s")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(monitoring.app, name="monitoring")
 
 
 @app.command()
