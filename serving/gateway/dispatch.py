@@ -118,7 +118,7 @@ class Dispatcher:
         try:
             return await self._open(asked, on_wait)
         except ComptoirError as error:
-            self._metrics.tenant_outcomes.labels(asked.caller.name, outcome_of(error)).inc()
+            self._metrics.tenant_ended(asked.caller.name, outcome_of(error))
             raise
 
     async def _open(self, asked: Asked, on_wait: OnWait | None) -> Opened:
@@ -152,7 +152,7 @@ class Dispatcher:
         metrics, model, tenant = self._metrics, opened.candidate.model_id, opened.tenant
         outcome = "broken" if opened.is_broken else "ok"
         metrics.outcomes.labels(model, outcome).inc()
-        metrics.tenant_outcomes.labels(tenant, outcome).inc()
+        metrics.tenant_ended(tenant, outcome)
         if usage is None:
             return
         for kind, tokens in (

@@ -74,7 +74,7 @@ def _replicas() -> list[Panel]:
 
 
 def _engines() -> list[Panel]:
-    per_model = f"sum by (model) ({engine('tokens_per_s')})"
+    per_model = f"sum by (model) ({engine('tokens_per_second')})"
     return [
         Panel("Tokens generated", [Query(per_model, "{{model}}")], "suffix: tok/s"),
         Panel(

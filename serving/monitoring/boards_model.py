@@ -116,10 +116,10 @@ def _engines() -> list[Panel]:
         Panel("Running in the engine", [Query(engine("running"), name)], "short"),
         Panel("Waiting in the engine", [Query(engine("waiting"), name)], "short"),
         Panel("KV cache taken", [Query(engine("kv_cache_use"), name)], "percentunit", maximum=1),
-        Panel("Tokens generated", [Query(engine("tokens_per_s"), name)], "suffix: tok/s"),
+        Panel("Tokens generated", [Query(engine("tokens_per_second"), name)], "suffix: tok/s"),
         Panel(
             "Mean time between two tokens",
-            [Query(f"{engine('running')} / ({engine('tokens_per_s')} > 0)", name)],
+            [Query(f"{engine('running')} / ({engine('tokens_per_second')} > 0)", name)],
             "s",
             "Requests in the batch over tokens per second",
         ),

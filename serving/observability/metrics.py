@@ -40,6 +40,7 @@ class GatewayMetrics:
     def __init__(self, gateway: str | None = None) -> None:
         self._label = {} if gateway is None else {"gateway": gateway}
         self._known: set[str] = set()
+        self._tenants: set[str] = set()
         self.registry = registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=registry)
 
@@ -99,6 +100,14 @@ class GatewayMetrics:
     def render(self, moments: Iterable[Moment] = ()) -> bytes:
         """Everything in Prometheus' text format, and the moment's values."""
         return generate_latest(_Exposition(self.registry, list(moments), self._label))
+
+    def tenant_ended(self, tenant: str, outcome: str) -> None:
+        """Count one request of a tenant; its other outcomes begin at zero."""
+        if tenant not in self._tenants:
+            self._tenants.add(tenant)
+            for each in OUTCOMES:
+                self.tenant_outcomes.labels(tenant, each)
+        self.tenant_outcomes.labels(tenant, outcome).inc()
 
     def expect(self, model: str) -> None:
         """Begin the model's series at zero: one that appears with its first failure misses it in rates."""
