@@ -14,7 +14,7 @@ FIRST_WORKER_PORT=10002
 LAST_WORKER_PORT=19999
 
 # Ray has this long to end its processes before they are killed.
-STOP_S=20
+STOP_S=45
 RESTART_AFTER_S=5
 
 say() { printf '%s\n' "$name: $*" >&2; }

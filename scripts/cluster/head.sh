@@ -12,7 +12,8 @@
 # --resource NAME=N     something of your own that replicas can ask for; may be repeated
 # --cpus N, --gpus N    what models may take here; by default all there is
 # --node-timeout S      a node that has not answered for so long counts as dead (20)
-# --redis HOST:PORT     keep the state there; its password is RAY_REDIS_PASSWORD in the environment
+# --redis HOST:PORT     keep the state there; its password is RAY_REDIS_PASSWORD in the environment, and can be seen
+#                       in this machine's list of processes
 # --cluster-name NAME   keeps several clusters in one Redis apart (comptoir)
 # --token-file FILE     Ray's token (~/.ray/auth_token)
 # --venv DIR            where Comptoir is installed (.venv of this checkout)
@@ -64,6 +65,8 @@ export RAY_health_check_period_ms=$((node_timeout * 100)) RAY_health_check_timeo
 export RAY_health_check_failure_threshold=5
 if [ -n "$redis" ]; then
     export RAY_REDIS_ADDRESS="$redis" RAY_external_storage_namespace="$cluster"
+    # Ray takes it from its command line only.
+    set -- ${RAY_REDIS_PASSWORD:+--redis-password="$RAY_REDIS_PASSWORD"} "$@"
 fi
 options=$(node_options)
 newline='

@@ -62,6 +62,8 @@ class Clients:
     def __init__(self, gateways: dict[str, str], model: str, key: str) -> None:
         self.gateways = {name: Gateway(name, url) for name, url in gateways.items()}
         self.outcomes: list[Outcome] = []
+        # Of each worker, between two requests.
+        self.pause_s = 0.05
         self._model = model
         self._headers = {"Authorization": f"Bearer {key}"}
         self._turn = itertools.count()
@@ -124,7 +126,7 @@ class Clients:
             if self._stopping:
                 return
             await self.one(number, via=via, streamed=number % 2 == 0, tokens=tokens)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(self.pause_s)
 
     def _choose(self, tried: Sequence[Gateway]) -> Gateway:
         every = list(self.gateways.values())

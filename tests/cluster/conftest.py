@@ -114,7 +114,6 @@ def cluster() -> Iterator[Cluster]:
         for machine in machines:
             machine.stop()
         wire.remove()
-        if (folder).exists(): shutil.copytree(folder, "/tmp/cptlogs", dirs_exist_ok=True, ignore_dangling_symlinks=True, symlinks=True, ignore=shutil.ignore_patterns("cache*","*sock*","raylet*.1"))
         shutil.rmtree(folder, ignore_errors=True)
 
 
