@@ -118,7 +118,7 @@ class Dispatcher:
         try:
             return await self._open(asked, on_wait)
         except ComptoirError as error:
-            self._metrics.tenant_ended(asked.caller.name, outcome_of(error))
+            self._metrics.tenant(asked.caller.name)[outcome_of(error)].inc()
             raise
 
     async def _open(self, asked: Asked, on_wait: OnWait | None) -> Opened:
@@ -149,10 +149,11 @@ class Dispatcher:
         usage = opened.slot.usage = opened.answer.usage
         self._forwarder.finished(opened.sent)
         opened.slot.release()
-        metrics, model, tenant = self._metrics, opened.candidate.model_id, opened.tenant
+        metrics, model = self._metrics, opened.candidate.model_id
+        tenant = metrics.tenant(opened.tenant)
         outcome = "broken" if opened.is_broken else "ok"
         metrics.outcomes.labels(model, outcome).inc()
-        metrics.tenant_ended(tenant, outcome)
+        tenant[outcome].inc()
         if usage is None:
             return
         for kind, tokens in (
@@ -161,7 +162,7 @@ class Dispatcher:
             ("output", usage.output_tokens),
         ):
             metrics.tokens.labels(model, kind).inc(tokens)
-            metrics.tenant_tokens.labels(tenant, kind).inc(tokens)
+            tenant[kind].inc(tokens)
 
     def broke(self, opened: Opened) -> None:
         """The answer stopped before its end."""

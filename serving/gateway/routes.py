@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -59,8 +60,12 @@ def build_router(services: Services) -> APIRouter:
         # With keys the endpoint may be public, and how busy a site is is its own business.
         if services.keys:
             _identify(services, request)
-        text = services.metrics.render(report.gauges(services))
-        return Response(text, headers={"content-type": CONTENT_TYPE})
+        parts = []
+        for part in services.metrics.parts(report.gauges(services)):
+            parts.append(part)
+            # A large site's scrape takes tens of milliseconds: streams do not wait for all of it.
+            await asyncio.sleep(0)
+        return Response(b"".join(parts), headers={"content-type": CONTENT_TYPE})
 
     return router
 

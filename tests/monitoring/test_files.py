@@ -20,6 +20,7 @@ from serving.monitoring.files import dashboard_files, kubernetes_files, rule_fil
 from serving.monitoring.grafana import COLUMNS, document
 from serving.monitoring.rules import all_alerts, groups
 from serving.monitoring.settings import MonitoringConfig, duration
+from tests.k8s.checking import schema_problems
 
 ROOT = Path(__file__).parents[2]
 CONFIG = MonitoringConfig()
@@ -191,3 +192,13 @@ def test_the_kustomization_lists_what_is_there() -> None:
     files = kubernetes_files(CONFIG)
     listed = yaml.safe_load(files["kustomization.yaml"])["resources"]
     assert {*listed, "kustomization.yaml"} == set(files)
+
+
+@pytest.mark.parametrize("file", ["network-policy.yaml", "pod-monitor.yaml", "dashboards.yaml"])
+def test_manifests_fit_kubernetes_schemas(file: str) -> None:
+    found = list(yaml.safe_load_all(kubernetes_files(CONFIG)[file]))
+    assert found
+    for manifest in found:
+        assert schema_problems(manifest) == []
+        broken = manifest | {"metadata": {**manifest["metadata"], "nmae": "x"}}
+        assert schema_problems(broken)

@@ -40,3 +40,19 @@ def test_two_gateways_in_one_process_do_not_mix() -> None:
     one, other = GatewayMetrics(), GatewayMetrics()
     one.rejected.labels("m").inc()
     assert "comptoir_rejected_total|m" not in samples(other)
+
+
+def test_a_scrape_in_parts_is_the_same_as_a_whole_one() -> None:
+    metrics = GatewayMetrics("g1")
+    metrics.expect("m")
+    metrics.tenant("shop")["ok"].inc()
+    moments = [("in_flight", {"model": "m", "replica": "a"}, 3.0)]
+    parts = list(metrics.parts(moments))
+    assert len(parts) > 30
+    assert [part.count(b"# TYPE") for part in parts] == [1] * len(parts)
+    found = samples(metrics, *moments)
+    assert found["comptoir_in_flight|g1|m|a"] == 3
+    assert found["comptoir_tenant_outcomes_total|g1|ok|shop"] == 1
+    # What has not happened yet is zero, so that its first time is a growth.
+    assert found["comptoir_tenant_outcomes_total|g1|failed|shop"] == 0
+    assert found["comptoir_outcomes_total|g1|m|failed"] == 0
