@@ -31,7 +31,12 @@ HARDWARE: dict[str, tuple[int, str | None]] = {
     "laptop.yaml": (0, None),
     "one-gpu.yaml": (1, "H100"),
     "node-8xh200.yaml": (8, "H200"),
+    "deepseek-data-parallel.yaml": (8, "H200"),
+    "deepseek-v3-two-nodes.yaml": (16, "H100"),
+    "kimi-k2.yaml": (8, "H200"),
 }
+# Its tokenizer has to be converted first: the one example that does not download what it needs.
+CONVERTED = {"kimi-k2-thinking"}
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
@@ -91,10 +96,11 @@ def test_it_needs_the_gpus_it_says(name: str) -> None:
     for model, plan in plans(FOLDER / name):
         needed += plan.gpus * model.replicas.max
         assert plan.accelerator_type == kind
-        assert sum(bundle.get("GPU", 0) for bundle in plan.placement_bundles) == plan.gpus
+        rank = sum(bundle.get("GPU", 0) for bundle in plan.placement_bundles)
+        assert rank * plan.parallel.data == plan.gpus
     assert needed == gpus
     first = (FOLDER / name).read_text().partition("\n")[0]
-    assert (re.search(r"\b(?:8 x H200|One H100|CPU|random weights)\b", first)) is not None
+    assert (re.search(r"\b(?:8 x H200|16 x H100|One H100|CPU|random weights)\b", first)) is not None
 
 
 @pytest.mark.parametrize("name", [name for name, (gpus, _) in HARDWARE.items() if gpus])
@@ -113,7 +119,7 @@ def test_weights_leave_a_third_of_the_memory_or_more_to_the_kv_cache(name: str) 
 def test_an_example_starts_on_anybodys_machine() -> None:
     for path in FILES:
         for model, plan in plans(path):
-            if model.entry.startswith(TINY_PREFIX):
+            if model.entry.startswith(TINY_PREFIX) or model.id in CONVERTED:
                 continue
             assert model.source is None
             assert re.fullmatch(r"[\w.-]+/[\w.-]+", plan.source)

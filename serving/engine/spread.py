@@ -198,13 +198,6 @@ def _over_nodes(one: Hosted) -> Iterator[Advice]:
             f"pipeline_parallel_size {one.parallel.pipeline} inside one node: tensor_parallel_size "
             f"{one.parallel.gpus_per_rank} on the same GPUs answers sooner",
         )
-    shape = one.shape
-    if shape is not None and shape.layers % one.parallel.pipeline:
-        yield Advice(
-            "hint",
-            f"{shape.layers} layers in {one.parallel.pipeline} stages are not even; vLLM gives the longer "
-            "stages to the middle (env VLLM_PP_LAYER_PARTITION decides)",
-        )
 
 
 def _fast(one: Hosted) -> bool:

@@ -328,10 +328,6 @@ def test_stages_inside_a_node_are_pointed_out() -> None:
     assert "tensor_parallel_size 8" in text
 
 
-def test_stages_of_unequal_length_are_pointed_out() -> None:
-    only(advised("deepseek-r1", {"pipeline_parallel_size": 2}), "61 layers in 2 stages")
-
-
 def test_experts_that_blocks_cannot_be_cut_into_are_warned_of() -> None:
     coder = "qwen3-coder-480b-a35b-instruct"
     text, level = only(advised(coder), "FP8 block")
