@@ -194,7 +194,7 @@ def test_the_kustomization_lists_what_is_there() -> None:
     assert {*listed, "kustomization.yaml"} == set(files)
 
 
-@pytest.mark.parametrize("file", ["network-policy.yaml", "pod-monitor.yaml", "dashboards.yaml"])
+@pytest.mark.parametrize("file", ["network-policy.yaml", "dashboards.yaml"])
 def test_manifests_fit_kubernetes_schemas(file: str) -> None:
     found = list(yaml.safe_load_all(kubernetes_files(CONFIG)[file]))
     assert found
