@@ -60,7 +60,9 @@ def engines_of(pid: int) -> list[psutil.Process]:
     for child in psutil.Process(pid).children(recursive=True):
         # A helper process that ends while we look must not hide the engine beside it.
         with contextlib.suppress(psutil.Error):
-            if "EngineCore" in " ".join(child.cmdline()):
+            command = " ".join(child.cmdline())
+            # vLLM names its process, which now and then does not take; it is always a spawned one.
+            if "EngineCore" in command or "multiprocessing.spawn" in command:
                 found.append(child)
     return found
 
