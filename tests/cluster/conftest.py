@@ -1,7 +1,8 @@
 """A cluster of two machines in network namespaces, with deployments/two-nodes.yaml on it."""
 
-from __future__ import os
+from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import time
