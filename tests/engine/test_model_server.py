@@ -18,14 +18,10 @@ TOKENS = 24
 
 
 def engines() -> list[psutil.Process]:
-    # vLLM names its process, which now and then does not take; it is always a spawned one.
-    commands = [
-        (child, " ".join(child.cmdline())) for child in psutil.Process().children(recursive=True)
-    ]
     return [
         child
-        for child, command in commands
-        if "EngineCore" in command or "multiprocessing.spawn" in command
+        for child in psutil.Process().children(recursive=True)
+        if "EngineCore" in " ".join(child.cmdline())
     ]
 
 
