@@ -60,9 +60,12 @@ prepare() {
         fail "others can read $token_file: chmod 600 $token_file"
     fi
     export RAY_AUTH_TOKEN_PATH="$token_file"
+    # gRPC's user timeout (TCP_USER_TIMEOUT): after a cut, Ray connects anew instead of waiting for retransmissions
+    # that have become rare.
+    export RAY_grpc_client_keepalive_timeout_ms=10000
     retries=$(cat /proc/sys/net/ipv4/tcp_retries2 2>/dev/null || echo 0)
-    [ "$retries" -le 8 ] || say "net.ipv4.tcp_retries2 is $retries: streams to a machine that vanished" \
-        "are held for a quarter of an hour; 'sysctl -w net.ipv4.tcp_retries2=6' makes it half a minute"
+    [ "$retries" -le 5 ] || say "net.ipv4.tcp_retries2 is $retries: connections to a machine that vanished" \
+        "may be held for a quarter of an hour; 'sysctl -w net.ipv4.tcp_retries2=5' makes it 13 seconds"
 }
 
 # What every node says to `ray start`.

@@ -72,6 +72,8 @@ class Wire:
         run("ip", "-n", space, "link", "set", "lo", "up")
         run("ip", "-n", space, "link", "set", "eth0", "up")
         run("ip", "-n", space, "route", "add", "default", "via", f"{NETWORK}.1")
+        # As docs/bare-metal.md asks for.
+        run("ip", "netns", "exec", space, "sysctl", "-w", "net.ipv4.tcp_retries2=5")
         self.set_link(name, up=True)
         return address
 
