@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -22,9 +21,8 @@ from serving.commands import (
     status,
     tiny,
 )
-from serving.commands.output import complain
+from serving.commands.output import run
 from serving.environment import as_exports
-from serving.errors import ComptoirError, ConfigError
 
 app = typer.Typer(
     name="comptoir",
@@ -75,12 +73,8 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: errors of ours become one sentence and an exit code."""
-    try:
-        app()
-    except ComptoirError as error:
-        complain(error)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    """Entry point."""
+    run(app)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from loadtests.referee.truth import CHECKS, Check
-from serving.commands.output import complain, console, note
-from serving.errors import ComptoirError, ConfigError
+from serving.commands.output import console, note, run
+from serving.errors import ConfigError
 
 app = typer.Typer(
     add_completion=False,
@@ -66,14 +65,5 @@ def _both(context: typer.Context) -> None:
         truth(None)
 
 
-def main() -> None:
-    """Errors of ours become one sentence."""
-    try:
-        app()
-    except ComptoirError as error:
-        complain(error)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-
-
 if __name__ == "__main__":
-    main()
+    run(app)

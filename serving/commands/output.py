@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 
+import typer
 from rich.console import Console
 
-from serving.errors import ComptoirError
+from serving.errors import ComptoirError, ConfigError
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -30,3 +31,12 @@ def complain(error: ComptoirError) -> None:
     errors.print("error:", style="bold red", end=" ")
     errors.print(error.message, markup=False, soft_wrap=True)
     sys.stderr.flush()
+
+
+def run(app: typer.Typer) -> None:
+    """A command's entry point: errors of ours become one sentence and an exit code."""
+    try:
+        app()
+    except ComptoirError as error:
+        complain(error)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
