@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from serving.config.base import FrozenConfig, validated
-from serving.errors import ConfigError
+from serving.config.yaml_file import read_mapping
 
 Kind = Literal["chat", "multi_turn", "rag", "agent", "summarise", "embeddings"]
 Positive = Annotated[float, Field(gt=0)]
@@ -173,16 +172,7 @@ class Scenario(FrozenConfig):
         Raises:
             ConfigError: naming the key that does not fit.
         """
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror or error}", param=str(path)) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"{path}: is not YAML: {line}", param=str(path)) from None
-        if not isinstance(document, dict):
-            raise ConfigError(f"{path}: must be a mapping of keys", param=str(path))
-        scenario = validated(cls, document, str(path))
+        scenario = validated(cls, read_mapping(path), str(path))
         return scenario._beside(path.resolve().parent)
 
     def _beside(self, folder: Path) -> Scenario:

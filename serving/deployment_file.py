@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from serving.config.rerouting import routing_from, user_config, user_config_in
+from serving.config.yaml_file import read_mapping
 from serving.errors import ConfigError
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
 
@@ -34,7 +33,7 @@ def load_deployment_file(path: Path, process: ProcessSettings) -> DeploymentFile
         ConfigError: the file cannot be read, is not YAML, or an application's args do not fit; the
             message names file, application and key.
     """
-    document = _read(path)
+    document = read_mapping(path, holding=" with `applications`")
     applications = document.get("applications")
     if not isinstance(applications, list) or not applications:
         raise ConfigError(f"{path}: applications: must be a list", param="applications")
@@ -70,21 +69,6 @@ def gateway_args(application: Mapping[str, Any]) -> dict[str, Any]:
     args = dict(application.get("args") or {})
     changed = user_config_in(application)
     return args if changed is None else args | user_config(routing_from(changed))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}", param=str(path)) from None
-    # ValueError: text that is not UTF-8, or a date that does not exist.
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ConfigError(f"{path}: is not YAML{where}", param=str(path)) from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: must be a mapping with `applications`", param=str(path))
-    return document
 
 
 def _application(path: Path, index: int, application: Any) -> tuple[str, str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from loadtests.scenario import SloConfig
 from serving.catalogue.gpus import GPUS, GPUS_PER_NODE
 from serving.config.base import FrozenConfig, validated
-from serving.errors import ConfigError
+from serving.config.yaml_file import read_mapping
 
 Level = Literal["low", "typical", "high"]
 LEVELS: tuple[Level, ...] = ("low", "typical", "high")
@@ -280,16 +280,7 @@ class PlanConfig(FrozenConfig):
         Raises:
             ConfigError: naming the key that does not fit.
         """
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror or error}", param=str(path)) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"{path}: is not YAML: {line}", param=str(path)) from None
-        if not isinstance(document, dict):
-            raise ConfigError(f"{path}: must be a mapping of keys", param=str(path))
-        return validated(cls, document, str(path))
+        return validated(cls, read_mapping(path), str(path))
 
 
 # ---- the tables that are shipped ---------------------------------------------------------------------

@@ -13,6 +13,7 @@ import yaml
 
 from serving.commands.k8s_needs import model_needs
 from serving.commands.output import errors, note, say
+from serving.config.yaml_file import read_mapping
 from serving.deployment_file import GATEWAY_BUILDER, DeploymentFile, load_deployment_file
 from serving.errors import ConfigError
 from serving.kubernetes import kustomize
@@ -240,12 +241,7 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    found = _parsed(_read(path), str(path))
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: must be a mapping", param="settings")
-    return found
+    return {} if path is None else read_mapping(path, "settings")
 
 
 def _read(path: Path | PurePosixPath) -> str:

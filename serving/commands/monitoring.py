@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from serving.commands.output import errors, note, say
 from serving.config.base import validated
+from serving.config.yaml_file import read_mapping
 from serving.errors import ConfigError, StackError
 from serving.monitoring.files import dashboard_files, kubernetes_files, rule_files
 from serving.monitoring.scrape import compare
@@ -84,15 +84,7 @@ def check(
 def _config(path: Path | None) -> MonitoringConfig:
     if path is None:
         return MonitoringConfig()
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}", param="settings") from None
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"{path}: is not YAML", param="settings") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: must be a mapping", param="settings")
-    return validated(MonitoringConfig, found, str(path))
+    return validated(MonitoringConfig, read_mapping(path, "settings"), str(path))
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.table import Table
 
 from serving.commands.output import console, say
@@ -16,6 +15,7 @@ from serving.commands.rollout_api import Cluster, Endpoint, Running
 from serving.commands.rollout_run import Run
 from serving.commands.stack_state import StackState
 from serving.commands.status import local_stack
+from serving.config.yaml_file import read_mapping
 from serving.errors import ConfigError
 from serving.rollout.changes import changed_args
 from serving.rollout.document import as_yaml, difference, read_site
@@ -85,7 +85,7 @@ def start(
     present = site.models[present_revision(site, model)].get("args") or {}
     if bool(to) == bool(args_file):
         raise ConfigError("give --to KEY=VALUE (once or more often) or --args FILE", param="to")
-    wanted = _read_args(args_file) if args_file else changed_args(present, to or ())
+    wanted = read_mapping(args_file, "args") if args_file else changed_args(present, to or ())
     staged = started(running.document, model, wanted | {"id": present["id"]}, running.applications)
     canary = weighted(staged, model, weight)
     if dry_run:
@@ -227,7 +227,7 @@ def export(
     Example: comptoir rollout export site.yaml > site.new.yaml
     """
     cluster, _ = _connect(address, port, None, None)
-    document: dict[str, Any] = _read_args(file) if file else {}
+    document: dict[str, Any] = read_mapping(file, "args") if file else {}
     typer.echo(as_yaml(document | cluster.running().document), nl=False)
 
 
@@ -258,18 +258,6 @@ def _needed(endpoint: Endpoint | None) -> Endpoint:
             param="url",
         )
     return endpoint
-
-
-def _read_args(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}", param="args") from None
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"{path}: is not YAML", param="args") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping", param="args")
-    return content
 
 
 def _report(running: Running, rollout: Rollout, metrics: str | None) -> dict[str, Any]:

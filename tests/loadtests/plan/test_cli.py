@@ -99,5 +99,5 @@ def test_the_module_runs_and_exits_with_2_for_wrong_input(tmp_path: Path) -> Non
         cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 2
-    assert "none.yaml: No such file" in done.stderr
+    assert "none.yaml: cannot be read: No such file" in done.stderr
     assert "Traceback" not in done.stderr
