@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.columns import Columns, Mask
 from loadtests.record import LAG, RECORDS, SCENARIO, read_records
-from loadtests.report.columns import Columns, Mask
 from loadtests.run_folder import read_rows
 from loadtests.scenario import Scenario
 from loadtests.statistics import (

@@ -29,9 +29,7 @@ from loadtests.plan.uncertainty import unsettled
 from loadtests.queueing import (
     WARMUP_SHARE,
     EngineModel,
-    Floats,
     Sample,
-    Simulated,
     attainment,
     good,
     max_rate,
@@ -40,7 +38,7 @@ from loadtests.queueing import (
 )
 from loadtests.scenario import SloConfig, TokensConfig
 from loadtests.statistics import wilson_lower
-from loadtests.sweep import BACKLOG_GROWTH, BACKLOG_SLACK, Point, Search, as_document
+from loadtests.sweep import Point, Search, as_document, backlog_grows
 from serving.catalogue.catalogue import Catalogue
 from serving.commands.output import errors
 from serving.config.base import validated
@@ -167,7 +165,7 @@ def _point(
     first = int(requests * WARMUP_SHARE)
     kept = good(case.slo, arrivals, times, sample.output_tokens)[first:]
     total, held = len(kept), int(kept.sum())
-    grows = _grows(arrivals, times, first)
+    grows = backlog_grows(arrivals, times.end_s, float(arrivals[first]), float(arrivals[-1]))
     low = wilson_lower(held, total)
     e2e_s = float(np.mean((times.end_s - arrivals)[first:]))
     return Point(
@@ -185,19 +183,6 @@ def _point(
         in_flight_mean=rate * e2e_s,
         is_confirmation=is_confirmation,
     )
-
-
-def _grows(arrivals_s: Floats, times: Simulated, first: int) -> bool:
-    """loadtests.sweep.backlog_grows, on arrays."""
-    since, until = float(arrivals_s[first]), float(arrivals_s[-1])
-    quarter = (until - since) / 4
-
-    def in_flight(start: float, end: float) -> float:
-        inside = np.minimum(times.end_s, end) - np.maximum(arrivals_s, start)
-        return float(np.maximum(inside, 0).sum()) / (end - start)
-
-    early = in_flight(since + quarter, since + 2 * quarter)
-    return in_flight(until - quarter, until) > BACKLOG_GROWTH * early + BACKLOG_SLACK
 
 
 # ---- planning -----------------------------------------------------------------------------------------

@@ -167,8 +167,7 @@ class Sample:
 
 def draw_tokens(tokens: TokensConfig, count: int, rng: np.random.Generator) -> Floats:
     """Token counts of a distribution: log-normal, rounded, cut at its ends."""
-    variance = math.log1p(tokens.cv**2)
-    drawn = rng.lognormal(math.log(tokens.mean) - variance / 2, math.sqrt(variance), count)
+    drawn = rng.lognormal(*tokens.log_normal, count)
     return np.clip(np.rint(drawn), tokens.min, tokens.max).astype(np.float64)
 
 

@@ -5,6 +5,7 @@ A scenario is one YAML file under loadtests/scenarios/, or any other; docs/load-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -39,6 +40,12 @@ class TokensConfig(FrozenConfig):
         if self.min > self.max:
             raise ValueError(f"min ({self.min}) is larger than max ({self.max})")
         return self
+
+    @property
+    def log_normal(self) -> tuple[float, float]:
+        """Mean and standard deviation of the logarithm, before anything is cut."""
+        variance = math.log1p(self.cv**2)
+        return math.log(self.mean) - variance / 2, math.sqrt(variance)
 
 
 class SloConfig(FrozenConfig):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from loadtests.columns import Columns, Group, Ints, Mask
 from loadtests.record import Record
-from loadtests.report.columns import Columns, Group, Ints, Mask
 from loadtests.scenario import Scenario, SloConfig
 from loadtests.statistics import LittlesLaw, occupancy, spread, wilson_lower
 

@@ -7,13 +7,16 @@ does not grow and the generator was valid (docs/load-testing.md). Rates are requ
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from loadtests.columns import Columns
 from loadtests.record import Record
 from loadtests.scenario import SloConfig
-from loadtests.statistics import percentile, wilson_lower
+from loadtests.statistics import Floats, occupancy, spread, wilson_lower
 
 # How much more may be in flight in the last quarter of the counted time than in the second one.
 BACKLOG_GROWTH, BACKLOG_SLACK = 1.5, 4.0
@@ -94,7 +97,7 @@ def is_confirmed(points: Sequence[Point], rate_per_s: float) -> bool:
 
 def judge(
     rate_per_s: float,
-    records: Sequence[Record],
+    records: Iterable[Record],
     slo: SloConfig,
     counted: tuple[float, float],
     *,
@@ -104,60 +107,49 @@ def judge(
 ) -> Point:
     """One run as a point; `counted` is the time, from and to, whose requests count, by intended send."""
     since_s, until_s = counted
-    mine = [one for one in records if since_s <= one.intended_s < until_s]
-    good = sum(is_good(one, slo) for one in mine)
-    answered = [one for one in mine if one.is_ok]
-    low = wilson_lower(good, len(mine)) if mine else 0.0
-    grows = backlog_grows(records, since_s, until_s)
-    ttfts = [one.ttft_intended_s * 1000 for one in answered if one.ttft_intended_s is not None]
+    columns = Columns.of(records)
+    is_mine = (columns.intended_s >= since_s) & (columns.intended_s < until_s)
+    kept = columns.good(dict.fromkeys(columns.groups, slo))
+    requests, good = int(is_mine.sum()), int((kept & is_mine).sum())
+    answered = columns.where(is_mine & columns.ok)
+    latencies = answered.latencies()
+    low = wilson_lower(good, requests)
+    grows = backlog_grows(columns.intended_s, columns.end_s, since_s, until_s)
     span_s = until_s - since_s
     return Point(
         rate_per_s=rate_per_s,
-        requests=len(mine),
+        requests=requests,
         good=good,
-        attainment=good / len(mine) if mine else 0.0,
+        attainment=good / requests if requests else 0.0,
         wilson_low=low,
         backlog_grows=grows,
         valid=valid,
-        passed=bool(mine) and valid and not grows and low >= slo.target,
-        e2e_mean_s=_mean([one.e2e_intended_s for one in answered]),
-        ttft_p95_ms=percentile(ttfts, 95) if ttfts else 0.0,
-        output_tokens_per_s=sum(max(0, one.output_tokens) for one in answered) / span_s,
-        in_flight_mean=in_flight(records, since_s, until_s),
+        passed=requests > 0 and valid and not grows and low >= slo.target,
+        e2e_mean_s=_figure(latencies["e2e_intended_ms"], "mean") / 1000,
+        ttft_p95_ms=_figure(latencies["ttft_intended_ms"], "p95"),
+        output_tokens_per_s=int(np.maximum(answered.output_tokens, 0).sum()) / span_s,
+        in_flight_mean=_in_flight(columns.intended_s, columns.end_s, since_s, until_s),
         is_confirmation=is_confirmation,
         folder=folder,
     )
 
 
-def is_good(record: Record, slo: SloConfig) -> bool:
-    """Whether a request kept every promise, counted from its intended send; a failure never does."""
-    if not record.is_ok:
-        return False
-    ttft_s, tpot_s = record.ttft_intended_s, record.tpot_s
-    kept = slo.e2e_ms is None or record.e2e_intended_s * 1000 <= slo.e2e_ms
-    if slo.ttft_ms is not None:
-        kept = kept and ttft_s is not None and ttft_s * 1000 <= slo.ttft_ms
-    if slo.tpot_ms is not None and tpot_s is not None:
-        kept = kept and tpot_s * 1000 <= slo.tpot_ms
-    if slo.itl_ms is not None and record.gaps_ms:
-        kept = kept and percentile(record.gaps_ms, 99) <= slo.itl_ms
-    return kept
-
-
-def in_flight(records: Sequence[Record], since_s: float, until_s: float) -> float:
-    """Mean number of requests between intended send and end, over a time."""
-    inside = sum(
-        max(0.0, min(one.end_s, until_s) - max(one.intended_s, since_s)) for one in records
-    )
-    return inside / (until_s - since_s)
-
-
-def backlog_grows(records: Sequence[Record], since_s: float, until_s: float) -> bool:
+def backlog_grows(starts_s: Floats, ends_s: Floats, since_s: float, until_s: float) -> bool:
     """Whether clearly more was in flight at the end of the counted time than in its first half."""
     quarter_s = (until_s - since_s) / 4
-    early = in_flight(records, since_s + quarter_s, since_s + 2 * quarter_s)
-    late = in_flight(records, until_s - quarter_s, until_s)
+    early = _in_flight(starts_s, ends_s, since_s + quarter_s, since_s + 2 * quarter_s)
+    late = _in_flight(starts_s, ends_s, until_s - quarter_s, until_s)
     return late > BACKLOG_GROWTH * early + BACKLOG_SLACK
+
+
+def _in_flight(starts_s: Floats, ends_s: Floats, since_s: float, until_s: float) -> float:
+    """Mean number of requests between intended send and end, over a time."""
+    return float(occupancy(starts_s, ends_s, np.array([since_s, until_s]))[0])
+
+
+def _figure(values: Floats, name: str) -> float:
+    """One of `spread`'s figures; 0 of nothing."""
+    return (spread(values) or {}).get(name) or 0.0
 
 
 def as_document(
@@ -175,7 +167,3 @@ def as_document(
         "rate_fails_per_s": failed,
         "confirmed": confirmed,
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

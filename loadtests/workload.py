@@ -101,8 +101,7 @@ def draw_tokens(tokens: TokensConfig, random: np.random.Generator) -> int:
     """A whole number, log-normal with the mean and the coefficient of variation, cut at the bounds."""
     value = tokens.mean
     if tokens.cv:
-        sigma2 = math.log1p(tokens.cv**2)
-        value = random.lognormal(math.log(tokens.mean) - sigma2 / 2, math.sqrt(sigma2))
+        value = random.lognormal(*tokens.log_normal)
     return max(1, min(tokens.max, max(tokens.min, round(value))))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from loadtests.columns import Columns
 from loadtests.report.chart import (
     BLUE,
     COLOURS,
@@ -23,7 +24,6 @@ from loadtests.report.chart import (
     milliseconds,
     number,
 )
-from loadtests.report.columns import Columns
 from loadtests.report.series import Panel, panels
 from loadtests.report.timeline import (
     Timeline,

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
+from loadtests.columns import Columns
 from loadtests.record import LAG, METRICS, RECORDS, REPORT, SCENARIO, SUMMARY, read_records
 from loadtests.report.chart import milliseconds, number, percent
-from loadtests.report.columns import Columns
 from loadtests.report.page import (
     Key,
     Page,

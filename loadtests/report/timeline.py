@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.report.columns import Columns
+from loadtests.columns import Columns
 from loadtests.statistics import Floats, occupancy
 
 MAX_WINDOWS = 120

@@ -8,9 +8,9 @@ import orjson
 import pytest
 import yaml
 
+from loadtests.columns import Columns
 from loadtests.compare import Run, compare, compare_runs, differences, judge, workload
 from loadtests.record import Record, write_records
-from loadtests.report.columns import Columns
 from loadtests.scenario import Scenario
 from serving.errors import ConfigError
 from tests.loadtests.test_load_summary import make_records, make_scenario

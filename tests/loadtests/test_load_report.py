@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from loadtests import report
+from loadtests.columns import Columns
 from loadtests.record import write_records
 from loadtests.report.chart import Chart, Line, milliseconds, number, percent
-from loadtests.report.columns import Columns
 from loadtests.report.page import without_user
 from loadtests.report.plot import as_json
 from loadtests.report.run_charts import charts_of

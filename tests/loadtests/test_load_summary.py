@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.columns import Columns
 from loadtests.record import Record
-from loadtests.report.columns import Columns
 from loadtests.scenario import Scenario, SloConfig
 from loadtests.summary import loop_lag, slos_of, summarise
-from loadtests.sweep import in_flight, is_good
+from tests.loadtests.by_hand import in_flight, is_good
 
 Rows = list[dict[str, Any]]
 

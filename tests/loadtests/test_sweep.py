@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.columns import Columns
 from loadtests.record import Record
 from loadtests.scenario import SloConfig
-from loadtests.sweep import Point, Search, as_document, backlog_grows, bracket, is_good, judge
+from loadtests.sweep import Point, Search, as_document, bracket, judge
+from loadtests.sweep import backlog_grows as grows
 
 POINT = Point(1.0, 100, 100, 1.0, 0.97, False, True, True, 0.1, 50, 10, 0.5)
 
@@ -71,6 +73,17 @@ def test_nothing_above_the_highest_rate_is_tried() -> None:
     points = sweep(1e9, Search(1.0, 50.0))
     assert max(one.rate_per_s for one in points) == 50.0
     assert points[-1].is_confirmation
+
+
+def is_good(one: Record, slo: SloConfig) -> bool:
+    """What a sweep makes of one request."""
+    columns = Columns.of([one])
+    return bool(columns.good(dict.fromkeys(columns.groups, slo))[0])
+
+
+def backlog_grows(records: list[Record], since_s: float, until_s: float) -> bool:
+    columns = Columns.of(records)
+    return grows(columns.intended_s, columns.end_s, since_s, until_s)
 
 
 def record(at_s: float, took_s: float, **more: object) -> Record:
