@@ -16,7 +16,7 @@ from loadtests.running import run
 from loadtests.scenario import Scenario
 from loadtests.statistics import percentile
 from loadtests.sweep import Point, Search, as_document, judge
-from serving.errors import ConfigError
+from serving.errors import ComptoirError, ConfigError
 
 SWEEP = "sweep.json"
 
@@ -42,6 +42,7 @@ def sweep(
 
     Raises:
         ConfigError: the folder holds a sweep already.
+        ComptoirError: it was stopped; the points until then are in sweep.json.
     """
     if (folder / SWEEP).exists():
         raise ConfigError(f"--out: {folder} holds a sweep already", param="--out")
@@ -81,6 +82,9 @@ def _point(
     arrivals = scenario.arrivals.model_copy(update={"kind": "poisson", "rate_per_s": rate})
     update = {"arrivals": arrivals, "seed": scenario.seed + number}
     finished = run(scenario.model_copy(update=update), folder, processes)
+    if finished.was_interrupted:
+        # A run that was stopped says nothing of its rate, and whoever stopped it means the sweep.
+        raise ComptoirError(f"the sweep was stopped; what it found is in {folder.parent}")
     records = list(read_records(folder))
     counted = (scenario.warmup_s, scenario.duration_s)
     slo = scenario.classes[0].slo
