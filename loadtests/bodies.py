@@ -49,7 +49,7 @@ class Turns:
 
     messages: list[Body] = field(default_factory=list)
 
-    def answered(self, text: str, *, called_tools: bool = False) -> None:
+    def answered(self, text: str) -> None:
         """The assistant's turn; models that say nothing still have had it."""
         self.messages.append({"role": "assistant", "content": text or "."})
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
@@ -391,8 +390,3 @@ def _why(point: dict[str, Any]) -> str:
     if not point["valid"]:
         return "invalid"
     return "backlog grows" if point["backlog_grows"] else "misses the SLO"
-
-
-def write_yaml(path: Path, document: dict[str, Any]) -> None:
-    """For tests and scripts."""
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

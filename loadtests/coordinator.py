@@ -166,7 +166,7 @@ class Member:
             if generator.progress.is_over:
                 return
             is_last_sent = generator.is_spent or generator.has_sent_all or self.now() >= last_s
-            if is_last_sent and not generator.in_flight and not generator.pending:
+            if is_last_sent and not generator.progress.in_flight and not generator.pending:
                 break
         self.stop()
 

@@ -100,11 +100,6 @@ class Generator:
         self.client.close()
 
     @property
-    def in_flight(self) -> int:
-        """Requests without an end."""
-        return self.progress.in_flight
-
-    @property
     def pending(self) -> int:
         """Conversations that have been started and have not ended."""
         return len(self._group)
@@ -155,7 +150,7 @@ class Generator:
         try:
             answer = self.client.ask(prepared.request, record, keep_text=has_next)
             if has_next:
-                prepared.turns.answered(answer.text, called_tools=answer.tool_calls)
+                prepared.turns.answered(answer.text)
         finally:
             progress.in_flight -= 1
             progress.done += 1

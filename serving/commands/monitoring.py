@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from serving.commands.endpoint import get
 from serving.commands.output import errors, note, say
 from serving.config.base import validated
 from serving.config.yaml_file import read_mapping
-from serving.errors import ConfigError, StackError
+from serving.errors import ConfigError
 from serving.monitoring.files import dashboard_files, kubernetes_files, rule_files
 from serving.monitoring.scrape import compare
 from serving.monitoring.settings import MonitoringConfig
@@ -100,17 +98,5 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 def _scrape(url: str, key: str | None) -> str:
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"URL must begin with http:// or https://, not {url!r}", param="url")
-    where = url.rstrip("/").removesuffix("/v1").removesuffix("/metrics") + "/metrics"
-    request = urllib.request.Request(where)  # noqa: S310
-    if key:
-        request.add_header("Authorization", f"Bearer {key}")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-            return str(response.read().decode("utf-8"))
-    except urllib.error.HTTPError as error:
-        hint = ": give a key with --key or COMPTOIR_API_KEY" if error.code == 401 else ""
-        raise StackError(f"{where} answers with status {error.code}{hint}") from None
-    except (http.client.HTTPException, UnicodeDecodeError):
-        raise StackError(f"{where} is not a Comptoir endpoint", param="url") from None
-    except OSError:
-        raise StackError(f"{where} does not answer") from None
+    base = url.rstrip("/").removesuffix("/v1").removesuffix("/metrics")
+    return get(base, "/metrics", key, base + "/metrics")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from serving.commands import processes
+from serving.commands.endpoint import get, not_an_endpoint
 from serving.commands.output import console, say
 from serving.commands.stack_state import StackState
 from serving.errors import StackError
@@ -65,21 +63,12 @@ def local_stack(port: int | None) -> StackState:
 def _fetch(url: str, key: str | None) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise StackError(f"--url must begin with http:// or https://, not {url!r}", param="url")
-    request = urllib.request.Request(url.rstrip("/").removesuffix("/v1") + "/status")  # noqa: S310
-    if key:
-        request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-            body = json.load(response)
-    except urllib.error.HTTPError as error:
-        hint = ": give a key with --key or COMPTOIR_API_KEY" if error.code == 401 else ""
-        raise StackError(f"{url} answers with status {error.code}{hint}") from None
-    except (http.client.HTTPException, ValueError):
-        raise StackError(f"{url} is not a Comptoir endpoint", param="url") from None
-    except OSError:
-        raise StackError(f"{url} does not answer") from None
+        body = json.loads(get(url, "/status", key, url))
+    except ValueError:
+        body = None
     if not isinstance(body, dict) or not isinstance(body.get("models"), list):
-        raise StackError(f"{url} is not a Comptoir endpoint", param="url")
+        raise not_an_endpoint(url)
     return body
 
 

@@ -37,13 +37,11 @@ def model_card(model: Model, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def name_card(
-    name: str, config: RoutingConfig | None = None, directory: Directory | None = None
-) -> dict[str, Any]:
+def name_card(name: str, config: RoutingConfig, directory: Directory) -> dict[str, Any]:
     """A name that routing gives to one or several models; to revisions of one, it is that model's card."""
-    alias = config.aliases.get(name) if config else None
-    for arm in alias.arms if alias and directory else ():
-        model = directory.get(arm.model) if directory else None
+    alias = config.aliases.get(name)
+    for arm in alias.arms if alias else ():
+        model = directory.get(arm.model)
         if model is not None and public_name(arm.model) == name:
             card = model_card(model, arm.model)
             return card | {"id": name, "parent": card["parent"] and public_name(card["parent"])}

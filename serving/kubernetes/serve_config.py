@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.deployment_file import GATEWAY_BUILDER
 from serving.errors import ConfigError
 
 # Ray resource of the gateway's pods: with it a gateway runs there and nowhere else.
 GATEWAY_RESOURCE = "comptoir_gateway"
-GATEWAY_DEPLOYMENT = "GatewayReplica"
 _ANYWHERE = "0.0.0.0"  # noqa: S104  # a pod has an address of its own, and network policies
 KEYS_FILE = "/etc/comptoir/keys/keys.yaml"
 # Ray Serve takes keys that it does not know, and forgets them. A test holds these lists to its schema.
