@@ -1,20 +1,23 @@
-"""`comptoir load`: runs of load, the highest rate that an endpoint holds, reports, comparisons."""
+"""`comptoir load`: runs of load, the highest rate that an endpoint holds, reports, comparisons.
+
+What takes long to import (numpy, plotly) is imported when a command needs it: every `comptoir` comes by here.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from loadtests.choosing import SHIPPED, adjusted, default_folder, load, one_class
+from loadtests.run_view import ProgressBar, arrivals_in_words, holds, show_summary, why_not
 from loadtests.scenario import Scenario
-from serving.commands.output import console, errors, note, say
+from serving.commands.output import console, note, say
 from serving.errors import ConfigError
 
-SHIPPED = Path(__file__).with_name("scenarios")
 EXIT_WORSE, EXIT_INVALID, EXIT_SLO = 3, 4, 5
 
 app = typer.Typer(
@@ -87,7 +90,7 @@ def run(
     plan = adjusted(load(scenario), url, rate, users, duration, seed, key_env)
     folder = out or default_folder(plan.name)
     note(
-        f"{plan.name}: {_arrivals(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
+        f"{plan.name}: {arrivals_in_words(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
     )
     for model in sorted({one.model for one in plan.classes} - {*plan.target.tokenizers}):
         note(
@@ -95,16 +98,16 @@ def run(
         )
     if web is not None:
         note(f"Locust's web UI: http://127.0.0.1:{web} (Ctrl-C ends it)")
-    with _bar(plan.duration_s) as show:
+    with ProgressBar(plan.duration_s) as show:
         finished = run_now(plan, folder, processes, web, show)
     if as_json:
         console.print_json(data=finished.summary)
     else:
-        _show(finished.summary)
+        show_summary(finished.summary)
         say(f"report: {folder / 'report.html'}")
     if not finished.valid:
         raise typer.Exit(EXIT_INVALID)
-    if require_slo and any(not _holds(one) for one in finished.summary["groups"]):
+    if require_slo and any(not holds(one) for one in finished.summary["groups"]):
         raise typer.Exit(EXIT_SLO)
 
 
@@ -143,6 +146,7 @@ def sweep(
 
     Example: comptoir load sweep chat --class chat --from 2 --duration 30 --gpu h100
     """
+    from loadtests.sweep import Search
     from loadtests.sweeping import Hardware
     from loadtests.sweeping import sweep as sweep_now
 
@@ -150,13 +154,11 @@ def sweep(
     plan = one_class(plan, class_name, input_tokens, output_tokens)
     folder = out or default_folder(f"sweep-{plan.name}")
     hardware = Hardware(gpu, gpus_per_replica if gpu else 0, replicas)
-    from loadtests.sweep import Search
-
     search = Search(low, max(low, high), precision, max_points)
     document = sweep_now(plan, folder, search, hardware, processes, note)
     table = Table("rate/s", "requests", "good", "at least", "TTFT p95", "verdict", box=None)
     for point in sorted(document["points"], key=lambda one: one["rate_per_s"]):
-        verdict = "holds" if point["passed"] else _why(point)
+        verdict = "holds" if point["passed"] else why_not(point)
         table.add_row(
             f"{point['rate_per_s']:.3g}",
             str(point["requests"]),
@@ -185,7 +187,7 @@ def report(
         return
     if not (folder / "records.jsonl").exists():
         raise ConfigError(f"{folder}: there is no run and no sweep in it", param="FOLDER")
-    _show(finish(folder))
+    show_summary(finish(folder))
     say(f"report: {folder / 'report.html'}")
 
 
@@ -209,184 +211,3 @@ def compare(
 
     if show_comparison(baseline, candidate, tolerance, force=force, as_json=as_json):
         raise typer.Exit(EXIT_WORSE)
-
-
-# ---- scenarios ---------------------------------------------------------------------------------------
-
-
-def load(name: str) -> Scenario:
-    """A file, or a shipped scenario by its name.
-
-    Raises:
-        ConfigError: there is none, or it is wrong.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return Scenario.load(path)
-    shipped = SHIPPED / f"{name}.yaml"
-    if not shipped.exists():
-        known = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.yaml")))
-        raise ConfigError(
-            f"there is no scenario '{name}'; shipped are: {known}; or name a YAML file",
-            param="SCENARIO",
-        )
-    return Scenario.load(shipped)
-
-
-def adjusted(
-    scenario: Scenario,
-    url: str | None,
-    rate: float | None,
-    users: int | None,
-    duration_s: float | None,
-    seed: int | None,
-    key_env: list[str] | None,
-) -> Scenario:
-    """The scenario with what the command line says instead; checked again.
-
-    Raises:
-        ConfigError: it does not fit.
-    """
-    document = scenario.model_dump(mode="json", exclude_unset=True)
-    target = document.setdefault("target", {})
-    arrivals = document.setdefault("arrivals", {})
-    if url is not None:
-        target["url"] = url
-    for pair in key_env or ():
-        tenant, _, variable = pair.partition("=")
-        if not tenant or not variable:
-            raise ConfigError(f"--key-env: '{pair}' is not TENANT=VARIABLE", param="--key-env")
-        target.setdefault("keys", {})[tenant] = variable
-    if rate is not None:
-        if arrivals.get("kind", "poisson") not in ("constant", "poisson", "gamma"):
-            arrivals["kind"] = "poisson"
-        arrivals["rate_per_s"] = rate
-    if users is not None:
-        arrivals |= {"kind": "closed", "users": users}
-    if duration_s is not None:
-        document["duration_s"] = duration_s
-        document["warmup_s"] = min(scenario.warmup_s, duration_s / 5)
-    if seed is not None:
-        document["seed"] = seed
-    from serving.config.base import validated
-
-    return validated(Scenario, document, scenario.name)
-
-
-def one_class(
-    scenario: Scenario, name: str | None, input_tokens: int | None, output_tokens: int | None
-) -> Scenario:
-    """The scenario with one class only, whose lengths may be set.
-
-    Raises:
-        ConfigError: there is no such class, or there are several and none is named.
-    """
-    known = ", ".join(one.name for one in scenario.classes)
-    if name is None and len(scenario.classes) > 1:
-        raise ConfigError(f"--class: the scenario has several: {known}; name one", param="--class")
-    found = [one for one in scenario.classes if name in (None, one.name)]
-    if not found:
-        raise ConfigError(
-            f"--class: there is no class '{name}'; there are: {known}", param="--class"
-        )
-    document = found[0].model_dump(mode="json", exclude_unset=True)
-    if input_tokens is not None:
-        document["input_tokens"] = {"mean": input_tokens}
-    if output_tokens is not None:
-        document["output_tokens"] = {"mean": output_tokens}
-    whole = scenario.model_dump(mode="json", exclude_unset=True)
-    from serving.config.base import validated
-
-    return validated(Scenario, whole | {"classes": [document]}, scenario.name)
-
-
-def default_folder(name: str) -> Path:
-    """A new folder under runs/."""
-    return Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-
-
-# ---- what is shown -----------------------------------------------------------------------------------
-
-
-def _arrivals(scenario: Scenario) -> str:
-    arrivals = scenario.arrivals
-    match arrivals.kind:
-        case "closed":
-            return f"{arrivals.users} users"
-        case "ramp":
-            return f"{arrivals.rate_per_s:g} to {arrivals.to_per_s:g} requests/s"
-        case "steps":
-            return f"{', '.join(f'{rate:g}' for rate in arrivals.rates_per_s)} requests/s"
-        case "trace":
-            return f"the trace {Path(arrivals.trace or '').name}"
-    return f"{arrivals.rate_per_s:g} requests/s ({arrivals.kind})"
-
-
-class _bar:
-    """One line that says how far the run is; nothing where nobody looks."""
-
-    def __init__(self, duration_s: float) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._duration_s = duration_s
-        self._progress = Progress(
-            BarColumn(30), TimeElapsedColumn(), TextColumn("{task.description}"), console=errors
-        )
-        self._task = self._progress.add_task("starting", total=duration_s)
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return self._update
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def _update(self, counts: dict[str, Any]) -> None:
-        failed = counts["done"] - counts["ok"]
-        text = f"sent {counts['sent']}, in flight {counts['in_flight']}, failed {failed}"
-        at_s = min(max(0.0, counts["t_s"]), self._duration_s)
-        self._progress.update(self._task, completed=at_s, description=text)
-
-
-def _show(summary: dict[str, Any]) -> None:
-    table = Table("class", "model", "tenant", "requests", "ok", "TTFT p50 / p95", box=None)
-    for name in ("ITL p50 / p99", "E2E p50 / p95", "SLO"):
-        table.add_column(name)
-    for one in summary["groups"]:
-        latency = one["latency"]
-        table.add_row(
-            escape(one["class"]),
-            escape(one["model"]),
-            escape(one["tenant"]),
-            str(one["requests"]),
-            str(one["ok"]),
-            _pair(latency.get("ttft_intended_ms"), "p50", "p95"),
-            _pair(latency.get("itl_ms"), "p50", "p99"),
-            _pair(latency.get("e2e_intended_ms"), "p50", "p95"),
-            f"{100 * one['attainment']:.1f} % {'holds' if _holds(one) else 'MISSED'}",
-        )
-    console.print(table)
-    say(
-        f"{summary['ok']} of {summary['requests']} requests answered, "
-        f"{summary['rate_per_s']:.2f}/s, {summary['output_tokens_per_s']:.0f} tokens/s; "
-        f"latency from the intended send"
-    )
-    if not summary["valid"]:
-        errors.print("INVALID:", style="bold red", end=" ")
-        errors.print("; ".join(summary["invalid_because"]), markup=False, soft_wrap=True)
-
-
-def _pair(figures: dict[str, float] | None, first: str, second: str) -> str:
-    if not figures:
-        return "-"
-    return f"{figures[first]:.0f} / {figures[second]:.0f} ms"
-
-
-def _holds(group: dict[str, Any]) -> bool:
-    return bool(group["attainment"] >= group["slo"]["target"])
-
-
-def _why(point: dict[str, Any]) -> str:
-    if not point["valid"]:
-        return "invalid"
-    return "backlog grows" if point["backlog_grows"] else "misses the SLO"

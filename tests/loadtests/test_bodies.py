@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from loadtests import sample_traces
 from loadtests.bodies import TOOLS, Composer, Turns, read_prompts
-from loadtests.cli import SHIPPED, load
+from loadtests.choosing import SHIPPED, load
 from loadtests.scenario import Scenario
 from loadtests.traces import BLOCK_TOKENS
 from loadtests.workload import Conversation, Turn, plan, user_plan

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from loadtests.bodies import Composer, Turns
-from loadtests.cli import SHIPPED, adjusted, load, one_class
+from loadtests.choosing import SHIPPED, adjusted, load, one_class
 from loadtests.scenario import (
     ArrivalsConfig,
     ClassConfig,
