@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,11 @@ class Running:
             return response.status, await response.read()
 
 
-@pytest.fixture
-async def running(
-    request: pytest.FixtureRequest,
-    local_ray: None,
-    cache_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Running]:
+@asynccontextmanager
+async def replica_of(config: ModelConfig, cache_dir: Path) -> AsyncIterator[Running]:
+    """Start a replica on this machine's CPU, and stop it."""
     from serving.engine.replica import ModelReplica
 
-    monkeypatch.setenv("COMPTOIR_REPLICA_HOST", "127.0.0.1")
-    name, _, tuned = request.param.partition("+")
-    adapters = {"tuned": str(request.getfixturevalue(tuned))} if tuned else {}
-    config = ModelConfig(id=name, catalogue=f"tiny-{name}", drain_timeout_s=5, adapters=adapters)
     plan = make_plan(config, load_catalogue(), device="cpu", gpu=None, cache_dir=cache_dir)
     before = dict(os.environ)
     replica = ModelReplica.__new__(ModelReplica)
@@ -76,3 +69,18 @@ async def running(
         await replica.__del__()
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture
+async def running(
+    request: pytest.FixtureRequest,
+    local_ray: None,
+    cache_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Running]:
+    monkeypatch.setenv("COMPTOIR_REPLICA_HOST", "127.0.0.1")
+    name, _, tuned = request.param.partition("+")
+    adapters = {"tuned": str(request.getfixturevalue(tuned))} if tuned else {}
+    config = ModelConfig(id=name, catalogue=f"tiny-{name}", drain_timeout_s=5, adapters=adapters)
+    async with replica_of(config, cache_dir) as found:
+        yield found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
 import pytest
 
@@ -16,9 +14,8 @@ from serving.catalogue import tiny
 from serving.catalogue.catalogue import Catalogue, load_catalogue
 from serving.catalogue.shapes import from_config, known_names, read_shape, shape_of
 from serving.config.autoscaling import AutoscalingConfig
-from serving.engine.plan import make_plan
 from serving.settings import ModelConfig
-from tests.engine.conftest import Running
+from tests.engine.conftest import Running, replica_of
 from tests.engine.planned import plan, refused
 
 
@@ -183,21 +180,10 @@ async def spread_out(
     cache_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Running]:
-    from serving.engine.replica import ModelReplica
-
     monkeypatch.setenv("COMPTOIR_REPLICA_HOST", "127.0.0.1")
     config = ModelConfig(id="m", catalogue="tiny-qwen3", drain_timeout_s=5, **request.param)
-    made = make_plan(config, load_catalogue(), device="cpu", gpu=None, cache_dir=cache_dir)
-    before = dict(os.environ)
-    replica = ModelReplica.__new__(ModelReplica)
-    await replica.__init__(made)  # type: ignore[misc]  # what Ray Serve does
-    try:
-        async with aiohttp.ClientSession() as session:
-            yield Running(replica, await replica.record_replica_metadata(), session)
-    finally:
-        await replica.__del__()
-        os.environ.clear()
-        os.environ.update(before)
+    async with replica_of(config, cache_dir) as found:
+        yield found
 
 
 @pytest.mark.engine
