@@ -15,7 +15,9 @@ from serving.catalogue.layouts import GpuLayout
 from serving.catalogue.shapes import Shape
 from serving.config.parallel import REFUSED_ARGS, Parallelism
 from serving.engine import spread
+from serving.engine.hosted import describe
 from serving.errors import ConfigError
+from serving.settings import ModelConfig
 from tests.engine.planned import advised, only, plan, refused
 
 
@@ -161,10 +163,24 @@ def test_stages_inside_a_node_are_pointed_out() -> None:
 
 def test_experts_that_blocks_cannot_be_cut_into_are_warned_of() -> None:
     coder = "qwen3-coder-480b-a35b-instruct"
-    text, level = only(advised(coder), "FP8 block")
+    text, level = only(advised(coder, {"enable_expert_parallel": False}), "FP8 block")
     assert level == "warning"
     assert "320" in text
-    assert not any("FP8 block" in one for one in advised(coder, {"enable_expert_parallel": True}))
+    assert not any("FP8 block" in one for one in advised(coder))
+
+
+def test_no_layout_of_the_catalogue_cuts_experts_through_a_block(catalogue: Catalogue) -> None:
+    """An entry says enable_expert_parallel where its published FP8 weights need it."""
+    looked_at = 0
+    for spec in catalogue.list():
+        for number, layout in enumerate(spec.layouts):
+            fields: dict[str, Any] = {"gpu": layout.gpu, "layout": number, "device": "gpu"}
+            config = ModelConfig.from_args({"id": "m", "catalogue": spec.id, **fields})
+            one = describe(config, spec, spec.engine_kwargs(layout), device="gpu", gpu=layout.gpu)
+            looked_at += bool(one.shape and one.shape.fp8_block and one.quantisation == "fp8")
+            found = [each.text for each in spread.advice(one) if "FP8 block" in each.text]
+            assert found == [], (spec.id, number)
+    assert looked_at >= 10
 
 
 def test_tight_weights_are_warned_of_unless_someone_ran_them() -> None:
