@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtests.choosing import SHIPPED, adjusted, default_folder, load, one_class
-from loadtests.run_view import ProgressBar, arrivals_in_words, holds, show_summary, why_not
+from loadtests.run_view import ProgressBar, arrivals_in_words, holds, show_summary
 from loadtests.scenario import Scenario
 from serving.commands.output import console, note, say
 from serving.errors import ConfigError
@@ -127,7 +127,9 @@ def sweep(
     ] = None,
     low: Annotated[float, typer.Option("--from", min=1e-3, help="The first rate, per second.")] = 1,
     high: Annotated[float, typer.Option("--to", min=1e-3, help="The highest rate.")] = 1000,
-    duration: Annotated[float, typer.Option("--duration", min=2, help="Seconds per rate.")] = 60,
+    duration: Annotated[
+        float, typer.Option("--duration", min=2, help="Seconds per rate, more for low ones.")
+    ] = 60,
     precision: Annotated[
         float, typer.Option("--precision", min=0.01, max=1, help="Of the rate: 0.1 is 10 %.")
     ] = 0.1,
@@ -146,7 +148,7 @@ def sweep(
 
     Example: comptoir load sweep chat --class chat --from 2 --duration 30 --gpu h100
     """
-    from loadtests.sweep import Search
+    from loadtests.sweep import Point, Search, verdict
     from loadtests.sweeping import Hardware
     from loadtests.sweeping import sweep as sweep_now
 
@@ -158,14 +160,13 @@ def sweep(
     document = sweep_now(plan, folder, search, hardware, processes, note)
     table = Table("rate/s", "requests", "good", "at least", "TTFT p95", "verdict", box=None)
     for point in sorted(document["points"], key=lambda one: one["rate_per_s"]):
-        verdict = "holds" if point["passed"] else why_not(point)
         table.add_row(
             f"{point['rate_per_s']:.3g}",
             str(point["requests"]),
             f"{100 * point['attainment']:.1f} %",
             f"{100 * point['wilson_low']:.1f} %",
             f"{point['ttft_p95_ms']:.0f} ms",
-            verdict + (" (confirmation)" if point["is_confirmation"] else ""),
+            verdict(Point(**point), plan.classes[0].slo),
         )
     console.print(table)
     if not document["confirmed"]:

@@ -1,4 +1,4 @@
-"""How a run looks on a terminal: its progress, its figures, and why a rate does not hold."""
+"""How a run looks on a terminal: its progress, and its figures."""
 
 from __future__ import annotations
 
@@ -90,10 +90,3 @@ def _pair(figures: dict[str, float] | None, first: str, second: str) -> str:
 def holds(group: dict[str, Any]) -> bool:
     """Whether a class met its SLO."""
     return bool(group["attainment"] >= group["slo"]["target"])
-
-
-def why_not(point: dict[str, Any]) -> str:
-    """Why a rate of a sweep does not hold."""
-    if not point["valid"]:
-        return "invalid"
-    return "backlog grows" if point["backlog_grows"] else "misses the SLO"

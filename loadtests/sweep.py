@@ -71,6 +71,29 @@ class Search:
         return None if is_confirmed(points, passed) else (passed, True)
 
 
+def verdict(point: Point, slo: SloConfig) -> str:
+    """Whether a rate holds, or why it does not."""
+    if point.passed:
+        found = "holds"
+    elif not point.valid:
+        found = "invalid"
+    elif point.backlog_grows:
+        found = "backlog grows"
+    elif point.attainment >= slo.target:
+        found = "too few requests to tell"
+    else:
+        found = "misses the SLO"
+    return found + (" (confirmation)" if point.is_confirmation else "")
+
+
+def enough_s(rate_per_s: float, slo: SloConfig) -> float:
+    """Seconds of this rate in which requests can show that the SLO holds, a few misses allowed."""
+    requests = 1
+    while wilson_lower(math.floor(requests * (1 - (1 - slo.target) / 4)), requests) < slo.target:
+        requests += max(1, requests // 20)
+    return requests / rate_per_s
+
+
 def bracket(points: Sequence[Point]) -> tuple[float | None, float | None]:
     """The highest rate that passed below all that failed, and the lowest that failed.
 

@@ -15,7 +15,7 @@ from loadtests.record import Record, read_records
 from loadtests.running import run
 from loadtests.scenario import Scenario
 from loadtests.statistics import percentile
-from loadtests.sweep import Point, Search, as_document, judge
+from loadtests.sweep import Point, Search, as_document, enough_s, judge, verdict
 from serving.errors import ComptoirError, ConfigError
 
 SWEEP = "sweep.json"
@@ -59,10 +59,9 @@ def sweep(
         )
         kept += records
         points.append(point)
-        verdict = "holds" if point.passed else "does not hold"
         say(
             f"{rate:.3g}/s: {100 * point.attainment:.1f} % of {point.requests} good, "
-            f"{verdict}{' (confirmation)' if is_confirmation else ''}"
+            f"{verdict(point, scenario.classes[0].slo)}"
         )
         document = _document(scenario, hardware, points, kept)
         (folder / SWEEP).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
@@ -80,13 +79,20 @@ def _point(
     is_confirmation: bool,
 ) -> tuple[list[Record], Point]:
     arrivals = scenario.arrivals.model_copy(update={"kind": "poisson", "rate_per_s": rate})
-    update = {"arrivals": arrivals, "seed": scenario.seed + number}
+    # Low rates last longer: a few requests show nothing, however good they are.
+    least_s = scenario.warmup_s + enough_s(rate, scenario.classes[0].slo)
+    duration_s = max(scenario.duration_s, least_s)
+    update = {
+        "arrivals": arrivals,
+        "seed": scenario.seed + number,
+        "duration_s": duration_s,
+    }
     finished = run(scenario.model_copy(update=update), folder, processes)
     if finished.was_interrupted:
         # A run that was stopped says nothing of its rate, and whoever stopped it means the sweep.
         raise ComptoirError(f"the sweep was stopped; what it found is in {folder.parent}")
     records = list(read_records(folder))
-    counted = (scenario.warmup_s, scenario.duration_s)
+    counted = (scenario.warmup_s, duration_s)
     slo = scenario.classes[0].slo
     return records, judge(
         rate,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from loadtests.columns import Columns
 from loadtests.record import Record
 from loadtests.scenario import SloConfig
-from loadtests.sweep import Point, Search, as_document, bracket, judge
+from loadtests.statistics import wilson_lower
+from loadtests.sweep import Point, Search, as_document, bracket, enough_s, judge, verdict
 from loadtests.sweep import backlog_grows as grows
 
 POINT = Point(1.0, 100, 100, 1.0, 0.97, False, True, True, 0.1, 50, 10, 0.5)
@@ -73,6 +74,29 @@ def test_nothing_above_the_highest_rate_is_tried() -> None:
     points = sweep(1e9, Search(1.0, 50.0))
     assert max(one.rate_per_s for one in points) == 50.0
     assert points[-1].is_confirmation
+
+
+@pytest.mark.parametrize("target", [0.5, 0.9, 0.95, 0.99])
+def test_a_run_lasts_until_enough_requests_can_show_the_slo(target: float) -> None:
+    requests = round(enough_s(2.0, SloConfig(ttft_ms=1, target=target)) * 2.0)
+    misses = int(requests * (1 - target) / 4)
+    assert wilson_lower(requests - misses, requests) >= target
+    assert wilson_lower(requests // 3, requests // 3) < target, "a third of them could not"
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({}, "holds"),
+        ({"is_confirmation": True}, "holds (confirmation)"),
+        ({"passed": False, "valid": False}, "invalid"),
+        ({"passed": False, "backlog_grows": True}, "backlog grows"),
+        ({"passed": False, "attainment": 0.9}, "misses the SLO"),
+        ({"passed": False, "wilson_low": 0.9}, "too few requests to tell"),
+    ],
+)
+def test_a_rate_that_does_not_hold_says_why(update: dict[str, object], said: str) -> None:
+    assert verdict(replace(POINT, **update), SloConfig(ttft_ms=1)) == said  # type: ignore[arg-type]
 
 
 def is_good(one: Record, slo: SloConfig) -> bool:

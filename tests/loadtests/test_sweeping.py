@@ -88,3 +88,20 @@ def test_stopping_a_run_stops_the_sweep_and_keeps_the_points_before(
         sweeping.sweep(SCENARIO, tmp_path / "s", Search(1, 100), CPU, 1, lambda text: None)
     kept = orjson.loads((tmp_path / "s" / "sweep.json").read_bytes())
     assert [one["rate_per_s"] for one in kept["points"]] == [1.0, 2.0]
+
+
+def test_low_rates_run_as_long_as_it_takes_to_show_the_slo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, float]] = []
+    stand_in = runs(limit=5.0)
+
+    def run(scenario: Scenario, folder: Path, processes: int) -> Finished:
+        asked.append((scenario.arrivals.rate_per_s, scenario.duration_s))
+        return stand_in(scenario, folder, processes)
+
+    monkeypatch.setattr(sweeping, "run", run)
+    sweeping.sweep(SCENARIO, tmp_path / "s", Search(1, 100), CPU, 1, lambda text: None)
+    durations = dict(asked)
+    assert durations[1.0] > 100, "21 s of one a second would show nothing"
+    assert durations[8.0] == SCENARIO.duration_s
