@@ -7,17 +7,16 @@ import math
 import random
 import re
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from pydantic import BaseModel
 
 from serving.config.admission import AdmissionConfig, BreakerConfig, Priority, RetryConfig
 from serving.config.base import validated
-from serving.errors import ConfigError, EngineFailedError, InvalidFieldError
+from serving.errors import ConfigError, EngineFailedError
 from serving.gateway.admission import (
     _REFUSALS,
     Admission,
@@ -26,11 +25,8 @@ from serving.gateway.admission import (
     Estimate,
     Slot,
 )
-from serving.gateway.render import anthropic_error, openai_error
-from serving.gateway.waiting_stream import WaitingStream, deadline_of
 from serving.replica_protocol import Usage
 from serving.routing.directory import Directory, Model, Replica
-from serving.routing.drain import capacity
 from serving.tenancy.keys import Caller
 
 SMALL = Estimate(100, 100)
@@ -565,76 +561,6 @@ def test_a_slot_given_during_a_call_is_kept() -> None:
     run(main())
 
 
-class Client:
-    """The client's side of a stream."""
-
-    on_lost: Callable[[], Any] | None = None
-    on_writable: Callable[[], Any] | None = None
-    is_lost = is_slow = False
-
-    def __init__(self) -> None:
-        self.got: list[Any] = []
-
-    def write(self, data: bytes) -> None:
-        self.got.append(data)
-
-    async def send(self, message: Any) -> None:
-        self.got.append(message)
-
-
-async def test_a_waiting_stream_begins_once_and_then_gets_comments() -> None:
-    client = Client()
-    stream = WaitingStream({"content-type": "text/event-stream"}, client, client.send)
-    assert not stream.has_begun
-    await stream(10.0)
-    await stream(20.0)
-    assert stream.has_begun
-    head = {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": [(b"content-type", b"text/event-stream")],
-    }
-    assert client.got == [head, b": waiting\n\n", b": waiting\n\n"]
-
-
-@pytest.mark.parametrize("dialect", [openai_error, anthropic_error])
-async def test_a_stream_that_has_begun_ends_with_an_error_event(dialect: Any) -> None:
-    client = Client()
-    stream = WaitingStream({}, client, client.send)
-    await stream(10.0)
-    error = BusyError("expired", 7.0)
-    await stream.fail(error, dialect)
-    last = client.got[-1]
-    assert last["type"] == "http.response.body"
-    assert not last.get("more_body")
-    *name, data = last["body"].rstrip(b"\n").split(b"\n")
-    assert name == ([b"event: error"] if dialect is anthropic_error else [])
-    assert orjson.loads(data.removeprefix(b"data: ")) == dialect(error)
-
-
-# ---- the deadline's header -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"), [(None, 60.0), ("1", 0.001), ("2500", 2.5), (" 600000 ", 600.0)]
-)
-def test_a_deadline_is_read(value: str | None, seconds: float) -> None:
-    assert deadline_of(value, AdmissionConfig()) == seconds
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["", "0", "-1", "1.5", "1e3", "+5", "0x10", "1_000", "soon", "600001", "9" * 5000, "١٢", "²"],
-)
-def test_a_wrong_deadline_is_refused_and_not_repeated(value: str) -> None:
-    with pytest.raises(InvalidFieldError) as raised:
-        deadline_of(value, AdmissionConfig())
-    assert raised.value.param == "x-comptoir-deadline-ms"
-    assert raised.value.message == (
-        "the header x-comptoir-deadline-ms must be a whole number of milliseconds from 1 to 600000"
-    )
-
-
 # ---- a flood -----------------------------------------------------------------------------------------
 
 
@@ -674,73 +600,6 @@ def test_a_flood_of_one_key_costs_another_little() -> None:
         assert await p99_of_a({"a": 5.0, "b": 50.0}) <= 1.5 * alone
 
     run(main())
-
-
-# ---- capacity ----------------------------------------------------------------------------------------
-
-CONFIG = AdmissionConfig(
-    max_open_per_replica=100,
-    min_open_per_replica=8,
-    max_waiting_per_replica=10,
-    reserve_share=0.0,
-)
-
-
-@pytest.mark.parametrize(
-    ("stats", "gateways", "slots"),
-    [
-        ([], 1, 0),
-        ([{}], 1, 100),
-        ([{"running": 300.0, "waiting": 0.0}], 1, 100),
-        ([{}, {}, {}], 1, 300),
-        ([{}, {}, {}], 2, 150),
-        ([{}], 3, 34),
-        ([{}], 1000, 1),
-        # Requests that wait inside: what it runs, and ten more.
-        ([{"running": 32.0, "waiting": 50.0}], 1, 42),
-        ([{"running": 32.0, "waiting": 6.0}], 1, 42),
-        ([{"running": 32.0, "waiting": 5.0}], 1, 100),
-        ([{"running": 0.0, "waiting": 50.0}], 1, 10),
-        ([{"running": 200.0, "waiting": 50.0}], 1, 100),
-        ([{"running": 32.0, "waiting": 50.0}, {}], 1, 142),
-    ],
-)
-def test_capacity(stats: list[dict[str, float]], gateways: int, slots: int) -> None:
-    assert capacity(stats, CONFIG, gateways) == slots
-
-
-def test_capacity_has_a_floor() -> None:
-    config = AdmissionConfig(min_open_per_replica=8, max_waiting_per_replica=2)
-    assert capacity([{"running": 1.0, "waiting": 9.0}], config) == 8
-
-
-def test_the_reserve_comes_on_top_of_what_an_engine_can_run() -> None:
-    config = AdmissionConfig(min_open_per_replica=8, max_waiting_per_replica=10, reserve_share=0.2)
-    slots = capacity([{"running": 30.0, "waiting": 20.0}], config)
-    assert slots - int(slots * config.reserve_share) == 40
-
-
-def test_capacity_grows_step_by_step_while_requests_wait() -> None:
-    assert capacity([{"waiting": 0.0}], CONFIG, current=42) == 54
-    assert capacity([{"waiting": 0.0}], CONFIG, current=1) == 3
-    assert capacity([{"waiting": 0.0}], CONFIG, current=100) == 100
-    assert capacity([{"running": 32.0, "waiting": 50.0}], CONFIG, current=90) == 42
-    assert capacity([], CONFIG, current=90) == 0
-
-
-def test_capacity_settles_where_few_wait_inside_the_engine() -> None:
-    """An engine that runs 32 at once, reports every half second and has a gateway full of requests."""
-    slots = capacity([{}], CONFIG)
-    open_now, inside = 0, []
-    for _ in range(100):
-        # Half a second: eight answers end, and the gateway fills up to its capacity.
-        open_now = max(open_now - 8, slots)
-        running = min(32, open_now)
-        inside.append(open_now - running)
-        report = {"running": float(running), "waiting": float(open_now - running)}
-        slots = capacity([report], CONFIG, current=slots)
-    assert inside[0] == 68
-    assert set(inside[20:]) == {10}
 
 
 # ---- configuration -----------------------------------------------------------------------------------
