@@ -16,6 +16,7 @@ from serving.kubernetes.kuberay_rules import rayservice_problems
 from serving.kubernetes.names import Manifest
 from serving.kubernetes.needs import ModelNeed, groups
 from serving.kubernetes.rayservice import gateway_pods, rayservice
+from serving.kubernetes.schemas import schema_problems
 from serving.kubernetes.serve_config import for_cluster
 
 HEADER = "# Made by `comptoir k8s render`: change the deployment file or the settings, and render again.\n"
@@ -48,7 +49,7 @@ def render(
     service = rayservice(config, serve, found, needs)
     for problem in rayservice_problems(service):
         raise ConfigError(f"KubeRay would refuse this: {problem}", param="rayservice")
-    return [
+    manifests = [
         *base(config.name, config.namespace, config.neighbours.dns),
         *network.site_policies(config, serve, found),
         *support.disruption_budgets(config, gateway_pods(config, serve), found),
@@ -56,6 +57,13 @@ def render(
         network.http_route(config, serve),
         service,
     ]
+    for manifest in manifests:
+        for problem in schema_problems(manifest):
+            raise ConfigError(
+                f"the cluster would refuse the {manifest['kind']}: {problem}; change the settings",
+                param=str(manifest["kind"]),
+            )
+    return manifests
 
 
 def base(name: str, namespace: str | None, dns_namespace: str = "kube-system") -> list[Manifest]:

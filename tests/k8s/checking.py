@@ -16,7 +16,7 @@ from serving.commands.k8s import load_document
 from serving.commands.k8s_needs import model_needs
 from serving.deployment_file import load_deployment_file
 from serving.errors import ConfigError
-from serving.kubernetes import names
+from serving.kubernetes import names, schemas, structural
 from serving.kubernetes.kuberay_rules import rayservice_problems
 from serving.kubernetes.overlays import site_config
 from serving.kubernetes.references import dangling
@@ -24,7 +24,6 @@ from serving.kubernetes.render import render
 from serving.kubernetes.serve_config import serve_problems
 from serving.kubernetes.walk import at, pods
 from serving.settings import ProcessSettings
-from tests.k8s import structural
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "data"
@@ -50,6 +49,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "upgrade with a gateway": {"upgrade": {"strategy": "incremental", "gateway_service": "front"}},
     "no redis": {"redis": None, "gateway_pods": 1},
 }
+# Kinds that are not Kubernetes' own.
+CUSTOM = ("RayService", *(kind for _, kind in schemas.FILES))
 KUBERNETES = "1.35"
 SETTINGS = ProcessSettings()
 Manifest = dict[str, Any]
@@ -129,13 +130,15 @@ def serve_of(manifest: Manifest) -> Any:
 @functools.cache
 def custom_schema(kind: str) -> structural.Schema:
     """The strict schema of a custom resource."""
-    if kind == "RayService":
-        text = (DATA / "rayservice-crd-v1.7.0.yaml").read_text(encoding="utf-8")
-        versions = yaml.load(text, yaml.CSafeLoader)["spec"]["versions"]  # safe, in C
-        schema = next(v for v in versions if v["name"] == "v1")["schema"]["openAPIV3Schema"]
-        schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
-    else:
-        schema = yaml.safe_load((DATA / "subset-crds.yaml").read_text(encoding="utf-8"))[kind]
+    if kind != "RayService":
+        (group,) = (group for group, one in schemas.FILES if one == kind)
+        found = schemas.schema(group, kind)
+        assert found is not None
+        return found
+    text = (DATA / "rayservice-crd-v1.7.0.yaml").read_text(encoding="utf-8")
+    versions = yaml.load(text, yaml.CSafeLoader)["spec"]["versions"]  # safe, in C
+    schema = next(v for v in versions if v["name"] == "v1")["schema"]["openAPIV3Schema"]
+    schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
     schema["properties"]["metadata"] = structural.METADATA
     return dict(schema)
 
@@ -159,7 +162,7 @@ def _core_validator(kind: str, api_version: str, version: str) -> Any:
 def schema_problems(manifest: Manifest, version: str = KUBERNETES) -> list[str]:
     """What the API server would refuse, or drop without a word."""
     kind = str(manifest.get("kind"))
-    if kind in ("RayService", "HTTPRoute", "PodMonitor"):
+    if kind in CUSTOM:
         schema = custom_schema(kind)
         filled = structural.with_defaults(schema, manifest)
         return list(structural.problems(schema, filled, kind))

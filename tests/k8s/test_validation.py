@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.errors import ConfigError
-from tests.k8s import structural
+from serving.kubernetes import schemas, structural
 from tests.k8s.checking import (
+    CUSTOM,
     ROOT,
     SHIPPED,
     VARIANTS,
@@ -69,9 +70,52 @@ def test_core_kinds_fit_the_oldest_and_the_newest_kubernetes(version: str) -> No
         assert kubernetes_validate.validate(manifest, version, strict=True) == version
 
 
-@pytest.mark.parametrize("kind", ["RayService", "HTTPRoute", "PodMonitor"])
+# Keywords of schemas that the validator reads, or may leave out.
+KNOWN = {
+    "additionalProperties",
+    "anyOf",
+    "default",
+    "description",
+    "enum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "nullable",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
+}
+
+
+def unknown_keywords(schema: Any) -> set[str]:
+    """Keywords that this validator would ignore."""
+    if not isinstance(schema, dict):
+        return set()
+    found = set(schema) - KNOWN
+    for member in (schema.get("properties") or {}).values():
+        found |= unknown_keywords(member)
+    return (
+        found
+        | unknown_keywords(schema.get("items"))
+        | unknown_keywords(schema.get("additionalProperties"))
+    )
+
+
+@pytest.mark.parametrize("kind", CUSTOM)
 def test_no_keyword_of_the_schemas_is_ignored(kind: str) -> None:
-    assert structural.unknown_keywords(custom_schema(kind)) == set()
+    assert unknown_keywords(custom_schema(kind)) == set()
 
 
 def test_defaults_are_filled_in_before_a_manifest_is_checked() -> None:
@@ -107,6 +151,68 @@ def test_what_is_wrong_with_a_custom_resource_is_said(
     for key, value in change.items():
         service[key] = {**service[key], **value}
     assert any(complaint in problem for problem in schema_problems(service))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "complaint"),
+    [
+        ("HTTPRoute", "apiVersion", "gateway.networking.k8s.io/v1beta1", "is not one of"),
+        ("HTTPRoute", "spec.hostnames.0", "Llm_Example", "spec.hostnames[0]: 'Llm_Example' does"),
+        ("HTTPRoute", "spec.hostname", "llm.example.eu", "spec.hostname: is unknown"),
+        ("HTTPRoute", "spec.parentRefs.0.port", 70_000, "is out of range"),
+        ("HTTPRoute", "spec.rules.0.matches.0.path.type", "Prefix", "is not one of"),
+        ("HTTPRoute", "spec.rules.0.timeouts.request", "1 hour", "'1 hour' does not match"),
+        ("HTTPRoute", "spec.rules.0.backendRefs.0.weight", -1, "is out of range"),
+        ("HTTPRoute", "spec.rules.0.filters", [{"type": "URLRewrite", "x": 1}], "x: is unknown"),
+        ("PodMonitor", "spec.podMetricsEndpoints.0.interval", "15 s", "'15 s' does not match"),
+        ("PodMonitor", "spec.podMetricsEndpoints.0.portName", "a", "portName: is unknown"),
+        ("PodMonitor", "spec.podMetricsEndpoints.0.scheme", "ftp", "is not one of"),
+        ("PodMonitor", "spec.podMetricsEndpoints", {}, "is not of type array"),
+        ("PodMonitor", "spec.selector", None, "is null"),
+        ("PrometheusRule", "spec.groups.0.name", "", "0 characters"),
+        ("PrometheusRule", "spec.groups.0.rules.0.for", "5 minutes", "does not match"),
+        ("PrometheusRule", "spec.groups.0.rules.0.expression", "up", "expression: is unknown"),
+        ("PrometheusRule", "spec.groups.0.rules.0.expr", [], "neither a number nor a text"),
+    ],
+)
+def test_what_an_operator_would_refuse_is_said(
+    kind: str, path: str, value: Any, complaint: str
+) -> None:
+    manifest = custom_manifest(kind)
+    assert schema_problems(manifest) == []
+    *parents, last = (int(part) if part.isdecimal() else part for part in path.split("."))
+    mapping_at(manifest, tuple(parents))[last] = value  # type: ignore[index]
+    assert any(complaint in problem for problem in schema_problems(manifest))
+
+
+def custom_manifest(kind: str) -> dict[str, Any]:
+    """One that we write, the caller's to change."""
+    manifests = [*rendered("dev"), *monitoring()]
+    found: dict[str, Any] = next(m for m in manifests if m["kind"] == kind)
+    return found
+
+
+def monitoring() -> list[dict[str, Any]]:
+    """What `comptoir monitoring rules --kubernetes` writes."""
+    found: list[dict[str, Any]] = []
+    for path in sorted((ROOT / "k8s" / "monitoring").glob("*.yaml")):
+        if path.name != "kustomization.yaml":
+            found += yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_manifests_for_monitoring_fit_the_operators_schemas() -> None:
+    manifests = monitoring()
+    assert {"PodMonitor", "PrometheusRule"} <= {one["kind"] for one in manifests}
+    assert [problem for one in manifests for problem in schema_problems(one)] == []
+
+
+def test_every_file_of_schemas_is_read_and_explained() -> None:
+    folder = ROOT / "serving" / "kubernetes" / "schemas"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    there = {path.name for path in folder.glob("*.json")}
+    assert there == set(schemas.FILES.values())
+    assert all(f"`{name}`" in text for name in there)
 
 
 def test_quantities_and_members_of_lists_are_checked() -> None:

@@ -1,4 +1,4 @@
-"""A strict validator for the structural schemas of custom resources: defaults first, nothing unknown."""
+"""A strict validator for structural schemas of custom resources: defaults first, nothing unknown. Pure."""
 
 from __future__ import annotations
 
@@ -9,32 +9,6 @@ from typing import Any
 
 Schema = dict[str, Any]
 
-KNOWN = {
-    "additionalProperties",
-    "anyOf",
-    "default",
-    "description",
-    "enum",
-    "format",
-    "items",
-    "maxItems",
-    "maxLength",
-    "maximum",
-    "minItems",
-    "minLength",
-    "minimum",
-    "nullable",
-    "pattern",
-    "properties",
-    "required",
-    "type",
-    "x-kubernetes-int-or-string",
-    "x-kubernetes-list-map-keys",
-    "x-kubernetes-list-type",
-    "x-kubernetes-map-type",
-    "x-kubernetes-preserve-unknown-fields",
-    "x-kubernetes-validations",
-}
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -55,20 +29,6 @@ METADATA: Schema = {
         "annotations": TEXT_MAP,
     },
 }
-
-
-def unknown_keywords(schema: Any) -> set[str]:
-    """Keywords that this validator would ignore."""
-    if not isinstance(schema, dict):
-        return set()
-    found = set(schema) - KNOWN
-    for member in (schema.get("properties") or {}).values():
-        found |= unknown_keywords(member)
-    return (
-        found
-        | unknown_keywords(schema.get("items"))
-        | unknown_keywords(schema.get("additionalProperties"))
-    )
 
 
 def with_defaults(schema: Schema, value: Any) -> Any:
