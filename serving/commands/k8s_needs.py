@@ -51,9 +51,11 @@ def _need(
     return ModelNeed(
         id=model.id,
         gpu=kind.lower() if kind else None,
-        gpus=plan.gpus,
+        gpus_per_rank=plan.parallel.gpus_per_rank if plan.device == "gpu" else 0,
         num_cpus=plan.num_cpus,
         replicas_min=model.replicas.min,
         replicas_max=model.replicas.max,
         drain_timeout_s=plan.drain_timeout_s,
+        ranks=plan.parallel.data,
+        gpus_per_node=plan.gpus_per_node,
     )

@@ -59,7 +59,7 @@ class CpuPool(FrozenConfig):
 class GpuPool(FrozenConfig):
     """Pods with one type of GPU. CPU, memory and shared memory are per GPU."""
 
-    # Unset: the smallest of 1, 2, 4, 8 that holds every model's first replicas.
+    # Unset: the smallest that holds every engine, and the first replicas as far as a node has GPUs.
     gpus_per_pod: Literal[1, 2, 4, 8] | None = None
     # Unset: the label that NVIDIA's feature discovery sets for this type.
     node_selector: dict[str, str] | None = None

@@ -19,11 +19,23 @@ class ModelNeed:
 
     id: str
     gpu: str | None  # kind in lower case; None: CPU
-    gpus: int
-    num_cpus: float
+    gpus_per_rank: int  # of one engine
+    num_cpus: float  # of one engine
     replicas_min: int
     replicas_max: int
     drain_timeout_s: float = 60.0
+    ranks: int = 1  # engines of one replica
+    gpus_per_node: int = 8
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.gpus_per_rank * self.ranks
+
+    @property
+    def stays_together(self) -> bool:
+        """Whether an engine runs on one node or not at all; a larger one takes whole nodes."""
+        return self.gpus_per_rank <= self.gpus_per_node
 
 
 @dataclass(frozen=True)
@@ -81,19 +93,52 @@ def pods(amounts: Iterable[float], size: int) -> int:
 
 def _gpu_group(kind: str, pool: GpuPool, needs: Sequence[ModelNeed]) -> Group:
     ours = [need for need in needs if need.gpu == kind]
-    first = list(_amounts(ours, lowest=True)) or [max(need.gpus for need in ours)]
-    fitting: Iterable[int] = (s for s in SIZES if s >= sum(first))
-    size: int = pool.gpus_per_pod or next(iter(fitting), SIZES[-1])
+    size = pool.gpus_per_pod or _usual_size(ours)
+    for need in ours:
+        _require_room(need, size, kind)
     low = pods(_amounts(ours, lowest=True), size)
     high = pods(_amounts(ours, lowest=False), size)
     return Group(f"gpu-{kind}", kind, size, low, max(low, high, 1))
 
 
+def _usual_size(needs: Sequence[ModelNeed]) -> int:
+    """The smallest pod that holds the first replicas, as far as a node has GPUs, and every engine."""
+    first = sum(_amounts(needs, lowest=True))
+    node = min(need.gpus_per_node for need in needs)
+    engine = max(min(need.gpus_per_rank, need.gpus_per_node) for need in needs)
+    fitting = (size for size in SIZES if size >= max(engine, min(first, node)))
+    return next(fitting, SIZES[-1])
+
+
+def _require_room(need: ModelNeed, size: int, kind: str) -> None:
+    """Refuse what Ray would let wait for ever: an engine that stays on one node, and no pod that large.
+
+    Raises:
+        ConfigError: it names the model, its GPUs and the keys.
+    """
+    needed = min(need.gpus_per_rank, need.gpus_per_node)
+    if needed <= size:
+        return
+    engine = "an engine" if need.ranks == 1 else f"each of the {need.ranks} engines of a replica"
+    if need.stays_together:
+        what = f"{engine} has {needed} GPUs and stays on one node (gpus_per_node: "
+    else:
+        what = f"{engine} has {need.gpus_per_rank} GPUs and takes whole nodes (gpus_per_node: "
+    fitting = next((one for one in SIZES if one >= needed), None)
+    larger = f"set gpus.{kind}.gpus_per_pod: {fitting} in the settings, or " if fitting else ""
+    raise ConfigError(
+        f"model {need.id!r}: {what}{need.gpus_per_node}), and pods have {size} {kind}: {larger}set "
+        f"gpus_per_node: {size} of the model for engines over several pods, or a smaller "
+        "engine_args.tensor_parallel_size",
+        param=f"gpus.{kind}.gpus_per_pod",
+    )
+
+
 def _amounts(needs: Iterable[ModelNeed], *, lowest: bool) -> Iterable[float]:
     return chain.from_iterable(
         repeat(
-            float(need.gpus) if need.gpu else need.num_cpus,
-            need.replicas_min if lowest else need.replicas_max,
+            float(need.gpus_per_rank) if need.gpu else need.num_cpus,
+            need.ranks * (need.replicas_min if lowest else need.replicas_max),
         )
         for need in needs
     )

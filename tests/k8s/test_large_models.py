@@ -8,6 +8,7 @@ import pytest
 
 from serving.commands.k8s_needs import model_needs
 from serving.deployment_file import load_deployment_file
+from serving.errors import ConfigError
 from serving.kubernetes.needs import Group, groups
 from serving.kubernetes.overlays import site_config
 from tests.k8s.checking import SETTINGS
@@ -36,3 +37,10 @@ def test_a_group_of_ranks_over_two_pods_is_counted_with_all_its_gpus(tmp_path: P
     assert need.gpus == 16
     (group,) = groups(site_config("eu-multi-node", {}), [need])
     assert (group.size, group.pods_min) == (8, 2)
+
+
+def test_pods_smaller_than_an_engine_are_refused_with_the_models_own_numbers() -> None:
+    file = load_deployment_file(FOLDER / "kimi-k2.yaml", SETTINGS)
+    config = site_config("eu-multi-node", {"gpus": {"h200": {"gpus_per_pod": 4}}})
+    with pytest.raises(ConfigError, match=r"an engine has 8 GPUs.*pods have 4 h200"):
+        groups(config, model_needs(file, SETTINGS))
