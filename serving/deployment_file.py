@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.config.base import unknown_key
 from serving.config.rerouting import routing_from, user_config, user_config_in
 from serving.config.yaml_file import read_mapping
 from serving.errors import ConfigError
@@ -14,6 +15,34 @@ from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
 
 GATEWAY_BUILDER = "serving.app:build_gateway"
 MODEL_BUILDER = "serving.app:build_model"
+# Ray Serve takes keys that it does not know, and forgets them. A test holds these lists to its schema.
+SERVE_KEYS = frozenset(
+    {
+        "applications",
+        "controller_options",
+        "grpc_options",
+        "http_options",
+        "logging_config",
+        "proxy_location",
+        "target_capacity",
+        "tracing_config",
+    }
+)
+APPLICATION_KEYS = frozenset(
+    {
+        "args",
+        "autoscaling_policy",
+        "deployments",
+        "external_scaler_enabled",
+        "host",
+        "import_path",
+        "logging_config",
+        "name",
+        "port",
+        "route_prefix",
+        "runtime_env",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +63,7 @@ def load_deployment_file(path: Path, process: ProcessSettings) -> DeploymentFile
             message names file, application and key.
     """
     document = read_mapping(path, holding=" with `applications`")
+    _no_unknown_key(str(path), document, SERVE_KEYS)
     applications = document.get("applications")
     if not isinstance(applications, list) or not applications:
         raise ConfigError(f"{path}: applications: must be a list", param="applications")
@@ -75,13 +105,18 @@ def _application(path: Path, index: int, application: Any) -> tuple[str, str, di
     where = f"{path}: applications[{index}]"
     if not isinstance(application, dict):
         raise ConfigError(f"{where}: must be a mapping", param="applications")
+    _no_unknown_key(where, application, APPLICATION_KEYS)
     for key in ("name", "import_path"):
         if not isinstance(application.get(key), str):
             raise ConfigError(f"{where}: {key}: is required", param=key)
-    if application.get("route_prefix", "/") is not None and application["import_path"] in (
-        GATEWAY_BUILDER,
-        MODEL_BUILDER,
-    ):
+    is_ours = application["import_path"] in (GATEWAY_BUILDER, MODEL_BUILDER)
+    if not is_ours and application["import_path"].startswith("serving."):
+        raise ConfigError(
+            f"{where} ({application['name']}): import_path: must be {GATEWAY_BUILDER} or "
+            f"{MODEL_BUILDER}: Comptoir builds nothing else",
+            param="import_path",
+        )
+    if is_ours and application.get("route_prefix", "/") is not None:
         raise ConfigError(
             f"{where} ({application['name']}): route_prefix: must be null: only the gateway's own "
             "listener is reachable",
@@ -90,9 +125,22 @@ def _application(path: Path, index: int, application: Any) -> tuple[str, str, di
     args = application.get("args") or {}
     if not isinstance(args, dict):
         raise ConfigError(f"{where}: args: must be a mapping", param="args")
+    deployments = application.get("deployments") or []
+    if not isinstance(deployments, list) or not all(isinstance(one, dict) for one in deployments):
+        raise ConfigError(
+            f"{where}: deployments: must be a list of mappings with `name`", param="deployments"
+        )
     if application["import_path"] == GATEWAY_BUILDER:
         args = gateway_args(application)
     return application["name"], application["import_path"], args
+
+
+def _no_unknown_key(where: str, given: Mapping[Any, Any], known: frozenset[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(
+                f"{where}: {key}: {unknown_key(str(key), sorted(known))}", param=str(key)
+            )
 
 
 def _model(name: str, args: dict[str, Any]) -> ModelConfig:

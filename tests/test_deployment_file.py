@@ -85,6 +85,15 @@ def test_other_applications_are_left_alone(path: Path) -> None:
     assert file.models == ()
 
 
+def test_a_misspelt_key_of_the_file_is_named_with_the_one_that_was_meant(path: Path) -> None:
+    path.write_text(yaml.safe_dump({"applications": [gateway()], "proxy_locaton": "Disabled"}))
+    with pytest.raises(ConfigError) as raised:
+        load_deployment_file(path, ProcessSettings())
+    assert raised.value.param == "proxy_locaton"
+    assert f"{path}: proxy_locaton: unknown key" in raised.value.message
+    assert raised.value.message.endswith("did you mean proxy_location?")
+
+
 @pytest.mark.parametrize("args", [None, {}])
 def test_a_gateway_needs_no_args(path: Path, args: Any) -> None:
     assert load(path, gateway() | {"args": args}).gateway.port == 8000
@@ -107,6 +116,8 @@ def test_there_is_exactly_one_gateway(path: Path, count: int) -> None:
         (model("m") | {"route_prefix": "/"}, "route_prefix"),
         ({k: v for k, v in model("m").items() if k != "route_prefix"}, "route_prefix"),
         (model("m") | {"args": ["id"]}, "args"),
+        (model("m") | {"import_path": "serving.app:build_modell"}, "import_path"),
+        (model("m") | {"import_pth": MODEL_BUILDER}, "import_pth"),
         ({"import_path": MODEL_BUILDER}, "name"),
         ({"name": "m"}, "import_path"),
         (model("m") | {"name": 3}, "name"),
@@ -157,7 +168,7 @@ def test_a_file_that_is_not_there_is_named(path: Path) -> None:
         (b"- a", "must be a mapping"),
         (b"applications: {}", "must be a list"),
         (b"applications: []", "must be a list"),
-        (b"other: 1", "must be a list"),
+        (b"other: 1", "other: unknown key; known are: applications"),
     ],
 )
 def test_what_is_no_serve_config_is_refused(path: Path, content: bytes, telling: str) -> None:

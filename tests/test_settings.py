@@ -180,6 +180,34 @@ def test_an_unknown_key_comes_with_those_that_exist_at_its_place() -> None:
     assert "max" in refusal(ModelConfig.from_args, {"id": "m", "replicas": {"maxi": 1}}).message
 
 
+@pytest.mark.parametrize(
+    ("args", "known", "meant"),
+    [
+        ({"prot": 1}, "drain_timeout_s", "port"),
+        ({"limits": {"max_output_token": 1}}, "max_body_bytes", "max_output_tokens"),
+        ({"routing": {"fallbacks": {"m": {"too": ["n"]}}}}, "after", "to"),
+        ({"routing": {"aliases": {"m": {"arms": [{"modl": "n"}]}}}}, "weight", "model"),
+    ],
+)
+def test_a_misspelt_key_comes_with_the_one_that_was_meant(
+    args: dict[str, Any], known: str, meant: str
+) -> None:
+    message = refusal(gateway, **args).message
+    assert known in message.partition("known are: ")[2]
+    assert message.endswith(f"did you mean {meant}?")
+
+
+def test_a_key_like_no_other_gets_no_guess() -> None:
+    assert "did you mean" not in refusal(gateway, zebra=1).message
+
+
+def test_a_number_where_text_is_wanted_is_to_be_quoted() -> None:
+    error = refusal(ModelConfig.from_args, {"id": "m", "env": {"OMP_NUM_THREADS": 4}})
+    assert error.message.endswith(
+        "env.OMP_NUM_THREADS: Input should be a valid string: put it in quotes"
+    )
+
+
 def test_a_misspelt_required_key_is_called_unknown_rather_than_missing() -> None:
     error = refusal(gateway, keys=[{"nmae": "acme", "hash": HASH}])
     assert error.param == "keys.0.nmae"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -44,12 +45,22 @@ def config_error(
         key = ENV_PREFIX + key.upper()
     if first["type"] == "extra_forbidden":
         model = _model_at(known, first["loc"][:-1]) if known else None
-        text = "unknown key" + (f"; known are: {', '.join(_keys(model))}" if model else "")
+        text = unknown_key(str(first["loc"][-1]), _keys(model) if model else ())
     elif first["type"] == "missing":
         text = "is required"
     else:
         text = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+            text += ": put it in quotes"
     return ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}", param=key or where)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that does not exist: those that do, and the one that was probably meant."""
+    names = list(known)
+    text = "unknown key" + (f"; known are: {', '.join(names)}" if names else "")
+    near = difflib.get_close_matches(key, names, n=1)
+    return text + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
@@ -59,13 +70,18 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
     """The model that holds the key at this place; None where it is not one of ours."""
+    kind: Any = model
     for part in path:
-        if isinstance(part, str):
-            if part not in model.model_fields:
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif isinstance(part, str):
+            if not _is_model(kind) or part not in kind.model_fields:
                 return None
-            kind = model.model_fields[part].annotation
-            kind = next(iter(get_args(kind)), kind)
-            if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-                return None
-            model = kind
-    return model
+            kind = kind.model_fields[part].annotation
+            if get_origin(kind) is not dict:
+                kind = next(iter(get_args(kind)), kind)
+    return kind if _is_model(kind) else None
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

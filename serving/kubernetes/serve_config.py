@@ -9,41 +9,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from serving.config.rerouting import GATEWAY_DEPLOYMENT
-from serving.deployment_file import GATEWAY_BUILDER
+from serving.deployment_file import APPLICATION_KEYS, GATEWAY_BUILDER, SERVE_KEYS
 from serving.errors import ConfigError
 
 # Ray resource of the gateway's pods: with it a gateway runs there and nowhere else.
 GATEWAY_RESOURCE = "comptoir_gateway"
 _ANYWHERE = "0.0.0.0"  # noqa: S104  # a pod has an address of its own, and network policies
 KEYS_FILE = "/etc/comptoir/keys/keys.yaml"
-# Ray Serve takes keys that it does not know, and forgets them. A test holds these lists to its schema.
-SERVE_KEYS = frozenset(
-    {
-        "applications",
-        "controller_options",
-        "grpc_options",
-        "http_options",
-        "logging_config",
-        "proxy_location",
-        "target_capacity",
-        "tracing_config",
-    }
-)
-APPLICATION_KEYS = frozenset(
-    {
-        "args",
-        "autoscaling_policy",
-        "deployments",
-        "external_scaler_enabled",
-        "host",
-        "import_path",
-        "logging_config",
-        "name",
-        "port",
-        "route_prefix",
-        "runtime_env",
-    }
-)
 
 
 @dataclass(frozen=True)

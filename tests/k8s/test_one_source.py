@@ -10,9 +10,9 @@ import yaml
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from serving.app import build_gateway
-from serving.commands.k8s import load_document
+from serving.commands.k8s_document import load_document
 from serving.commands.k8s_needs import model_needs
-from serving.deployment_file import load_deployment_file
+from serving.deployment_file import APPLICATION_KEYS, SERVE_KEYS, load_deployment_file
 from serving.errors import ConfigError
 from serving.kubernetes import serve_config
 from serving.kubernetes.overlays import OVERLAYS, RAY_VERSION, site_config
@@ -66,8 +66,8 @@ def test_the_deployment_that_is_placed_is_the_gateways() -> None:
 
 
 def test_the_lists_of_serve_keys_are_rays() -> None:
-    assert set(ServeDeploySchema.model_fields) == serve_config.SERVE_KEYS
-    assert set(ServeApplicationSchema.model_fields) == serve_config.APPLICATION_KEYS
+    assert set(ServeDeploySchema.model_fields) == SERVE_KEYS
+    assert set(ServeApplicationSchema.model_fields) == APPLICATION_KEYS
 
 
 def test_the_cluster_runs_the_pinned_ray() -> None:
@@ -117,7 +117,8 @@ def test_keys_in_the_file_need_no_secret(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         ({"proxy_location": "EveryNode"}, "proxy_location: must be Disabled"),
-        ({"deployments": [{"name": "GatewayReplica"}]}, "deployments: is set for the cluster"),
+        ({"deployments": [{"name": "GatewayReplica", "num_replicas": 3}]}, "take it out .*num_rep"),
+        ({"deployments": [{"name": "Gateway", "user_config": {}}]}, "is set for the cluster"),
         ({"keys_file": "keys.yaml"}, "keys_file: must be an absolute path"),
     ],
 )
