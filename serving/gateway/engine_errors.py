@@ -47,7 +47,7 @@ _CAUSES = (
     _cause(
         r"maximum context length|max_model_len|maximum model length|maximum input length"
         r"|exceeds the model|longer than the maximum|is too long",
-        "prompt and requested completion do not fit {context}; shorten the prompt or lower max_tokens",
+        "prompt and requested completion do not fit {context}; shorten the prompt{or_limit}",
         *("messages", "prompt", "input", "documents", "text_2", "data_2", "items"),
         error=ContextLengthError,
     ),
@@ -104,6 +104,8 @@ _CAUSES = (
         *("response_format", "text", "tools"),
     ),
 )
+# In the order in which they count.
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _PARAM = re.compile(r"[a-z][a-z_0-9]{0,40}")
 
 # How vLLM ends a stream that failed, in the OpenAI, Anthropic and Responses dialects. Generated text cannot
@@ -138,9 +140,8 @@ def from_engine(status: int, body: bytes, sent: Collection[str] = ()) -> Comptoi
     for cause in _CAUSES:
         if cause.says.search(message):
             about = next((name for name in cause.fields if name in sent), None)
-            return cause.error(
-                cause.message.format(context=_context(message)), param=param or about
-            )
+            text = cause.message.format(context=_context(message), or_limit=_or_limit(sent))
+            return cause.error(text, param=param or about)
     where = f" (field '{param}')" if param else ""
     return EngineRejectedError(f"the engine refused the request{where}", param=param)
 
@@ -148,6 +149,12 @@ def from_engine(status: int, body: bytes, sent: Collection[str] = ()) -> Comptoi
 def _context(message: str) -> str:
     found = _CONTEXT_TOKENS.search(message)
     return f"the model's context of {found.group(1)} tokens" if found else "the model's context"
+
+
+def _or_limit(sent: Collection[str]) -> str:
+    """Embeddings have no limit to lower, and it has three names elsewhere."""
+    limit = next((name for name in _LIMITS if name in sent), None)
+    return f" or lower '{limit}'" if limit else ""
 
 
 def _read(body: bytes) -> tuple[str, str | None]:

@@ -69,7 +69,7 @@ class Inference:
         try:
             endpoint = self._services.endpoints[path]
             if scope["method"] != "POST":
-                raise MethodNotAllowedError("this endpoint has another HTTP method")
+                raise MethodNotAllowedError("this endpoint has another HTTP method: POST")
             asked = await self._check(endpoint, Headers(scope=scope), receive, request_id)
             response = await self._forward(asked, client, send, waiting, began_s)
         except ComptoirError as error:

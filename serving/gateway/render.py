@@ -71,7 +71,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for what the router raises: unknown path, wrong method."""
     status = getattr(error, "status_code", 500)
     if status == 405:
-        ours: ComptoirError = MethodNotAllowedError("this endpoint has another HTTP method")
+        ours: ComptoirError = MethodNotAllowedError(
+            "this endpoint has another HTTP method: see the header Allow"
+        )
     elif status == 404:
         ours = RouteNotFoundError("there is no such endpoint; the API is under /v1")
     else:

@@ -261,7 +261,8 @@ def _refusal(
         tasks = sorted({f"'{model.task}'" for model in found if model is not None})
         what = f"task is {', '.join(tasks)}" if tasks else "task is another one"
         return UnsupportedEndpointError(
-            f"this model's {what}, which the endpoint does not serve", param="model"
+            f"this model's {what}, which the endpoint does not serve; GET /v1/models lists each model's",
+            param="model",
         )
     facts = (search.config.models[name] for name in names if name in search.config.models)
     return _retired(search.config, next(facts, None), search.today)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -44,6 +45,7 @@ def mapping(value: Any, path: str) -> None:
 MAX_SCHEMA_NODES = 1000
 MAX_SCHEMA_DEPTH = 32
 MAX_SCHEMA_CHARACTERS = 32 * 1024
+MAX_FIELD_NAME = 64
 
 
 def schema(value: Any, path: str) -> None:
@@ -170,11 +172,18 @@ def members(
                 where = f"in '{prefix.rstrip('.')}'" if prefix else "in the body"
                 raise UnsupportedFieldError(
                     f"there is an unsupported field {where}; supported are: "
-                    + ", ".join(sorted(fields)),
+                    + ", ".join(sorted(fields))
+                    + _meant(name, fields),
                     param=prefix.rstrip(".") or None,
                 )
         elif member is not None:
             check(member, prefix + name)
+
+
+def _meant(name: str, fields: Collection[str]) -> str:
+    # No field is so long, and comparing takes time with the length.
+    near = difflib.get_close_matches(name, fields, n=1) if len(name) <= MAX_FIELD_NAME else []
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _bounded(value: float, path: str, low: float | None, high: float | None) -> None:

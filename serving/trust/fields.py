@@ -76,9 +76,9 @@ REFUSED: Mapping[str, str] = {
     "suffix": "it is not offered",
     "verbosity": "it is not offered",
     "conversation": "nothing is stored: send the earlier turns in 'input'",
-    "prompt": "it is not supported on this endpoint",
-    "messages": "it is not supported on this endpoint",
-    "input": "it is not supported on this endpoint",
+    "prompt": "it belongs to /v1/completions",
+    "messages": "it belongs to /v1/chat/completions and /v1/messages",
+    "input": "it belongs to /v1/responses and /v1/embeddings",
 }
 
 
@@ -197,7 +197,7 @@ def _chat(limits: RequestLimits) -> dict[str, Check]:
         "top_logprobs": integer(0, 20),
         "stream_options": _stream_options(),
         "response_format": content.response_format,
-        "tools": many(content.chat_tool, high=128),
+        "tools": many(content.chat_tool, low=1, high=128),
         "tool_choice": content.tool_choice,
         "parallel_tool_calls": boolean,
         "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),

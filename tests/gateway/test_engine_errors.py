@@ -51,6 +51,19 @@ def test_a_prompt_that_is_too_long_is_blamed_on_the_field_that_has_it(
     assert "8192" in error.message
 
 
+@pytest.mark.parametrize(
+    ("sent", "advice"),
+    [
+        (["messages", "max_tokens"], "shorten the prompt or lower 'max_tokens'"),
+        (["messages", "max_tokens", "max_completion_tokens"], "or lower 'max_completion_tokens'"),
+        (["input", "max_output_tokens"], "or lower 'max_output_tokens'"),
+        (["input"], "shorten the prompt"),
+    ],
+)
+def test_what_is_too_long_comes_with_what_can_be_lowered(sent: list[str], advice: str) -> None:
+    assert from_engine(400, answer(TOO_LONG), sent).message.endswith(advice)
+
+
 def test_a_completion_that_is_too_long_is_blamed_on_its_limit() -> None:
     message = "max_tokens=9000 cannot be greater than max_model_len=8192."
     error = from_engine(400, answer(message, "max_tokens"), ["messages", "max_tokens"])

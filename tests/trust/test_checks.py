@@ -81,6 +81,21 @@ def test_an_unknown_member_is_refused_at_its_place_without_its_name() -> None:
     assert "canary" not in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("temprature", "did you mean temperature?"),
+        ("canary", "supported are: model, temperature"),
+        ("temperature" * 200_000, "supported are: model, temperature"),
+    ],
+)
+def test_a_misspelt_member_comes_with_the_one_that_was_meant(name: str, ending: str) -> None:
+    with pytest.raises(UnsupportedFieldError) as raised:
+        keyed({"temperature": anything, "model": text})({name: 1}, "body")
+    assert raised.value.message.endswith(ending)
+    assert name not in raised.value.message
+
+
 def test_unknown_members_pass_only_where_that_is_said() -> None:
     keyed({"a": text}, extra=True)({"a": "", "b": 1}, "x")
 

@@ -130,6 +130,7 @@ def test_no_generating_endpoint_lists_a_dangerous_field(path: str, name: str) ->
         ({"temperature": 10**400}, "temperature"),
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}] * 129}, "tools"),
+        ({"tools": []}, "tools"),
         (
             {"chat_template_kwargs": {"enable_thinking": "no"}},
             "chat_template_kwargs.enable_thinking",
