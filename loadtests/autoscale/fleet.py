@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from serving.engine.access import QUEUE_MEMORY_S
+
 TICK_S = 0.2
 
 
@@ -31,6 +33,8 @@ class ReplicaModel:
     kv_tokens: float = 24_000.0
     prompt_tokens: float = 300.0
     cold_start_s: float = 30.0
+    # What a replica says its start took, which is less than it took; None: the same.
+    reported_start_s: float | None = None
 
     def gap_s(self, batch: int) -> float:
         """Seconds between two tokens of a request."""
@@ -60,12 +64,24 @@ class Replica:
     generated: float = 0.0
     arrived: int = 0
     version: int = 0
+    # The gateway's queue as it was told with a request, and when that was.
+    queue_told: int = 0
+    queue_told_s: float = -math.inf
     batch: list[tuple[float, int]] = field(default_factory=list)
     waiting: deque[Request] = field(default_factory=deque)
 
     @property
     def open_requests(self) -> int:
         return len(self.batch) + len(self.waiting)
+
+    def gateway_queue(self, now_s: float) -> int:
+        """The gateway's queue, as far as this replica knows (serving/engine/access.py)."""
+        return self.queue_told if now_s - self.queue_told_s < QUEUE_MEMORY_S else 0
+
+    def note_queue(self, queued: int, now_s: float) -> None:
+        """What came with a request: only the longest counts, as long as it is news."""
+        if queued and queued >= self.gateway_queue(now_s):
+            self.queue_told, self.queue_told_s = queued, now_s
 
 
 class Scaler(Protocol):
@@ -193,6 +209,7 @@ class Fleet:
                 return
             replica.arrived += 1
             replica.waiting.append(self.queue.popleft())
+            replica.note_queue(len(self.queue), now_s)
             self._advance(replica, now_s)
             self._admit(replica, now_s)
 

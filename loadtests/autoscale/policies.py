@@ -45,7 +45,7 @@ class SignalsScaler:
                 points = self._points.setdefault(
                     replica.name, deque(maxlen=round(LOOK_BACK_S / RECORD_S))
                 )
-                points.append(_report(replica, fleet))
+                points.append(_report(replica, fleet, now_s))
         if now_s >= self._report_s:
             self._report_s += REPORT_S
             self._seen = {
@@ -65,7 +65,7 @@ class SignalsScaler:
         return replicas
 
 
-def _report(replica: Replica, fleet: Fleet) -> ReplicaSignals:
+def _report(replica: Replica, fleet: Fleet, now_s: float) -> ReplicaSignals:
     model = fleet.model
     batch = len(replica.batch)
     held = batch * (model.prompt_tokens + model.mean_tokens / 2)
@@ -76,8 +76,8 @@ def _report(replica: Replica, fleet: Fleet) -> ReplicaSignals:
         kv_cache_use=min(1.0, held / model.kv_tokens),
         tokens_per_s=batch / model.gap_s(batch),
         arrived_requests=replica.arrived,
-        gateway_queue=len(fleet.queue),
-        start_s=model.cold_start_s,
+        gateway_queue=replica.gateway_queue(now_s),
+        start_s=model.cold_start_s if model.reported_start_s is None else model.reported_start_s,
     )
 
 
