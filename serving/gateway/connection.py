@@ -35,6 +35,10 @@ class BrokenError(Exception):
     """The connection ended before the answer did."""
 
 
+class ClosedError(BrokenError):
+    """The other end has closed it: its process has ended, or is about to."""
+
+
 class VanishedError(BrokenError):
     """The other machine, or the way to it, has gone: nothing the request did, and nobody closed anything."""
 
@@ -252,5 +256,5 @@ def is_unreachable(error: BaseException | None) -> bool:
 
 
 def _ending(error: Exception | None) -> BrokenError:
-    kind = VanishedError if is_unreachable(error) else BrokenError
+    kind = VanishedError if is_unreachable(error) else ClosedError
     return kind("closed" if error is None else type(error).__name__)

@@ -14,7 +14,7 @@ from serving.errors import (
     EngineTimeoutError,
     ModelUnavailableError,
 )
-from serving.gateway.engine_errors import stream_error_at
+from serving.gateway.engine_errors import ENGINE_DEAD, stream_error_at
 from serving.gateway.hedging import first_of
 from serving.gateway.upstream import Answer, ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
@@ -137,7 +137,7 @@ class Forwarder:
                 )
             except ReplicaGoneError as gone:
                 tried.deaths += gone.sent
-                tried.is_free = gone.vanished
+                tried.is_free = gone.lost
                 if tried.deaths >= MAX_DEATHS:
                     raise EngineFailedError("the engine failed on this request") from None
         self._note_model(order.model_id, ok=False)
@@ -189,7 +189,8 @@ class Forwarder:
             if answer.status == 200 and stream_error_at(answer.first) == 0:
                 # The engine failed before it produced a token: nothing has reached the client.
                 answer.close()
-                raise ReplicaGoneError("error before the first token", sent=True)
+                lost = ENGINE_DEAD in answer.first
+                raise ReplicaGoneError("error before the first token", sent=True, lost=lost)
         except (ReplicaGoneError, EngineTimeoutError) as error:
             self._count_down(replica)
             breaker.record(False, self._clock(), attempt)
@@ -258,7 +259,8 @@ class Forwarder:
     def _may_retry(self, model_id: str, lane: Lane, tried: _Tried) -> bool:
         if len(tried.replicas) >= self._config.retries.max_attempts:
             return False
-        # A machine that vanished takes all its requests along at once, and does no work for them.
+        # A lost replica takes all its requests along at once, and does no more work for them. What comes
+        # later passes it over: it is a suspect, its breaker opens.
         if not tried.is_free and not lane.budget.try_retry(self._clock()):
             return False
         self._metrics.retries.labels(model_id).inc()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from serving.errors import EngineTimeoutError
 from serving.gateway.connection import (
     BrokenError,
+    ClosedError,
     Receiver,
     ReplicaConnection,
     SilentError,
@@ -37,16 +38,24 @@ class ReplicaGoneError(Exception):
     Attributes:
         sent: it had the request when it went; such a request may be what broke it.
         unreachable: its machine gives no sign of life; whoever else is on it will not answer either.
-        vanished: it did once, on this connection: it has not just too much to do.
+        vanished: it did once, on this connection.
+        lost: its process, its engine or its machine is no more: it has not just too much to do.
     """
 
     def __init__(
-        self, reason: str, *, sent: bool = False, unreachable: bool = False, vanished: bool = False
+        self,
+        reason: str,
+        *,
+        sent: bool = False,
+        unreachable: bool = False,
+        vanished: bool = False,
+        lost: bool = False,
     ) -> None:
         super().__init__(reason)
         self.sent = sent
         self.unreachable = unreachable or vanished
         self.vanished = vanished
+        self.lost = lost or vanished
 
 
 class ReplicaBrokeError(Exception):
@@ -137,8 +146,11 @@ class Pool:
                     self._port,
                 )
         except (OSError, TimeoutError) as error:
-            unreachable = is_unreachable(error)
-            raise ReplicaGoneError(type(error).__name__, unreachable=unreachable) from None
+            raise ReplicaGoneError(
+                type(error).__name__,
+                unreachable=is_unreachable(error),
+                lost=isinstance(error, ConnectionRefusedError),
+            ) from None
         finally:
             self._opening -= 1
         _watch_peer(transport.get_extra_info("socket"))
@@ -197,7 +209,10 @@ class Upstream:
         except BrokenError as error:
             pool.release(connection)
             vanished = isinstance(error, VanishedError)
-            raise ReplicaGoneError(str(error), sent=not vanished, vanished=vanished) from None
+            lost = isinstance(error, ClosedError)
+            raise ReplicaGoneError(
+                str(error), sent=not vanished, vanished=vanished, lost=lost
+            ) from None
         except SilentError:
             pool.release(connection)
             raise EngineTimeoutError(
@@ -210,7 +225,7 @@ class Upstream:
         died = answer.status == 500 and ENGINE_DEAD in answer.first
         if died or answer.status in _GONE:
             answer.close()
-            raise ReplicaGoneError(f"status {answer.status}", sent=died)
+            raise ReplicaGoneError(f"status {answer.status}", sent=died, lost=True)
         return answer
 
     def _pool(self, base_url: str) -> Pool:

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.connection import BrokenError, ReplicaConnection, SilentError
+from serving.gateway.connection import (
+    BrokenError,
+    ClosedError,
+    ReplicaConnection,
+    SilentError,
+)
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -120,7 +125,7 @@ def test_an_answer_that_is_cut_short_is_broken(keep: int, piped: bool) -> None:
         assert not connection.is_reusable
         assert gone == [connection]
         if piped:
-            assert [type(error) for error in receiver.ends] == [BrokenError]
+            assert [type(error) for error in receiver.ends] == [ClosedError]
         else:
             with pytest.raises(BrokenError):
                 await connection.whole()

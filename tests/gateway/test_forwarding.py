@@ -247,14 +247,46 @@ async def test_a_request_is_not_blamed_for_machines_that_vanish() -> None:
     assert await site.open() == "c"
 
 
-async def test_what_a_machine_took_along_costs_nothing_of_the_retry_budget() -> None:
-    for gone, answered in ((VANISHED, 20), (ReplicaGoneError("refused"), 0)):
+@pytest.mark.parametrize(
+    ("gone", "answered"),
+    [
+        (VANISHED, 400),
+        (ReplicaGoneError("closed", sent=True, lost=True), 400),
+        # It lives, and may fail because it has too much to do.
+        (ReplicaGoneError("error before the first token", sent=True), 200),
+    ],
+    ids=["its machine vanished", "it died", "it failed"],
+)
+async def test_what_a_lost_replica_had_costs_nothing_of_the_retry_budget(
+    gone: ReplicaGoneError, answered: int
+) -> None:
+    site = Site("a", "b", retries={"share": 0, "min_per_s": 0})
+    site.upstream.replies["a"] = gone
+    site.upstream.delays["a"] = 0.05
+    asking = [asyncio.create_task(site.open()) for _ in range(400)]
+    done = await asyncio.gather(*asking, return_exceptions=True)
+    assert site.upstream.asked.count("a") == 200
+    assert done.count("b") == answered
+
+
+async def test_each_request_is_sent_again_a_bounded_number_of_times_whatever_is_lost() -> None:
+    site = Site("a", "b", "c", "d", retries={"max_attempts": 3, "share": 0, "min_per_s": 0})
+    site.upstream.replies = {name: ReplicaGoneError("refused", lost=True) for name in "abcd"}
+    with pytest.raises(ModelUnavailableError):
+        await site.open()
+    assert len(site.upstream.asked) == 3
+
+
+async def test_an_engine_that_dies_before_the_first_token_of_a_stream_is_lost() -> None:
+    dead = b'data: {"error": {"message": "EngineCore encountered an issue"}}\n\n'
+    for first, answers in ((dead, True), (STREAM_ERROR, False)):
         site = Site("a", "b", retries={"share": 0, "min_per_s": 0})
-        site.upstream.replies["a"] = gone
-        site.upstream.delays["a"] = 0.05
-        asking = [asyncio.create_task(site.open()) for _ in range(40)]
-        done = await asyncio.gather(*asking, return_exceptions=True)
-        assert done.count("b") == 20 + answered
+        site.upstream.replies["a"] = Answer(first)
+        if answers:
+            assert await site.open() == "b"
+        else:
+            with pytest.raises(ModelUnavailableError):
+                await site.open()
 
 
 async def test_a_slow_beginning_is_hedged_only_where_that_is_configured() -> None:

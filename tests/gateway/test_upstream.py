@@ -138,8 +138,9 @@ async def test_a_refused_connection_has_sent_nothing() -> None:
         with pytest.raises(ReplicaGoneError) as raised:
             await upstream.post(replica, "/v1/x", b"{}", "id")
     assert not raised.value.sent
-    # Somebody said no: the machine is there.
+    # Somebody said no: the machine is there, the replica is not.
     assert not raised.value.unreachable
+    assert raised.value.lost
 
 
 async def test_a_replica_that_hangs_up_may_have_had_the_request() -> None:
@@ -147,6 +148,7 @@ async def test_a_replica_that_hangs_up_may_have_had_the_request() -> None:
         with pytest.raises(ReplicaGoneError) as raised:
             await ask(upstream, replica)
     assert raised.value.sent
+    assert raised.value.lost
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,7 @@ async def test_a_replica_that_cannot_answer_is_gone(status: bytes, sent: bool) -
         with pytest.raises(ReplicaGoneError) as raised:
             await ask(upstream, replica)
     assert raised.value.sent is sent
+    assert raised.value.lost
 
 
 async def test_a_silent_engine_is_a_timeout() -> None:
