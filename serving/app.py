@@ -79,6 +79,8 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
         "health_check_timeout_s": 10.0,
         "graceful_shutdown_wait_loop_s": 0.1,
         "graceful_shutdown_timeout_s": plan.drain_timeout_s + SHUTDOWN_MARGIN_S,
+        # Serve's own default stops a model's only replica before the changed one starts.
+        "max_surge_percent": config.replicas.surge_percent,
         "request_router_config": RequestRouterConfig(
             request_router_class="serving.routing.directory_ray.ListeningRouter",
             request_routing_stats_period_s=ROUTING_STATS_PERIOD_S,

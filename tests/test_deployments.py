@@ -151,3 +151,8 @@ def test_a_range_of_replicas_is_scaled() -> None:
 
 def test_serve_waits_longer_than_the_drain() -> None:
     assert options()["graceful_shutdown_timeout_s"] > 300
+
+
+def test_a_changed_model_starts_before_the_old_one_stops_unless_there_is_no_room() -> None:
+    assert options()["max_surge_percent"] > 0
+    assert options(replicas={"surge_percent": 0})["max_surge_percent"] == 0

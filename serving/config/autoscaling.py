@@ -90,6 +90,8 @@ class AutoscalingConfig(FrozenConfig):
     max_step_up: int | None = Field(default=None, ge=1)
     max_step_down: int | None = Field(default=None, ge=1)
     spare: int = Field(default=0, ge=0, le=1024)
+    # While `args` change: Serve rounds up, so that anything above 0 is at least one replica.
+    surge_percent: int = Field(default=20, ge=0, le=100)
     schedules: tuple[Schedule, ...] = ()
 
     @model_validator(mode="after")

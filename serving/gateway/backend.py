@@ -93,6 +93,8 @@ class RayDirectory:
             name: str(app.status.value if hasattr(app.status, "value") else app.status)
             for name, app in status.applications.items()
             if MODEL_DEPLOYMENT in app.deployments or _is_building(app)
+            # One that is being removed ends what it has begun; nobody new is told to wait for it.
+            if app.status != "DELETING"
         }
         for name, app in status.applications.items():
             if name not in self._handles and MODEL_DEPLOYMENT in app.deployments:

@@ -1,4 +1,4 @@
-"""A rollout under load: start, half, nothing, half, promote. No request may fail, no stream be cut."""
+"""Rollouts under load: one is promoted, the next aborted. No request may fail, no stream be cut."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import psutil
 import pytest
 import yaml
 
 from serving.commands import processes
 from tests.stack.conftest import ROOT, Stack, start, stop
+from tests.stack.load import Load
 from tests.stack.test_changes_and_faults import deploy
 
 SITE = {
@@ -40,8 +38,6 @@ SITE = {
         },
     ],
 }
-TOKENS = 150
-MESSAGES: list[Any] = [{"role": "user", "content": "Tell me something long"}]
 
 
 @pytest.fixture
@@ -54,68 +50,6 @@ def one_model(tmp_path: Path) -> Iterator[Stack]:
     finally:
         code = stop(process)
     assert code == 0, stack.output[-4000:]
-
-
-class Load:
-    """Clients that never rest: streams that must be whole, each in a session of its own."""
-
-    def __init__(self, stack: Stack, clients: int = 3) -> None:
-        self._url = f"{stack.url}/v1"
-        self._stop = threading.Event()
-        self.answers: Counter[str] = Counter()
-        self.failures: list[str] = []
-        self._threads = [
-            threading.Thread(target=self._work, args=(number,)) for number in range(clients)
-        ]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(timeout=60)
-
-    def _work(self, number: int) -> None:
-        client = openai.OpenAI(base_url=self._url, api_key="none", max_retries=0)
-        turn = 0
-        while not self._stop.is_set():
-            turn += 1
-            try:
-                self._ask(client, f"{number}-{turn}")
-            except openai.OpenAIError as error:
-                self.failures.append(repr(error))
-
-    def _ask(self, client: openai.OpenAI, session: str) -> None:
-        with client.chat.completions.with_streaming_response.create(
-            model="qwen3",
-            messages=MESSAGES,
-            max_tokens=TOKENS,
-            temperature=0,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_headers={"x-comptoir-session": session},
-            extra_body={"ignore_eos": True},
-        ) as response:
-            tokens, done = 0, False
-            for line in response.iter_lines():
-                if line == "data: [DONE]":
-                    done = True
-                elif line.startswith("data: "):
-                    event = json.loads(line.removeprefix("data: "))
-                    tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-            model = response.headers["x-comptoir-model"]
-        if not done or tokens != TOKENS:
-            self.failures.append(f"{model}: a stream of {tokens} tokens, complete: {done}")
-        self.answers[model] += 1
-
-    def counted_over(self, seconds: float) -> Counter[str]:
-        """Who answers during the next seconds."""
-        before = Counter(self.answers)
-        time.sleep(seconds)
-        return self.answers - before
 
 
 def rollout(stack: Stack, *args: str) -> str:
@@ -143,6 +77,23 @@ def gateways(stack: Stack) -> set[int]:
         except psutil.Error:
             continue
     return found
+
+
+def abort_the_next(stack: Stack, kept: dict[str, Any]) -> None:
+    """The revision goes only when a stream that it has begun is over; then all is as before."""
+    with Load(stack) as load:
+        rollout(stack, "start", "qwen3", "--to", "engine_args.max_num_seqs=4", "--weight", "50")
+        assert load.counted_over(6)["qwen3--r3"] > 0
+        with Load(stack, "qwen3--r3", streams=1, tokens=2500) as long:
+            time.sleep(1)
+            long.begin_no_more()
+            assert not long.answers, "the stream was over before anything happened to it"
+            rollout(stack, "abort", "qwen3")
+            assert (long.answers, long.failures) == ({"qwen3--r3": 1}, [])
+        after = load.counted_over(2)
+    assert load.failures == []
+    assert set(after) == {"qwen3--r2"}
+    assert yaml.safe_load(rollout(stack, "export")) == kept
 
 
 @pytest.mark.timeout(280)
@@ -177,9 +128,10 @@ def test_a_rollout_fails_no_request_and_cuts_no_stream(one_model: Stack, tmp_pat
     names = [one["name"] for one in kept["applications"]]
     assert sorted(names) == ["gateway", "qwen3--r2"]
     assert kept["proxy_location"] == before["proxy_location"]
+    abort_the_next(one_model, kept)
     # What was kept can be deployed: it is what runs.
     deploy(one_model, kept, tmp_path)
-    with Load(one_model, clients=1) as load:
+    with Load(one_model, streams=1) as load:
         load.counted_over(5)
     assert (set(load.answers), load.failures) == ({"qwen3--r2"}, [])
     assert gateways(one_model) == gateway

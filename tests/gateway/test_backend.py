@@ -1,0 +1,62 @@
+"""Discovery from Serve's status: which applications are models that may be asked."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.serve.schema import ApplicationStatus
+
+from serving.gateway import backend
+from serving.gateway.backend import RayDirectory
+
+
+def application(status: ApplicationStatus, *deployments: str) -> Any:
+    """What Serve says of an application, as far as it is read."""
+    replicas = SimpleNamespace(replica_states={"RUNNING": 1})
+    return SimpleNamespace(status=status, deployments=dict.fromkeys(deployments, replicas))
+
+
+@pytest.fixture
+def applications(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(
+        backend,
+        "serve",
+        SimpleNamespace(
+            status=lambda: SimpleNamespace(applications=found),
+            get_deployment_handle=lambda *_, **__: SimpleNamespace(
+                ready=SimpleNamespace(remote=_ready)
+            ),
+        ),
+    )
+    return found
+
+
+async def _ready() -> bool:
+    return True
+
+
+async def states(directory: RayDirectory) -> dict[str, str]:
+    """One look at Serve, and what is known after it."""
+    await directory.start()
+    await directory.stop()
+    return {model.id: model.state for model in directory.current.models.values()}
+
+
+async def test_models_are_the_applications_that_have_replicas_of_ours_or_are_being_built(
+    applications: dict[str, Any],
+) -> None:
+    applications["gateway"] = application(ApplicationStatus.RUNNING, "GatewayReplica")
+    applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
+    applications["yi"] = application(ApplicationStatus.DEPLOYING)
+    assert await states(RayDirectory(60)) == {"qwen3": "RUNNING", "yi": "DEPLOYING"}
+
+
+async def test_a_model_that_is_being_removed_is_unknown_though_it_still_ends_its_requests(
+    applications: dict[str, Any],
+) -> None:
+    applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
+    applications["yi"] = application(ApplicationStatus.DELETING, "ModelReplica")
+    assert await states(RayDirectory(60)) == {"qwen3": "RUNNING"}

@@ -1,0 +1,118 @@
+"""Clients that never rest, and what they noticed: who answered, what failed, how long nothing came."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+
+from tests.stack.conftest import Stack
+
+MESSAGES: list[Any] = [{"role": "user", "content": "Tell me something long"}]
+# After an error: a client that is refused must not take the machine from those that are served.
+BREATH_S = 0.1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request without a whole answer; `status` is None where an answer began."""
+
+    at_s: float
+    status: int | None
+    text: str
+
+
+class Load:
+    """Clients of one model: streams and whole answers, each in a session of its own.
+
+    Args:
+        streams, whole: how many clients want their answers so.
+        tokens: how long every answer is.
+        pace_s: how long a client rests between two requests.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        model: str = "qwen3",
+        *,
+        streams: int = 3,
+        whole: int = 0,
+        tokens: int = 150,
+        pace_s: float = 0.0,
+    ) -> None:
+        self._url = f"{stack.url}/v1"
+        self._model, self._tokens, self._pace_s = model, tokens, pace_s
+        self._stop = threading.Event()
+        self.answers: Counter[str] = Counter()
+        self.failures: list[Failure] = []
+        self.longest_wait_s = 0.0
+        self._threads = [
+            threading.Thread(target=self._work, args=(number, number < streams))
+            for number in range(streams + whole)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.begin_no_more()
+        for thread in self._threads:
+            thread.join(timeout=60)
+
+    def begin_no_more(self) -> None:
+        """What was asked goes on to its end."""
+        self._stop.set()
+
+    def counted_over(self, seconds: float) -> Counter[str]:
+        """Who answers during the next seconds."""
+        before = Counter(self.answers)
+        time.sleep(seconds)
+        return self.answers - before
+
+    def _work(self, number: int, streamed: bool) -> None:
+        client = openai.OpenAI(base_url=self._url, api_key="none", max_retries=0)
+        turn = 0
+        while not self._stop.is_set():
+            turn += 1
+            self._stop.wait(self._pace_s)
+            try:
+                self._ask(client, f"{number}-{turn}", streamed)
+            except openai.OpenAIError as error:
+                status = error.status_code if isinstance(error, openai.APIStatusError) else None
+                self.failures.append(Failure(time.monotonic(), status, repr(error)))
+                time.sleep(BREATH_S)
+
+    def _ask(self, client: openai.OpenAI, session: str, streamed: bool) -> None:
+        more = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+        heard_s = time.monotonic()
+        with client.chat.completions.with_streaming_response.create(
+            model=self._model,
+            messages=MESSAGES,
+            max_tokens=self._tokens,
+            temperature=0,
+            extra_headers={"x-comptoir-session": session},
+            extra_body={"ignore_eos": True, **more},
+        ) as response:
+            tokens, done = 0, not streamed
+            for line in response.iter_lines():
+                now = time.monotonic()
+                self.longest_wait_s = max(self.longest_wait_s, now - heard_s)
+                heard_s = now
+                if line == "data: [DONE]":
+                    done = True
+                elif line:
+                    event = json.loads(line.removeprefix("data: "))
+                    tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+            model = response.headers["x-comptoir-model"]
+        if not done or tokens != self._tokens:
+            text = f"{model}: an answer of {tokens} tokens, complete: {done}"
+            self.failures.append(Failure(time.monotonic(), None, text))
+        self.answers[model] += 1
