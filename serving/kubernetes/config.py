@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Literal, Self
 
@@ -36,8 +37,40 @@ def _gpu_kinds(value: dict[str, GpuPool]) -> dict[str, GpuPool]:
     return value
 
 
+def _named(value: str, limit: int = 63) -> str:
+    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", value) or len(value) > limit:
+        raise ValueError(
+            f"{value!r} is not a name: at most {limit} lower-case letters, digits and -, a letter first"
+        )
+    return value
+
+
+def _label(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", value, re.ASCII):
+        raise ValueError(
+            f"{value!r} is not a label's value: at most 63 letters, digits, - _ and ., a letter or "
+            "digit first and last"
+        )
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        if "/" not in value:
+            raise ValueError
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a network: 192.0.2.0/24, or 192.0.2.7/32") from None
+    return value
+
+
 Image = Annotated[str, AfterValidator(_pinned)]
-Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Name = Annotated[str, AfterValidator(_named)]
+# KubeRay appends to it.
+ServiceName = Annotated[str, AfterValidator(lambda value: _named(value, 47))]
+Label = Annotated[str, AfterValidator(_label)]
+Cidr = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?$")]
 
 
@@ -62,7 +95,7 @@ class GpuPool(FrozenConfig):
     # Unset: the smallest that holds every engine, and the first replicas as far as a node has GPUs.
     gpus_per_pod: Literal[1, 2, 4, 8] | None = None
     # Unset: the label that NVIDIA's feature discovery sets for this type.
-    node_selector: dict[str, str] | None = None
+    node_selector: dict[str, Label] | None = None
     cpu_per_gpu: int = Field(default=12, ge=1, le=128)
     memory_gib_per_gpu: int = Field(default=120, ge=8, le=4096)
     shm_gib_per_gpu: int = Field(default=8, ge=1, le=1024)
@@ -77,7 +110,7 @@ class S3(FrozenConfig):
     region: str = Field(min_length=1)
     secret: Name = "comptoir-s3"  # noqa: S105  # its name
     image: Image = "rclone/rclone:1.71.2"
-    cidrs: tuple[str, ...] = Field(min_length=1)
+    cidrs: tuple[Cidr, ...] = Field(min_length=1)
 
 
 class Weights(FrozenConfig):
@@ -110,10 +143,12 @@ class Redis(FrozenConfig):
     key: str = "password"
     # Where it runs: a namespace of this cluster, or addresses outside.
     namespace: Name | None = "comptoir-data"
-    cidrs: tuple[str, ...] = ()
+    cidrs: tuple[Cidr, ...] = ()
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
+        if not 1 <= self.port <= 65_535:
+            raise ValueError(f"address: {self.port} is not a port")
         if self.namespace is None and not self.cidrs:
             raise ValueError("namespace or cidrs: one is needed, for the network policy")
         return self
@@ -141,7 +176,7 @@ class Upgrade(FrozenConfig):
     # The Service in front of KubeRay's own Gateway; unset: Istio's, NAME-gateway-CLASS.
     gateway_service: Name | None = None
     control_plane_namespace: Name = "istio-system"
-    control_plane_ports: tuple[int, ...] = (15012,)
+    control_plane_ports: tuple[Port, ...] = (15012,)
     step_percent: int = Field(default=10, ge=1, le=100)
     surge_percent: int = Field(default=50, ge=1, le=100)
     interval_s: int = Field(default=60, ge=1)
@@ -162,22 +197,21 @@ class Neighbours(FrozenConfig):
     # Further namespaces whose pods call the API directly, without the edge.
     clients: tuple[Name, ...] = ()
     # The API server is reached by its address: name yours, this is every private network.
-    api_server_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-    api_server_ports: tuple[int, ...] = (443, 6443)
+    api_server_cidrs: tuple[Cidr, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+    api_server_ports: tuple[Port, ...] = (443, 6443)
 
 
 class KubernetesConfig(FrozenConfig):
     """One site. The overlays hold the defaults; a settings file and options change them."""
 
     overlay: Name
-    # KubeRay appends to it: at most 47 characters.
-    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,45}[a-z0-9])?$")] = "comptoir"
+    name: ServiceName = "comptoir"
     namespace: Name
     ray_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     images: Images
     image_pull_secrets: tuple[Name, ...] = ()
     # Empty: anywhere. Otherwise nodes carry one of these as topology.kubernetes.io/region.
-    regions: tuple[str, ...] = ()
+    regions: tuple[Label, ...] = ()
     gateway_pods: int = Field(default=2, ge=1, le=256)
     cpu: CpuPool = CpuPool()
     gpus: Annotated[dict[str, GpuPool], AfterValidator(_gpu_kinds)] = Field(default_factory=dict)

@@ -41,8 +41,19 @@ def build(folder: PurePosixPath, read: Read) -> list[dict[str, Any]]:
     Raises:
         ConfigError: it uses more of Kustomize than this reads.
     """
+    return _build(folder, read, ())
+
+
+def _build(
+    folder: PurePosixPath, read: Read, above: tuple[PurePosixPath, ...]
+) -> list[dict[str, Any]]:
     where = folder / KUSTOMIZATION
-    top = documents(read(where), str(where))[0]
+    if folder in above:
+        raise ConfigError(f"{where}: resources: the folder is its own base", param="resources")
+    found_here = documents(read(where), str(where))
+    if len(found_here) != 1:
+        raise ConfigError(f"{where}: must be one document with `resources`", param="resources")
+    top = found_here[0]
     unknown = sorted(top.keys() - _UNDERSTOOD)
     if unknown:
         raise ConfigError(
@@ -51,12 +62,15 @@ def build(folder: PurePosixPath, read: Read) -> list[dict[str, Any]]:
             param=unknown[0],
         )
     found: list[dict[str, Any]] = []
-    for name in top.get("resources") or ():
+    resources = top.get("resources") or []
+    if not isinstance(resources, list):
+        raise ConfigError(f"{where}: resources: must be a list", param="resources")
+    for name in resources:
         path = folder / str(name)
         if path.suffix in (".yaml", ".yml"):
             found += documents(read(path), str(path))
         else:
-            found += build(_straight(path), read)
+            found += _build(_straight(path), read, (*above, folder))
     namespace = top.get("namespace")
     return [_within(one, str(namespace)) for one in found] if namespace else found
 

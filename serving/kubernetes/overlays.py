@@ -68,8 +68,8 @@ def site_config(
     if "overlay" in (settings or {}):
         raise ConfigError("settings: overlay: is given by --overlay", param="overlay")
     merged["overlay"] = overlay
-    merged |= {"name": name} if name else {}
-    merged |= {"namespace": namespace} if namespace else {}
+    merged |= {"name": name} if name is not None else {}
+    merged |= {"namespace": namespace} if namespace is not None else {}
     merged |= {"regions": list(regions)} if regions else {}
     for image in images:
         kind, equals, reference = image.partition("=")

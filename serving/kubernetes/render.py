@@ -60,7 +60,8 @@ def render(
     for manifest in manifests:
         for problem in schema_problems(manifest):
             raise ConfigError(
-                f"the cluster would refuse the {manifest['kind']}: {problem}; change the settings",
+                f"the cluster would refuse the {manifest['kind']}: {problem}; change `edge` in the "
+                "settings",
                 param=str(manifest["kind"]),
             )
     return manifests

@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from serving.config.rerouting import GATEWAY_DEPLOYMENT
+from serving.config.rerouting import GATEWAY_DEPLOYMENT, user_config_in
 from serving.deployment_file import APPLICATION_KEYS, GATEWAY_BUILDER, SERVE_KEYS
 from serving.errors import ConfigError
 
 # Ray resource of the gateway's pods: with it a gateway runs there and nowhere else.
 GATEWAY_RESOURCE = "comptoir_gateway"
+# With these a file places replicas itself; here pods are counted and gateways have pods of their own.
+_PLACING = frozenset(
+    {
+        "autoscaling_config",
+        "gang_scheduling_config",
+        "max_replicas_per_node",
+        "num_replicas",
+        "placement_group_bundles",
+        "placement_group_strategy",
+        "ray_actor_options",
+    }
+)
 _ANYWHERE = "0.0.0.0"  # noqa: S104  # a pod has an address of its own, and network policies
 KEYS_FILE = "/etc/comptoir/keys/keys.yaml"
 
@@ -33,6 +45,9 @@ class ClusterServe:
 def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
     """Change what differs on a cluster: `host`, `keys_file`, and where the gateway runs.
 
+    Routing in `user_config`, as `comptoir rollout export` writes it, stays there: Serve hands that to
+    gateways that run, and would replace them if it came with `args`.
+
     Args:
         document: the parsed deployment file; it is not changed.
         gateway: its `GatewayConfig`.
@@ -49,11 +64,10 @@ def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
     application = next(
         one for one in changed["applications"] if one["import_path"] == GATEWAY_BUILDER
     )
-    if "deployments" in application:
-        raise ConfigError(
-            f"application {application['name']!r}: deployments: is set for the cluster; take it out",
-            param="deployments",
-        )
+    # KubeRay sets it during an incremental upgrade, and a running site reports it.
+    changed.pop("target_capacity", None)
+    for one in changed["applications"]:
+        _require_unplaced(one)
     args = dict(application.get("args") or {})
     args["host"] = _ANYWHERE
     keys_file = args.get("keys_file") or (None if args.get("keys") else KEYS_FILE)
@@ -62,7 +76,7 @@ def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
             raise ConfigError("keys_file: must be an absolute path", param="keys_file")
         args["keys_file"] = keys_file
     application["args"] = args
-    application["deployments"] = [_placement()]
+    application["deployments"] = [_placement() | _routing(application)]
     return ClusterServe(
         changed,
         port=gateway.port,
@@ -85,8 +99,34 @@ def serve_problems(document: Mapping[str, Any]) -> Iterator[str]:
             continue
         if (application.get("args") or {}).get("host") != _ANYWHERE:
             yield f"{where}: host: must be {_ANYWHERE}: clients reach the pod's address"
-        if application.get("deployments") != [_placement()]:
+        if application.get("deployments") != [_placement() | _routing(application)]:
             yield f"{where}: deployments: must be {_placement()}: gateways run in the gateway pods"
+
+
+def _require_unplaced(application: Mapping[str, Any]) -> None:
+    """Refuse a file that places replicas on machines.
+
+    Raises:
+        ConfigError: `param` is `deployments`.
+    """
+    for deployment in application.get("deployments") or ():
+        if application["import_path"] == GATEWAY_BUILDER:
+            plain = {key: value for key, value in deployment.items() if key != "user_config"}
+            wrong = [] if plain in ({"name": GATEWAY_DEPLOYMENT}, _placement()) else sorted(plain)
+        else:
+            wrong = sorted(deployment.keys() & _PLACING)
+        if wrong:
+            raise ConfigError(
+                f"application {application['name']!r}: deployments: is set for the cluster; take it out "
+                f"({', '.join(wrong)})",
+                param="deployments",
+            )
+
+
+def _routing(application: Mapping[str, Any]) -> dict[str, Any]:
+    """The gateway's `user_config`, where the file sets it: a rollout is going on, or has been."""
+    found = user_config_in(application)
+    return {} if found is None else {"user_config": found}
 
 
 def _placement() -> dict[str, Any]:

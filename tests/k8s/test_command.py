@@ -133,7 +133,7 @@ def test_a_file_for_a_cluster_may_leave_its_keys_to_the_cluster(tmp_path: Path) 
             "applications: [{name: g, route_prefix: null, import_path: serving.app:build_gateway, args: 1}]",
             "args: must be a mapping",
         ),
-        ("[]", "applications: must be a list"),
+        ("[]", "must be a mapping with `applications`"),
     ],
 )
 def test_what_is_no_deployment_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -153,11 +153,37 @@ def test_what_is_no_deployment_file_is_refused(tmp_path: Path, text: str, compla
         (("--gpu", "l40s"), "needs h200, and the site has: l40s"),
         (("--settings", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
         (("--diff", "/nowhere"), "--diff /nowhere: is not a folder"),
-        (("--name", "Bistro"), "name: "),
+        (("--name", "Bistro"), "name: 'Bistro' is not a name: at most 47 lower-case letters"),
+        (("--name", "x" * 48), "is not a name: at most 47"),
+        (("--name", ""), "name: '' is not a name"),
+        (("--namespace", ""), "namespace: '' is not a name"),
+        (("--namespace", "x" * 64), "is not a name: at most 63"),
+        (("--region", ""), "regions.0: '' is not a label's value"),
+        (("--out", ""), "--out: is empty"),
     ],
 )
 def test_what_does_not_fit_is_said(words: tuple[str, ...], complaint: str) -> None:
     assert complaint in refused(render(*words, overlay="eu-single-node")).message
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"gateway_pods": -1}, "gateway_pods: Input should be greater than or equal to 1"),
+        ({"redis": {"cidrs": ["10.0.0.1"]}}, "redis.cidrs.0: '10.0.0.1' is not a network"),
+        ({"redis": {"address": "redis://h:99999"}}, "redis: address: 99999 is not a port"),
+        ({"neighbours": {"api_server_cidrs": ["10.0.0.1/8"]}}, "'10.0.0.1/8' is not a network"),
+        ({"neighbours": {"api_server_ports": [70_000]}}, "less than or equal to 65535"),
+        ({"gpus": {"h200": {"node_selector": {"a": "b c"}}}}, "'b c' is not a label's value"),
+        ({"gpus": {"h200": {"gpus_per_pod": 2}}}, "model 'qwen3-235b': an engine has 4 GPUs"),
+        ({"edge": {"hostnames": ["LLM_example"]}}, "spec.hostnames[0]: 'LLM_example' does not"),
+    ],
+)
+def test_settings_that_do_not_fit_are_said(
+    tmp_path: Path, settings: dict[str, Any], complaint: str
+) -> None:
+    path = write(tmp_path / "site.yaml", settings)
+    assert complaint in refused(render("--settings", path, overlay="eu-single-node")).message
 
 
 def test_an_unknown_overlay_is_refused_with_the_known_ones() -> None:

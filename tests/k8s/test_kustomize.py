@@ -105,3 +105,17 @@ def test_another_name_has_no_base() -> None:
     site = site_config("dev", name="other")
     with pytest.raises(ConfigError, match="k8s/base is for a service named 'comptoir'"):
         overlay_files(render(file, site, model_needs(file, SETTINGS)), site)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("resources: [../site]", "the folder is its own base"),
+        ("", "must be one document"),
+        ("resources: 5", "resources: must be a list"),
+    ],
+)
+def test_a_kustomization_that_leads_nowhere_is_refused(text: str, complaint: str) -> None:
+    whole = f"kind: Kustomization\n{text}\n" if text else ""
+    with pytest.raises(ConfigError, match=complaint):
+        kustomize.build(PurePosixPath("site"), lambda path: whole)
