@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,9 +52,7 @@ def adjusted(
     if url is not None:
         target["url"] = url
     for pair in key_env or ():
-        tenant, _, variable = pair.partition("=")
-        if not tenant or not variable:
-            raise ConfigError(f"--key-env: '{pair}' is not TENANT=VARIABLE", param="--key-env")
+        tenant, variable = _key_variable(scenario, pair)
         target.setdefault("keys", {})[tenant] = variable
     if rate is not None:
         if arrivals.get("kind", "poisson") not in ("constant", "poisson", "gamma"):
@@ -67,6 +66,23 @@ def adjusted(
     if seed is not None:
         document["seed"] = seed
     return validated(Scenario, document, scenario.name)
+
+
+def _key_variable(scenario: Scenario, pair: str) -> tuple[str, str]:
+    tenant, _, variable = pair.partition("=")
+    tenants = {one.tenant for one in scenario.classes}
+    if not tenant or not variable:
+        problem = f"'{pair}' is not TENANT=VARIABLE"
+    elif tenant not in tenants:
+        problem = f"no class has the tenant '{tenant}'; there are: {', '.join(sorted(tenants))}"
+    elif not os.environ.get(variable):
+        # Not its value, should somebody write the key itself here.
+        problem = (
+            f"the environment variable of '{tenant}' is not set: export it with the tenant's key"
+        )
+    else:
+        return tenant, variable
+    raise ConfigError(f"--key-env: {problem}", param="--key-env")
 
 
 def one_class(

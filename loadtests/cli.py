@@ -13,10 +13,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtests.choosing import SHIPPED, adjusted, default_folder, load, one_class
-from loadtests.run_view import ProgressBar, arrivals_in_words, holds, show_summary
+from loadtests.run_view import (
+    ProgressBar,
+    arrivals_in_words,
+    failures_in_words,
+    holds,
+    show_summary,
+)
 from loadtests.scenario import Scenario
 from serving.commands.output import console, note, say
-from serving.errors import ConfigError
+from serving.errors import ConfigError, StackError
 
 EXIT_WORSE, EXIT_INVALID, EXIT_SLO = 3, 4, 5
 
@@ -109,6 +115,11 @@ def run(
         raise typer.Exit(EXIT_INVALID)
     if require_slo and any(not holds(one) for one in finished.summary["groups"]):
         raise typer.Exit(EXIT_SLO)
+    if finished.summary["requests"] and not finished.summary["ok"]:
+        raise StackError(
+            f"{plan.target.url} answered none of the requests: {failures_in_words(finished.summary)}; "
+            "`comptoir status --url` says what runs there, --key-env names the key"
+        )
 
 
 @app.command()

@@ -12,6 +12,17 @@ from rich.table import Table
 from loadtests.scenario import Scenario
 from serving.commands.output import console, errors, say
 
+# By the words of a record.
+_FAILURES = {
+    "connect": "no connection",
+    "timeout": "no answer in time",
+    "reset": "connection lost",
+    "http": "refused by status",
+    "stream": "broken stream",
+    "protocol": "not as the API answers",
+    "cancelled": "not answered at the end",
+}
+
 
 def arrivals_in_words(scenario: Scenario) -> str:
     """How load comes, for a person."""
@@ -76,9 +87,18 @@ def show_summary(summary: dict[str, Any]) -> None:
         f"{summary['rate_per_s']:.2f}/s, {summary['output_tokens_per_s']:.0f} tokens/s; "
         f"latency from the intended send"
     )
+    if summary["errors"]:
+        say(f"failed: {failures_in_words(summary)}")
     if not summary["valid"]:
         errors.print("INVALID:", style="bold red", end=" ")
         errors.print("; ".join(summary["invalid_because"]), markup=False, soft_wrap=True)
+
+
+def failures_in_words(summary: dict[str, Any]) -> str:
+    """How often which failure, the most frequent first."""
+    counts = [f"{count} {_FAILURES.get(word, word)}" for word, count in summary["errors"].items()]
+    statuses = [f"{count} x {status}" for status, count in summary["statuses"].items()]
+    return ", ".join(counts) + (f" ({', '.join(statuses)})" if statuses else "")
 
 
 def _pair(figures: dict[str, float] | None, first: str, second: str) -> str:

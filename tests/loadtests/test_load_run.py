@@ -102,15 +102,20 @@ def test_every_request_of_the_plan_is_in_the_records_and_at_the_server(
     assert "holds a run already" in err
 
 
-def test_a_run_at_a_server_that_is_not_there_says_so(server: Running, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "code"), [((), 1), (("--require-slo",), 5)])
+def test_a_run_at_a_server_that_is_not_there_says_so(
+    server: Running, tmp_path: Path, options: tuple[str, ...], code: int
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     path = scenario(server, tmp_path, duration_s=1, warmup_s=0.1)
     run = tmp_path / "run"
-    code, out, _ = load(
-        "run", str(path), "--url", f"http://127.0.0.1:{port}", "--out", str(run), "--require-slo"
+    ended, out, err = load(
+        "run", str(path), "--url", f"http://127.0.0.1:{port}", "--out", str(run), *options
     )
-    assert code == 5
+    assert ended == code
+    assert "no connection" in out
+    assert ("answered none of the requests" in err) == (not options)
     assert {one.error for one in read_records(run)} == {"connect"}
     assert "MISSED" in out
 

@@ -124,15 +124,31 @@ def test_what_is_no_scenario_file_is_refused(
         Scenario.load(path)
 
 
-def test_the_command_line_goes_before_the_file() -> None:
-    scenario = adjusted(load("ramp"), "http://x:1", 7.0, None, 30.0, 9, ["web=WEB_KEY"])
+def test_the_command_line_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_KEY", "k")
+    scenario = adjusted(load("ramp"), "http://x:1", 7.0, None, 30.0, 9, ["default=WEB_KEY"])
     assert (scenario.target.url, scenario.duration_s, scenario.seed) == ("http://x:1", 30.0, 9)
     assert (scenario.arrivals.kind, scenario.arrivals.rate_per_s) == ("poisson", 7.0)
-    assert scenario.target.keys == {"web": "WEB_KEY"}
+    assert scenario.target.keys == {"default": "WEB_KEY"}
     assert adjusted(load("chat"), None, None, 5, None, None, None).arrivals.users == 5
     assert adjusted(load("bursts"), None, 9.0, None, None, None, None).arrivals.kind == "gamma"
-    with pytest.raises(ConfigError, match="'web' is not TENANT=VARIABLE"):
-        adjusted(load("chat"), None, None, None, None, None, ["web"])
+
+
+@pytest.mark.parametrize(
+    ("pair", "complaint"),
+    [
+        ("web", "'web' is not TENANT=VARIABLE"),
+        ("web=SET", "no class has the tenant 'web'; there are: default"),
+        ("default=sk-canary", "the environment variable of 'default' is not set"),
+    ],
+)
+def test_a_key_that_would_not_be_sent_is_refused(
+    monkeypatch: pytest.MonkeyPatch, pair: str, complaint: str
+) -> None:
+    monkeypatch.setenv("SET", "k")
+    with pytest.raises(ConfigError, match=complaint) as raised:
+        adjusted(load("chat"), None, None, None, None, None, [pair])
+    assert "canary" not in raised.value.message
 
 
 def test_one_class_of_several_is_named() -> None:
