@@ -22,6 +22,8 @@ REPLICAS, WANTED = "comptoir_replicas", "comptoir_replicas_wanted"
 BY_STATE, START_S = "comptoir_replicas_by_state", "comptoir_engine_start_seconds"
 # Serve lists a replica that has ended for a moment longer.
 ENDED = 'state="STOPPED"'
+# Fewer do not say how fast a replica is.
+MIN_REQUESTS = 5
 
 
 def outcome_of(records: Iterable[Record], rows: Sequence[Row], duration_s: float) -> Outcome:
@@ -108,9 +110,6 @@ def pace(records: Iterable[Record]) -> Pace:
         ttft_s(one) - (start + slope * batch) for one, batch in zip(done, batches, strict=True)
     ]
     return Pace(max(0.0, median(firsts_s)), float(start), float(slope))
-
-
-MIN_REQUESTS = 5
 
 
 def _company(one: Record, every: Sequence[Record]) -> float:

@@ -225,19 +225,6 @@ def test_time_before_the_load_is_taken_off_again() -> None:
     assert replayed([], idle_s=30.0).replica_s == pytest.approx(60.0)
 
 
-def test_a_replica_knows_of_the_gateways_queue_what_its_last_request_said() -> None:
-    from loadtests.autoscale.fleet import QUEUE_MEMORY_S, Replica
-
-    replica = Replica("r0", 0.0)
-    assert replica.gateway_queue(0.0) == 0
-    replica.note_queue(5, 1.0)
-    replica.note_queue(3, 1.5)
-    assert replica.gateway_queue(1.9) == 5
-    replica.note_queue(7, 2.0)
-    assert replica.gateway_queue(2.0) == 7
-    assert replica.gateway_queue(2.0 + QUEUE_MEMORY_S) == 0
-
-
 # ---- the command -------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,14 @@ from ray.serve.config import AutoscalingContext
 
 from loadtests import autoscale_sim
 from loadtests.autoscale import picture
-from loadtests.autoscale.fleet import Fleet, Outcome, ReplicaModel, Request
+from loadtests.autoscale.fleet import (
+    QUEUE_MEMORY_S,
+    Fleet,
+    Outcome,
+    Replica,
+    ReplicaModel,
+    Request,
+)
 from loadtests.autoscale.policies import RayScaler, weighted_mean
 from loadtests.autoscale.traces import TRACES, Trace
 from loadtests.autoscale_sim import Scenario, Score, play, score
@@ -99,6 +106,17 @@ def test_replicas_cost_from_when_they_are_asked_for_until_their_last_request_has
 def test_a_replica_that_has_not_started_goes_first() -> None:
     outcome = simulated([], (0.0, 1), (10.0, 2), (20.0, 1), cold_start_s=30.0)
     assert outcome.running == [(0.0, 1)]
+
+
+def test_a_replica_knows_of_the_gateways_queue_what_its_last_request_said() -> None:
+    replica = Replica("r0", 0.0)
+    assert replica.gateway_queue(0.0) == 0
+    replica.note_queue(5, 1.0)
+    replica.note_queue(3, 1.5)
+    assert replica.gateway_queue(1.9) == 5
+    replica.note_queue(7, 2.0)
+    assert replica.gateway_queue(2.0) == 7
+    assert replica.gateway_queue(2.0 + QUEUE_MEMORY_S) == 0
 
 
 def test_every_policy_gets_the_same_arrivals() -> None:
