@@ -57,7 +57,10 @@ KeyOption = Annotated[
 
 @app.command("list")
 def list_() -> None:
-    """List the scenarios that are shipped."""
+    """List the scenarios that are shipped: names for `run` and `sweep`.
+
+    Example: comptoir load list
+    """
     table = Table("scenario", "what it does", box=None, pad_edge=False)
     for path in sorted(SHIPPED.glob("*.yaml")):
         table.add_row(path.stem, escape(" ".join(Scenario.load(path).description.split())))
@@ -190,7 +193,10 @@ def sweep(
 def report(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a run, or of a sweep.")],
 ) -> None:
-    """Make the summary and the report of a run anew, from its records."""
+    """Make the summary and the report of a run anew, from its records.
+
+    Example: comptoir load report runs/a
+    """
     from loadtests import report as reports
     from loadtests.finish import finish
 

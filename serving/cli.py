@@ -31,7 +31,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Host open-weight models on Ray Serve and vLLM behind one OpenAI-compatible endpoint.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong input or configuration.",
+    epilog="Begin with: comptoir up deployments/local.yaml\n\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong input or configuration.",
 )
 app.command()(stack.up)
 app.command()(stack.down)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from serving import __version__, cli
@@ -34,6 +38,20 @@ def test_every_command_explains_itself(command: str) -> None:
     code, text = run(command, "--help")
     assert code == 0
     assert "Usage:" in text
+
+
+def leaves(command: Any, *words: str) -> Iterator[tuple[str, ...]]:
+    """Every command that does something, as it is typed."""
+    if not hasattr(command, "commands"):
+        yield words
+        return
+    for name, child in command.commands.items():
+        yield from leaves(child, *words, name)
+
+
+@pytest.mark.parametrize("words", [*leaves(typer.main.get_command(cli.app))], ids=" ".join)
+def test_every_command_teaches_with_an_example_of_itself(words: tuple[str, ...]) -> None:
+    assert re.search(rf"Example: .*comptoir {' '.join(words)}\b", run(*words, "--help")[1])
 
 
 def test_the_version_is_the_packages() -> None:

@@ -65,7 +65,7 @@ def list_models(
 ) -> None:
     """List the models of the catalogue.
 
-    Example: `comptoir catalogue list --vendor qwen --eu-ok`
+    Example: comptoir catalogue list --vendor qwen --eu-ok
     """
     with _errors_exit():
         catalogue = load_catalogue(file or ())
@@ -89,7 +89,7 @@ def show_model(
 ) -> None:
     """Show one model: weights, layouts, licence and its clause, what vLLM is given.
 
-    Example: `comptoir catalogue show qwen3-32b`
+    Example: comptoir catalogue show qwen3-32b
     """
     with _errors_exit():
         catalogue = load_catalogue(file or ())
@@ -117,7 +117,7 @@ def fit_models(
     replicas that the GPUs carry when one model has them all. `recipe` and `publisher` layouts were
     run by someone, `computed` ones are arithmetic: weights times 1.2 within the memory.
 
-    Example: `comptoir catalogue fit --gpu h200 --count 8`
+    Example: comptoir catalogue fit --gpu h200 --count 8
     """
     with _errors_exit():
         rows = fit(load_catalogue(file or ()), gpu, count, jurisdiction)

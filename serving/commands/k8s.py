@@ -88,7 +88,10 @@ def render(
 def write_base(
     out: Annotated[Path, typer.Option(help="The folder; k8s/base of a checkout.")],
 ) -> None:
-    """Write k8s/base, which the overlays of --kustomize refer to."""
+    """Write k8s/base, which the overlays of --kustomize refer to.
+
+    Example: comptoir k8s base --out k8s/base
+    """
     write_folder(out, base_files())
 
 

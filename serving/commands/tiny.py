@@ -33,7 +33,10 @@ def list_models(
     cache_dir: CacheDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Show the models there are, and which are built."""
+    """Show the models there are, and which are built.
+
+    Example: comptoir tiny list
+    """
     folder = _folder(cache_dir)
     built = [(model, tiny.built_path(model, folder).is_dir()) for model in tiny.families()]
     if as_json:
@@ -85,7 +88,10 @@ def path(
     name: Annotated[str, typer.Argument(help="A model, as `comptoir tiny list` says.")],
     cache_dir: CacheDir = None,
 ) -> None:
-    """Print the folder of a model that is built."""
+    """Print the folder of a model that is built.
+
+    Example: comptoir tiny path qwen3
+    """
     model = tiny.family(name)
     folder = tiny.built_path(model, _folder(cache_dir))
     if not folder.is_dir():
@@ -97,7 +103,10 @@ def path(
 
 @app.command()
 def clean(names: Names = None, cache_dir: CacheDir = None) -> None:
-    """Remove built models: those named, or all, in every version."""
+    """Remove built models: those named, or all, in every version.
+
+    Example: comptoir tiny clean qwen3
+    """
     models = _families(names) or tiny.families()
     removed = [path for model in models for path in tiny.remove(model, _folder(cache_dir))]
     for removed_path in removed:
