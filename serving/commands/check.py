@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from serving.catalogue.catalogue import load_catalogue
-from serving.commands.output import console, errors, say
+from serving.commands.output import console, errors, note, say
 from serving.commands.planning import plan_models
 from serving.deployment_file import DeploymentFile, load_deployment_file
 from serving.engine import arguments, lora, spread
@@ -63,6 +63,8 @@ def check(
             warned = True
         for text in _advice(views, "hint"):
             errors.print("  [cyan]hint:[/cyan]", escape(text), soft_wrap=True)
+    if strict and warned:
+        note("--strict: warnings fail")
     if failed or (strict and warned):
         raise typer.Exit(2)
 
@@ -131,6 +133,13 @@ def _warnings(file: DeploymentFile, plans: list[EnginePlan], views: list[Hosted]
             warnings.append(
                 f"{model.id}: no revision: weights and templates may change under you; set "
                 "`revision` to a commit of the repository before production use"
+            )
+    names = {name for model in file.models for name in (model.id, *model.adapters)}
+    for key in file.gateway.keys:
+        for unknown in sorted({*key.models} - names - {"*"}):
+            warnings.append(
+                f"keys.{key.name}.models: there is no model '{unknown}' in this file; there are: "
+                + ", ".join(sorted(names))
             )
     if not file.gateway.keys:
         warnings.append("no API keys: fine on loopback, `comptoir keys new NAME` makes one")

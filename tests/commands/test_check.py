@@ -124,6 +124,25 @@ def test_every_file_is_checked_and_one_wrong_one_fails_all(path: Path, tmp_path:
     assert "none.yaml: cannot be read" in result.stderr
 
 
+def test_a_key_for_a_model_that_the_file_has_not_is_warned_of(path: Path) -> None:
+    adapters = {"adapters": {"tuned": "/none"}}
+    keys = [
+        {"name": "acme", "hash": hash_key("a"), "models": ["tini", "*"]},
+        {"name": "shop", "hash": hash_key("b"), "models": ["tiny", "tuned"]},
+    ]
+    result = check(write(path, TINY | adapters, keys=keys))
+    assert result.exit_code == 0
+    assert result.stderr.count("warning:") == 1
+    assert "keys.acme.models: there is no model 'tini' in this file; there are: tiny, tuned" in (
+        result.stderr
+    )
+
+
+def test_strict_says_why_a_right_file_fails(path: Path) -> None:
+    assert "--strict: warnings fail" in check(write(path, TINY), "--strict").stderr
+    assert "--strict" not in check(path).stderr
+
+
 def test_the_environment_counts(path: Path) -> None:
     write(path, TINY)
     assert check(path).exit_code == 0
