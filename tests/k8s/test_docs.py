@@ -67,6 +67,7 @@ def test_every_rule_of_the_lint_is_in_the_table_and_no_other() -> None:
         *RULES,
         "default-deny",
         "reference",
+        "schema",
         "kuberay",
         "serve",
     }
