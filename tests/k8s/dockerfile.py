@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 USER = "10001:10001"
 LABELS = {"title", "description", "licenses", "version", "revision"}
 NEEDED = {"bash", "wget"}  # KubeRay's start command, the probes
+_MIRROR = {"pip.conf", "ca.pem"}  # the secrets of k8s/images/build.sh: what reaches a mirror
 _SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|private_?key)")
 
 
@@ -63,6 +65,7 @@ def problems(text: str, root: Path) -> list[str]:
     """Everything that is wrong; `root` is the build's context."""
     before, stages = parse(text)
     found = [*_bases(before, stages), *_last(stages[-1]), *_all(stages, root)]
+    found += [*_packages(stages, root), *_order(stages[-1])]
     if not any("cyclonedx" in one.rest for stage in stages for one in stage.instructions):
         found.append("no stage makes a bill of materials")
     return found
@@ -103,6 +106,33 @@ def _last(stage: Stage) -> Iterator[str]:
         yield f"RUN: does not install {', '.join(sorted(NEEDED - set(installed)))}"
 
 
+def _packages(stages: list[Stage], root: Path) -> Iterator[str]:
+    """Every package that pyproject.toml names is copied: a missing one shows when the command starts."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    named = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    copied = {
+        source.rstrip("/")
+        for stage in stages
+        for one in stage.instructions
+        if one.word == "COPY" and "from" not in one.flags
+        for source in one.arguments[:-1]
+    }
+    for package in sorted({name.partition(".")[0] for name in named} - copied):
+        yield f"{package}: is a package of Comptoir and is not copied"
+
+
+def _order(stage: Stage) -> Iterator[str]:
+    """In the last stage: what changes with every commit comes after what takes minutes."""
+    if not any(
+        one.word == "RUN" and one.rest == "comptoir --version" for one in stage.instructions
+    ):
+        yield "RUN: nothing in the build starts comptoir"
+    words = [one.word for one in stage.instructions]
+    for at, one in enumerate(stage.instructions):
+        if one.word == "ARG" and {"RUN", "COPY"} & set(words[at:]):
+            yield f"ARG {one.rest}: before RUN or COPY, which it makes run again"
+
+
 def _all(stages: list[Stage], root: Path) -> Iterator[str]:
     for stage in stages:
         for one in stage.instructions:
@@ -115,6 +145,10 @@ def _all(stages: list[Stage], root: Path) -> Iterator[str]:
                 )
             if one.word == "RUN":
                 yield from _run(one.rest, root)
+                if "pip install" in one.rest and "--no-index" not in one.rest:
+                    secrets = set(re.findall(r"--mount=type=secret,id=(\S+)", one.rest))
+                    if _MIRROR - secrets:
+                        yield f"RUN {one.rest}: pip sees no mirror without {_MIRROR - secrets}"
             if one.word == "COPY" and "from" not in one.flags:
                 for source in one.arguments[:-1]:
                     if not (root / source).exists():

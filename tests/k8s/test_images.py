@@ -46,16 +46,28 @@ def test_nothing_is_wrong_with_it(kind: str) -> None:
         ("COPY serving/ serving/", "COPY servings/ serving/", "servings/: is not in the checkout"),
         ("COPY serving/ serving/", "ADD https://a.example/x /x", "use COPY"),
         ("-r requirements/gpu.txt", "-r requirements/gup.txt", "gup.txt: is not in the checkout"),
-        ("install --no-deps -r", "install -r", "pip chooses versions itself"),
+        ("install --no-deps --no-compile -r", "install -r", "pip chooses versions itself"),
         ("cyclonedx-bom==7.5.0", "cyclonedx-bom", "pip chooses versions itself"),
         ("ARG VERSION=0", "ARG VERSION=0\nARG HF_TOKEN", "HF_TOKEN: is kept in the image"),
         ("ENV PATH=", "ENV API_KEY=x PATH=", "API_KEY: is kept in the image"),
         (" wget \\\n", " \\\n", "does not install wget"),
         ("--no-install-recommends ", "", "without --no-install-recommends"),
-        ("    && rm -rf /var/lib/apt/lists/* \\\n", "", "leaves its lists"),
+        ("/var/lib/apt/lists/* ", "", "leaves its lists"),
         ("org.opencontainers.image.revision", "revision", "no org.opencontainers.image.revision"),
-        ("RUN python -m venv /app/venv", "RUN wget https://a.example/x | sh", "nobody has pinned"),
+        ("RUN python3 -m venv /app/venv", "RUN wget https://a.example/x | sh", "nobody has pinned"),
         ("cyclonedx", "nothing", "no stage makes a bill of materials"),
+        (
+            "COPY loadtests/ loadtests/\n",
+            "",
+            "loadtests: is a package of Comptoir and is not copied",
+        ),
+        ("RUN comptoir --version\n", "", "nothing in the build starts comptoir"),
+        (
+            ",id=ca.pem \\\n    /app/venv/bin/pip install",
+            ",id=ca.crt \\\n    pip install",
+            "mirror",
+        ),
+        ("USER 10001:10001\n", "ARG VERSION\nRUN a\nUSER 10001:10001\n", "ARG VERSION: before"),
     ],
 )
 def test_what_is_wrong_is_found(old: str, new: str, problem: str) -> None:
@@ -176,12 +188,36 @@ def test_name_tag_and_base_can_be_given(tmp_path: Path) -> None:
     assert "TORCH_INDEX" not in " ".join(asked)
 
 
+def test_a_mirror_reaches_the_build_as_secrets_and_options(tmp_path: Path) -> None:
+    conf, authority = tmp_path / "pip.conf", tmp_path / "ca.pem"
+    conf.write_text("[global]\n", encoding="utf-8")
+    authority.write_text("", encoding="utf-8")
+    status, _, asked = build(
+        tmp_path,
+        "cpu",
+        builder="podman",
+        IMAGE_BUILDER="podman",
+        IMAGE_PIP_CONF=str(conf),
+        IMAGE_CA=str(authority),
+        IMAGE_BUILD_OPTIONS="--network=host --isolation=chroot",
+        TORCH_INDEX="",
+    )
+    assert status == 0
+    assert len(asked) == 2  # the bill of materials needs the mirror too
+    for line in asked:
+        assert f"--secret id=pip.conf,src={conf} --secret id=ca.pem,src={authority}" in line
+        assert "--network=host --isolation=chroot" in line
+        assert "--build-arg TORCH_INDEX= " in line
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "complaint"),
     [
         ((), {"IMAGE_BUILDER": "no-such-builder"}, "no builder answers among: no-such-builder"),
         ((), {"IMAGE_TAG": "latest"}, "latest says nothing"),
         (("tpu",), {}, "unknown image 'tpu'"),
+        ((), {"IMAGE_PIP_CONF": "absent.conf"}, "IMAGE_PIP_CONF: no file 'absent.conf'"),
+        ((), {"IMAGE_CA": "absent.pem"}, "IMAGE_CA: no file 'absent.pem'"),
     ],
 )
 def test_it_says_why_it_cannot(
