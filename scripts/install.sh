@@ -86,7 +86,7 @@ install_runtime() {
 
 install_dev() {
     say "installing the test and check tools"
-    pip_install -r requirements/dev.txt || fail "pip failed (above); nothing was marked as done"
+    pip_install -r requirements/dev.txt -r requirements/nixl.txt || fail "pip failed (above); nothing was marked as done"
 }
 
 # up_to_date NAME KEY: whether this part was installed from these very files.
@@ -107,7 +107,7 @@ main() {
         printf '%s\n' "$key" >.venv/comptoir-runtime
     fi
     [ "$1" = dev ] || return 0
-    key=$(checksum requirements/dev.txt)
+    key=$(checksum requirements/dev.txt requirements/nixl.txt)
     if ! up_to_date dev "$key"; then
         rm -f .venv/comptoir-dev
         install_dev

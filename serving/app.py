@@ -19,9 +19,11 @@ from ray.serve.config import (
 from serving.catalogue.catalogue import load_catalogue
 from serving.catalogue.gpus import GPUS
 from serving.config.rerouting import GATEWAY_DEPLOYMENT, user_config
-from serving.engine.plan import EnginePlan, make_plan
+from serving.engine import handover
+from serving.engine.plan import EnginePlan, make_plans
 from serving.engine.replica import ModelReplica
 from serving.gateway.replica import GatewayReplica
+from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
 
 HEALTH_CHECK_PERIOD_S = 1.0
@@ -51,7 +53,7 @@ def build_gateway(args: dict[str, Any]) -> serve.Application:
 
 
 def build_model(args: dict[str, Any]) -> serve.Application:
-    """One model, as one Serve application without a route.
+    """One model, as one Serve application without a route: its replicas, and prefill replicas if it has some.
 
     Raises:
         ConfigError, CatalogueError, LicenceError: what is wrong and what to do.
@@ -59,7 +61,7 @@ def build_model(args: dict[str, Any]) -> serve.Application:
     process = ProcessSettings.load()
     config = ModelConfig.from_args(args)
     device, gpu = _hardware(config, process)
-    plan = make_plan(
+    plan, *prefill = make_plans(
         config,
         load_catalogue(config.catalogue_files),
         device=device,
@@ -67,20 +69,25 @@ def build_model(args: dict[str, Any]) -> serve.Application:
         cache_dir=process.cache_dir,
     )
     deployment = serve.deployment(ModelReplica, **deployment_options(config, plan))
-    return deployment.bind(plan)
+    bound = [
+        serve.deployment(ModelReplica, **deployment_options(config, one)).bind(one)
+        for one in prefill
+    ]
+    return deployment.bind(plan, *bound)
 
 
 def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
-    """Ray Serve's options for a model's deployment."""
+    """Ray Serve's options for the deployment that a plan is of."""
+    replicas = handover.for_role(config, plan.role).replicas
     options: dict[str, Any] = {
-        "name": "ModelReplica",
+        "name": PREFILL_DEPLOYMENT if plan.role == "prefill" else MODEL_DEPLOYMENT,
         "max_ongoing_requests": 1000,
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "health_check_timeout_s": 10.0,
         "graceful_shutdown_wait_loop_s": 0.1,
         "graceful_shutdown_timeout_s": plan.drain_timeout_s + SHUTDOWN_MARGIN_S,
         # Serve's own default stops a model's only replica before the changed one starts.
-        "max_surge_percent": config.replicas.surge_percent,
+        "max_surge_percent": replicas.surge_percent,
         "request_router_config": RequestRouterConfig(
             request_router_class="serving.routing.directory_ray.ListeningRouter",
             request_routing_stats_period_s=ROUTING_STATS_PERIOD_S,
@@ -95,12 +102,12 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
         # A replica of the file is a group of Serve's, started, restarted and stopped as one.
         del options["placement_group_strategy"]
         options["gang_scheduling_config"] = GangSchedulingConfig(gang_size=ranks)
-    if config.replicas.min == config.replicas.max:
-        options["num_replicas"] = config.replicas.min * ranks
+    if replicas.min == replicas.max:
+        options["num_replicas"] = replicas.min * ranks
     else:
         options["autoscaling_config"] = AutoscalingConfig(
-            min_replicas=config.replicas.min,
-            max_replicas=config.replicas.max,
+            min_replicas=replicas.min,
+            max_replicas=replicas.max,
             metrics_interval_s=1.0,
             look_back_period_s=2.0,
             # The policy has its own patience (`hold_s`).
@@ -108,7 +115,7 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
             downscale_delay_s=0.0,
             policy=AutoscalingPolicy(
                 policy_function="serving.autoscaling.policy_ray:SignalsPolicy",
-                policy_kwargs={"config": config.replicas.model_dump(mode="json")},
+                policy_kwargs={"config": replicas.model_dump(mode="json")},
             ),
         )
     return options

@@ -11,6 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+# Serve's deployments in a model's application: its replicas, and those that compute prompts for them.
+MODEL_DEPLOYMENT = "ModelReplica"
+PREFILL_DEPLOYMENT = "PrefillReplica"
+
 TOKEN_HEADER = "x-comptoir-token"  # noqa: S105 - the header's name
 # Requests for this model that wait in the gateway that sends this one.
 QUEUED_HEADER = "x-comptoir-queued"

@@ -20,6 +20,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from serving.config.admission import AdmissionConfig, BreakerConfig, RetryConfig
 from serving.config.autoscaling import AutoscalingConfig
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
+from serving.config.engine_args import EngineArgs
+from serving.config.prefill import PrefillConfig
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.config.routing import RoutingConfig
 from serving.errors import ConfigError
@@ -61,18 +63,6 @@ class ProcessSettings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise config_error(error, "environment", env=True) from None
-
-
-_NEVER_ENGINE_ARGS: Mapping[str, str] = {
-    "trust_remote_code": "code from a model repository is never run",
-    "model": "use `catalogue` or `source`",
-    "served_model_name": "use `id` and `aliases`",
-    "load_format": "weights are loaded as safetensors only",
-    "lora_modules": "use `adapters`",
-    "enable_log_requests": "prompts are never logged",
-    "enable_log_outputs": "answers are never logged",
-    "log_error_stack": "stack traces can hold request text",
-}
 
 
 class SiteConfig(FrozenConfig):
@@ -129,6 +119,8 @@ class GatewayConfig(FrozenConfig):
     discovery_period_s: float = Field(default=2.0, gt=0, le=60)
     connect_timeout_s: float = Field(default=2.0, gt=0)
     response_timeout_s: float = Field(default=600.0, gt=0)
+    # A prefill replica that has not finished a prompt by then loses it: the model's own computes it.
+    prefill_timeout_s: float = Field(default=60.0, gt=0)
     drain_timeout_s: float = Field(default=30.0, ge=0)
 
     @model_validator(mode="after")
@@ -191,9 +183,10 @@ class ModelConfig(FrozenConfig):
     layout: int | None = Field(default=None, ge=0)
     # Of the nodes, or pods, that this model may run on; decides what must stay together.
     gpus_per_node: int = Field(default=8, ge=1, le=64)
-    engine_args: dict[str, Any] = Field(default_factory=dict)
+    engine_args: EngineArgs = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     replicas: AutoscalingConfig = AutoscalingConfig()
+    prefill: PrefillConfig | None = None
     kv_cache_gib: float | None = Field(default=None, gt=0)
     aliases: tuple[str, ...] = ()
     adapters: dict[str, str] = Field(default_factory=dict)
@@ -212,16 +205,14 @@ class ModelConfig(FrozenConfig):
                 )
         return value
 
-    @field_validator("engine_args")
-    @classmethod
-    def _never_remote_code(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key, reason in _NEVER_ENGINE_ARGS.items():
-            if key in value:
-                raise ValueError(f"{key} cannot be set here: {reason}")
-        for key in ("trust_remote_code", "load_format"):
-            if _holds(value, key):
-                raise ValueError(f"{key} cannot be set here: {_NEVER_ENGINE_ARGS[key]}")
-        return value
+    @model_validator(mode="after")
+    def _prefill_fits(self) -> Self:
+        if self.prefill is not None and self.adapters:
+            raise ValueError(
+                "prefill: not with `adapters`: their prompts would be computed without them; host the "
+                "adapters in an application of their own"
+            )
+        return self
 
     @property
     def entry(self) -> str:
@@ -236,13 +227,6 @@ class ModelConfig(FrozenConfig):
             ConfigError: a key is unknown or its value does not fit; `param` is the dotted key.
         """
         return validated(cls, args, "model")
-
-
-def _holds(value: Any, key: str) -> bool:
-    """Whether a key stands anywhere inside."""
-    if isinstance(value, dict):
-        return key in value or any(_holds(member, key) for member in value.values())
-    return isinstance(value, list) and any(_holds(member, key) for member in value)
 
 
 def hash_key(key: str) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from serving.config.autoscaling import AutoscalingConfig
+from serving.config.prefill import PrefillConfig
 from serving.errors import ConfigError
 from serving.settings import (
     GatewayConfig,
@@ -369,6 +370,7 @@ def section(title: str) -> str:
         ("The site", "site.", SiteConfig),
         ("A model", "", ModelConfig),
         ("Replicas", "replicas.", AutoscalingConfig),
+        ("Prefill replicas", "prefill.", PrefillConfig),
     ],
 )
 def test_the_document_has_every_key_with_its_default(

@@ -46,8 +46,9 @@ def check(
             file = load_deployment_file(path, settings)
             _check_against_serve(file)
             _check_routing(file)
-            plans = plan_models(file, settings)
-            views = [_view(model, plan) for model, plan in zip(file.models, plans, strict=True)]
+            pairs = plan_models(file, settings)
+            plans = [plan for _, plan in pairs]
+            views = [_view(model, plan) for model, plan in pairs]
             seen = _ask_engine(file, plans, views) if engine else None
         except ComptoirError as error:
             errors.print(f"[bold red]wrong[/bold red] {escape(str(path))}", soft_wrap=True)
@@ -58,7 +59,7 @@ def check(
         console.print(_table(plans))
         if seen is not None:
             say(f"  {seen}")
-        for warning in _warnings(file, plans, views):
+        for warning in _warnings(file, pairs, views):
             errors.print("  [yellow]warning:[/yellow]", escape(warning), soft_wrap=True)
             warned = True
         for text in _advice(views, "hint"):
@@ -109,25 +110,28 @@ def _ask_engine(file: DeploymentFile, plans: list[EnginePlan], views: list[Hoste
                 f"{file.path}: application {finding.model_id!r}: {key}: vLLM refuses it: {finding.problem}",
                 param=key,
             )
-    deep = sum(finding.depth == "config" for finding in findings)
-    return (
-        f"vLLM takes the arguments of {len(findings)} models; it built the configuration of {deep}"
-    )
+    names = {finding.model_id for finding in findings}
+    deep = names - {finding.model_id for finding in findings if finding.depth != "config"}
+    return f"vLLM takes the arguments of {len(names)} models; it built the configuration of {len(deep)}"
 
 
 def _advice(views: list[Hosted], level: str) -> list[str]:
-    return [
+    texts = (
         f"{one.model_id}: {each.text}"
         for one in views
         for each in spread.advice(one)
         if each.level == level
-    ]
+    )
+    # Prefill replicas are often spread as the model's own.
+    return list(dict.fromkeys(texts))
 
 
-def _warnings(file: DeploymentFile, plans: list[EnginePlan], views: list[Hosted]) -> list[str]:
+def _warnings(
+    file: DeploymentFile, pairs: list[tuple[ModelConfig, EnginePlan]], views: list[Hosted]
+) -> list[str]:
     warnings = _advice(views, "warning")
-    for model, plan in zip(file.models, plans, strict=True):
-        if model.entry.startswith(TINY_PREFIX):
+    for model, plan in pairs:
+        if model.entry.startswith(TINY_PREFIX) or plan.role == "prefill":
             continue
         if plan.card["revision"] is None and model.source is None:
             warnings.append(
@@ -154,5 +158,6 @@ def _table(plans: list[EnginePlan]) -> Table:
         spread_over = f" ({plan.parallel.words})" if plan.parallel.gpus > 1 else ""
         on = "CPU" if plan.device == "cpu" else f"{plan.gpus} x {plan.accelerator_type or 'GPU'}"
         on += spread_over
-        table.add_row(f"  {plan.model_id}", plan.source, on, str(plan.card["licence"]))
+        kind = " (prefill)" if plan.role == "prefill" else ""
+        table.add_row(f"  {plan.model_id}{kind}", plan.source, on, str(plan.card["licence"]))
     return table

@@ -15,7 +15,7 @@ from serving.settings import ModelConfig, ProcessSettings
 def model_needs(
     file: DeploymentFile, settings: ProcessSettings, gpus: Sequence[str] = ()
 ) -> list[ModelNeed]:
-    """One per model, in the file's order.
+    """One per kind of replicas, in the file's order: a model with prefill replicas has two.
 
     Args:
         gpus: types of GPU that the site has; a model that names none takes the only one.
@@ -23,7 +23,7 @@ def model_needs(
     Raises:
         ConfigError: a model is wrong, or it is not clear where it runs.
     """
-    pairs = list(zip(file.models, plan_models(file, settings), strict=True))
+    pairs = plan_models(file, settings)
     needs = [_need(file, model, plan, gpus) for model, plan in pairs]
     has_gpus = any(need.gpu for need in needs)
     for model, _ in pairs:

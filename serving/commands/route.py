@@ -179,8 +179,11 @@ def _read(path: Path, max_bytes: int) -> dict[str, Any]:
 
 def _directory(file: DeploymentFile, settings: ProcessSettings) -> Directory:
     """The file's models as the gateway would know them once all of them run."""
-    plans = zip(file.models, plan_models(file, settings), strict=True)
-    return Directory(Model(model.id, _card(model, plan)) for model, plan in plans)
+    return Directory(
+        Model(model.id, _card(model, plan))
+        for model, plan in plan_models(file, settings)
+        if plan.role != "prefill"
+    )
 
 
 def _card(model: ModelConfig, plan: EnginePlan) -> dict[str, Any]:

@@ -77,10 +77,12 @@ def _table(body: dict[str, Any]) -> Table:
     for title in ("model", "state", "replica", "running", "waiting", "KV use", "tok/s"):
         table.add_column(title, justify="left" if title in ("model", "state") else "right")
     for model in body["models"]:
-        rows = model["replicas"] or [{}]
-        for replica in rows:
+        prefill = (model.get("prefill") or {}).get("replicas", [])
+        rows = [(model["id"], replica) for replica in model["replicas"] or [{}]]
+        rows += [(f"{model['id']} (prefill)", replica) for replica in prefill]
+        for name, replica in rows:
             table.add_row(
-                model["id"],
+                name,
                 model["state"],
                 str(replica.get("id", "-")),
                 f"{replica.get('running', 0):.0f}",

@@ -37,9 +37,6 @@ REFUSED_ARGS: Mapping[str, str] = {
     "elastic_ep_max_dp_size": "the number of ranks of a running group cannot change",
     "ec_transfer_config": "image encoders in replicas of their own are not supported",
 }
-# Connectors that move the cache of a request from one engine to another one.
-_HANDOVER = ("NixlConnector", "MoRIIOConnector", "P2pNcclConnector", "MooncakeConnector")
-_HANDOVER_ROLES = ("kv_producer", "kv_consumer")
 
 
 @dataclass(frozen=True)
@@ -103,28 +100,6 @@ def refuse(args: Mapping[str, Any]) -> None:
             "and this one would want more; use tensor_parallel_size, or decode_context_parallel_size "
             "which takes no GPU more",
             param="engine_args.prefill_context_parallel_size",
-        )
-    _refuse_handover(args.get("kv_transfer_config"))
-
-
-def _refuse_handover(config: Any) -> None:
-    """Prefill and decode apart: two replicas would have to work on one request, one after the other."""
-    if not isinstance(config, Mapping):
-        return
-    connector, role = str(config.get("kv_connector")), config.get("kv_role")
-    inner = (config.get("kv_connector_extra_config") or {}).get("connectors") or ()
-    names = [
-        connector,
-        *(str(one.get("kv_connector")) for one in inner if isinstance(one, Mapping)),
-    ]
-    if role in _HANDOVER_ROLES or any(name in _HANDOVER for name in names):
-        raise ConfigError(
-            "engine_args.kv_transfer_config: prefill and decode in separate replicas are not supported: a "
-            "request would visit two of them, and the gateway takes it to one. Ray's `build_pd_openai_app` "
-            "does that through Serve handles, without this gateway. Instead: chunked prefill, which is on, "
-            "bounds what a long prompt costs the others (max_num_batched_tokens); for caches beyond the "
-            "GPU's memory set kv_offloading_size",
-            param="engine_args.kv_transfer_config",
         )
 
 

@@ -29,6 +29,7 @@ class FakeEngine:
         status: answer everything with this status instead, and `error_message` in the body.
         break_after: cut the connection after so many chunks of a stream.
         error_after: send vLLM's error event after so many chunks of a stream.
+        keeps: what a prefill engine says of a prompt that it has computed and keeps.
     """
 
     interval_s: float = 0.0
@@ -37,6 +38,9 @@ class FakeEngine:
     error_message: str = "the fake engine refuses"
     break_after: int | None = None
     error_after: int | None = None
+    keeps: dict[str, Any] = field(
+        default_factory=lambda: {"do_remote_prefill": True, "remote_block_ids": [[1, 2]]}
+    )
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     running: int = 0
@@ -124,7 +128,9 @@ class FakeEngine:
         message = {"role": "assistant", "content": content}
         choice = {"index": 0, "message": message, "finish_reason": "length"}
         head = self._head(body, "chat.completion")
-        return head | {"choices": [choice], "usage": _usage(tokens)}
+        asked = body.get("kv_transfer_params") or {}
+        kept = {"kv_transfer_params": self.keeps if asked.get("do_remote_decode") else None}
+        return head | {"choices": [choice], "usage": _usage(tokens)} | kept
 
     def _embeddings(self, body: dict[str, Any]) -> dict[str, Any]:
         inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]

@@ -15,7 +15,8 @@ from serving.catalogue import tiny
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.licences import check_licence
 from serving.config.parallel import Parallelism
-from serving.engine import hosted, layout_choice, lora
+from serving.engine import handover, hosted, layout_choice, lora
+from serving.engine.handover import Role
 from serving.routing.rules import card_capabilities
 from serving.settings import ModelConfig
 
@@ -66,6 +67,7 @@ class EnginePlan:
     engine_args: Mapping[str, Any]
     env: Mapping[str, str]
     card: Mapping[str, Any]
+    role: Role = "whole"
     accelerator_type: str | None = None
     num_cpus: float = 1.0
     # Of each GPU; tiny models share one.
@@ -125,6 +127,25 @@ class EnginePlan:
         }
 
 
+def make_plans(
+    config: ModelConfig,
+    catalogue: Catalogue,
+    *,
+    device: Literal["cpu", "gpu"],
+    gpu: str | None,
+    cache_dir: Path,
+) -> list[EnginePlan]:
+    """Decide how a model runs: how its replicas do, and then those that only compute prompts, if it has some.
+
+    Raises:
+        CatalogueError, LicenceError, ConfigError: see `make_plan`.
+    """
+    return [
+        make_plan(config, catalogue, device=device, gpu=gpu, cache_dir=cache_dir, role=role)
+        for role in handover.roles(config)
+    ]
+
+
 def make_plan(
     config: ModelConfig,
     catalogue: Catalogue,
@@ -132,20 +153,25 @@ def make_plan(
     device: Literal["cpu", "gpu"],
     gpu: str | None,
     cache_dir: Path,
+    role: Role | None = None,
 ) -> EnginePlan:
-    """Decide how a model runs.
+    """Decide how replicas of one kind run.
 
     Args:
         device: where this site's engines run.
         gpu: kind of the GPUs (`h100`, `h200`, `l40s`), for choosing a layout.
+        role: one of `handover.roles(config)`; by default the model's own replicas'.
 
     Raises:
         CatalogueError: there is no such entry, or it cannot be started as published.
         LicenceError: the site may not offer this model.
         ConfigError: no layout fits.
     """
+    handover.check(config)
+    role = role or handover.roles(config)[0]
+    config = handover.for_role(config, role)
     if config.entry.startswith(TINY_PREFIX):
-        return _tiny_plan(config, device, cache_dir)
+        return _tiny_plan(config, device, cache_dir, role)
     spec = catalogue.get(config.entry)
     check_licence(
         spec,
@@ -162,7 +188,8 @@ def make_plan(
         args["revision"] = args["tokenizer_revision"] = revision
     args |= _parsers(spec.tool_parser, spec.reasoning_parser)
     args |= _device_args(config, device) | lora.arguments(config.adapters)
-    args |= FRONTEND_ARGS | config.engine_args
+    args |= FRONTEND_ARGS | handover.arguments(config, role) | config.engine_args
+    handover.check_plan(role, spec.task, Parallelism.from_args(args))
     hosted.check(hosted.describe(config, spec, args, device=device, gpu=gpu))
     licence = catalogue.licence_of(spec)
     card = {
@@ -182,6 +209,7 @@ def make_plan(
         engine_args=args,
         env=_env(config, device, local=config.source is not None),
         card=card | _site_facts(config, spec.id),
+        role=role,
         accelerator_type=layout_choice.accelerator(config, device, layout, gpu),
         gpus_per_node=config.gpus_per_node,
         drain_timeout_s=config.drain_timeout_s,
@@ -190,7 +218,9 @@ def make_plan(
     )
 
 
-def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Path) -> EnginePlan:
+def _tiny_plan(
+    config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Path, role: Role
+) -> EnginePlan:
     family = tiny.family(config.entry[len(TINY_PREFIX) :])
     args = dict(family.engine_args) | _parsers(family.tool_parser, family.reasoning_parser)
     card = {
@@ -203,10 +233,11 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         "revision": None,
     }
     args |= _device_args(config, device, kv_gib=0.25) | lora.arguments(config.adapters)
-    args |= FRONTEND_ARGS
+    args |= FRONTEND_ARGS | handover.arguments(config, role)
     if device == "gpu":  # a tiny model would otherwise claim a whole GPU's memory
         args["gpu_memory_utilization"] = 0.8 * TINY_GPU_SHARE
     args |= config.engine_args
+    handover.check_plan(role, family.task, Parallelism.from_args(args))
     hosted.check(hosted.describe(config, None, args, device=device, gpu=None))
     return EnginePlan(
         model_id=config.id,
@@ -215,6 +246,7 @@ def _tiny_plan(config: ModelConfig, device: Literal["cpu", "gpu"], cache_dir: Pa
         engine_args=args,
         env=_env(config, device, local=True),
         card=card | _site_facts(config, config.entry),
+        role=role,
         num_cpus=0.1,
         gpu_share=TINY_GPU_SHARE,
         gpus_per_node=config.gpus_per_node,
@@ -230,6 +262,7 @@ def _site_facts(config: ModelConfig, entry: str) -> dict[str, Any]:
         "adapters": list(config.adapters),
         "entry": entry,
         "min_replicas": config.replicas.min,
+        "prefill_min_tokens": config.prefill and config.prefill.min_prompt_tokens,
     }
 
 

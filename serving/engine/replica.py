@@ -14,7 +14,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from serving.engine import progress, signals
+from serving.engine import handover, progress, signals
 from serving.engine.access import GatewayDoor
 from serving.engine.plan import UNSET_ENV, EnginePlan
 from serving.engine.watchdog import is_stalled
@@ -33,7 +33,10 @@ LATE_ARRIVALS_S = 1.0
 class ModelReplica:
     """Starts an engine, serves vLLM's app to the gateways, reports to Serve, drains on shutdown."""
 
-    async def __init__(self, plan: EnginePlan) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, plan: EnginePlan, prefill: Any = None
+    ) -> None:
+        """Args: prefill: the deployment that computes prompts; named so that Serve starts it with this one."""
         self._plan = plan
         progress.report(plan.model_id, "importing")
         self._server: Any = None
@@ -55,6 +58,12 @@ class ModelReplica:
         os.environ.update(self._plan.env)
         for name in UNSET_ENV:
             os.environ.pop(name, None)
+        import ray
+
+        self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
+        if self._plan.role != "whole":
+            handover.check_installed()
+            os.environ.update(handover.environment(self._host) | dict(self._plan.env))
         # Importing blocks for seconds; in a thread, Serve's own loop keeps answering.
         server_class, config = await asyncio.to_thread(_heavy, self._plan)
         source = await asyncio.to_thread(self._plan.materialise)
@@ -66,9 +75,6 @@ class ModelReplica:
 
             self._group = this_group()
         self._door = GatewayDoor(await self._server.asgi_app(), self._token, self._has_failed)
-        import ray
-
-        self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
         self._listener = Listener(self._door, self._host)
         await self._listener.start()
         progress.report(self._plan.model_id, "ready")

@@ -10,16 +10,14 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.routing.directory import Directory, Model
-from serving.routing.replica_table import CARDS, SEEN
+from serving.routing.replica_table import CARDS, PREFILL_SEEN, SEEN
 
 logger = logging.getLogger("ray.serve.comptoir")
 
 # What a call to Serve raises while its controller or a replica is being replaced.
 SERVE_TROUBLE = (RayError, RayServeException, RuntimeError, TimeoutError, ConnectionError)
-
-# The deployment that every model application has (serving/app.py).
-MODEL_DEPLOYMENT = "ModelReplica"
 
 
 class RayDirectory:
@@ -29,7 +27,9 @@ class RayDirectory:
         self._period_s = period_s
         self._states: dict[str, str] = {}
         self._wanted: dict[str, dict[str, int]] = {}
+        self._prefill_wanted: dict[str, dict[str, int]] = {}
         self._handles: dict[str, asyncio.Task[None]] = {}
+        self._prefill_handles: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._version: tuple[Any, ...] = ()
         self._current = Directory()
@@ -41,7 +41,8 @@ class RayDirectory:
 
     async def stop(self) -> None:
         """Stop looking."""
-        tasks = [task for task in (self._task, *self._handles.values()) if task is not None]
+        opening = (*self._handles.values(), *self._prefill_handles.values())
+        tasks = [task for task in (self._task, *opening) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -55,7 +56,10 @@ class RayDirectory:
     def current(self) -> Directory:
         """The site as known now; rebuilt only when something changed."""
         version = tuple(
-            (app, state, id(SEEN.get(app)), id(CARDS.get(app)), str(self._wanted.get(app)))
+            (
+                *(app, state, id(SEEN.get(app)), id(CARDS.get(app)), str(self._wanted.get(app))),
+                *(id(PREFILL_SEEN.get(app)), str(self._prefill_wanted.get(app))),
+            )
             for app, state in self._states.items()
         )
         if version != self._version:
@@ -67,6 +71,8 @@ class RayDirectory:
                     replicas=SEEN.get(app, ()),
                     state=state,
                     wanted=self._wanted.get(app, {}),
+                    prefill=PREFILL_SEEN.get(app, ()),
+                    prefill_wanted=self._prefill_wanted.get(app, {}),
                 )
                 for app, state in self._states.items()
             )
@@ -76,7 +82,7 @@ class RayDirectory:
         """Ask Serve for a replica of a model that has none; returns at once."""
         asking = self._handles.get(model_id)
         if asking is not None and asking.done():
-            self._handles[model_id] = asyncio.create_task(_open_router(model_id))
+            self._handles[model_id] = asyncio.create_task(_open_router(model_id, MODEL_DEPLOYMENT))
 
     async def _follow(self) -> None:
         while True:
@@ -96,33 +102,52 @@ class RayDirectory:
             # One that is being removed ends what it has begun; nobody new is told to wait for it.
             if app.status != "DELETING"
         }
-        for name, app in status.applications.items():
-            if name not in self._handles and MODEL_DEPLOYMENT in app.deployments:
-                self._handles[name] = asyncio.create_task(_open_router(name))
+        for handles, deployment in (
+            (self._handles, MODEL_DEPLOYMENT),
+            (self._prefill_handles, PREFILL_DEPLOYMENT),
+        ):
+            for name, app in status.applications.items():
+                if name not in handles and deployment in app.deployments:
+                    handles[name] = asyncio.create_task(_open_router(name, deployment))
         for name in [name for name in self._handles if name not in status.applications]:
             self._handles.pop(name).cancel()
             SEEN.pop(name, None)
             CARDS.pop(name, None)
+        # Without its application, or because the application has prefill replicas no more.
+        for name in [name for name in self._prefill_handles if not _has_prefill(status, name)]:
+            self._prefill_handles.pop(name).cancel()
+            PREFILL_SEEN.pop(name, None)
         self._states = states
-        self._wanted = {
-            name: {
-                str(getattr(state, "value", state)): count
-                for state, count in deployment.replica_states.items()
-            }
-            for name, app in status.applications.items()
-            if (deployment := app.deployments.get(MODEL_DEPLOYMENT)) is not None
+        self._wanted = _replica_states(status, MODEL_DEPLOYMENT)
+        self._prefill_wanted = _replica_states(status, PREFILL_DEPLOYMENT)
+
+
+def _has_prefill(status: Any, name: str) -> bool:
+    app = status.applications.get(name)
+    return app is not None and (PREFILL_DEPLOYMENT in app.deployments or _is_building(app))
+
+
+def _replica_states(status: Any, deployment: str) -> dict[str, dict[str, int]]:
+    """Replicas by Serve's state for them, of each application that has such a deployment."""
+    return {
+        name: {
+            str(getattr(state, "value", state)): count
+            for state, count in found.replica_states.items()
         }
+        for name, app in status.applications.items()
+        if (found := app.deployments.get(deployment)) is not None
+    }
 
 
 def _is_building(app: Any) -> bool:
     return not app.deployments
 
 
-async def _open_router(app_name: str) -> None:
-    """Make Ray create the router for this application: it does so at a handle's first call."""
+async def _open_router(app_name: str, deployment: str) -> None:
+    """Make Ray create the router for this deployment: it does so at a handle's first call."""
     while True:
         try:
-            handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, app_name=app_name)
+            handle = serve.get_deployment_handle(deployment, app_name=app_name)
             await handle.ready.remote()
             return
         except SERVE_TROUBLE as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -12,12 +12,13 @@ from serving.errors import ComptoirError, ModelUnavailableError
 from serving.gateway.admission import Admission, BusyError, Estimate, OnWait, Slot
 from serving.gateway.body import encode
 from serving.gateway.engine_errors import from_engine
-from serving.gateway.forwarding import Forwarder, Order, Sent
+from serving.gateway.forwarding import UNKNOWN, Forwarder, Order, Sent
+from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import Answer, ReplicaBrokeError
 from serving.gateway.waking import Waking
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.choice import RoutedRequest
-from serving.routing.directory import Directory
+from serving.routing.directory import Directory, Model
 from serving.routing.features import features_of
 from serving.routing.models import (
     ModelRouter,
@@ -87,6 +88,7 @@ class Dispatcher:
         config: GatewayConfig,
         directory: Callable[[], Directory],
         forwarder: Forwarder,
+        prefill: Prefill,
         admission: Admission,
         waking: Waking,
         metrics: GatewayMetrics,
@@ -96,6 +98,7 @@ class Dispatcher:
         self.reroute(config.routing)
         self._directory = directory
         self._forwarder = forwarder
+        self._prefill = prefill
         self._admission = admission
         self._waking = waking
         self._metrics = metrics
@@ -207,7 +210,8 @@ class Dispatcher:
             waits = self._metrics.queue_wait.labels(candidate.model_id, asked.caller.priority)
             waits.observe(slot.waited_s)
         try:
-            sent = await self._forwarder.open(self._order(asked, candidate, body, encoded))
+            order = await self._order(asked, candidate, model, body, encoded)
+            sent = await self._forwarder.open(order)
             opened = Opened(sent, slot, candidate, route, asked.caller.name)
             if sent.answer.status >= 400:
                 await self._refuse(asked, opened)
@@ -224,29 +228,42 @@ class Dispatcher:
             body["cache_salt"] = asked.caller.cache_salt
         return body
 
-    def _order(
-        self, asked: Asked, candidate: Candidate, body: dict[str, Any], encoded: bytes
+    async def _order(
+        self,
+        asked: Asked,
+        candidate: Candidate,
+        model: Model,
+        body: dict[str, Any],
+        encoded: bytes,
     ) -> Order:
-        """What goes to the forwarder; the prompt is hashed only where that decides something."""
+        """What goes to the forwarder, once a prefill replica has computed a prompt that is one for it."""
+        path, model_id = asked.endpoint.path, candidate.model_id
+        prefills = self._prefill.wants(model, path, body, len(encoded))
         prompt = EMPTY
-        if self._forwarder.reads_prompts(candidate.model_id):
+        # It is hashed only where that decides something.
+        if self._forwarder.reads_prompts(model_id) or (
+            prefills and self._prefill.forwarder.reads_prompts(model_id)
+        ):
             prompt = prompt_prefix(
-                asked.endpoint.path,
+                path,
                 body,
                 tenant_salt(asked.caller.cache_salt, candidate.served_name),
                 self._config.replica_routing.block_bytes,
                 self._config.replica_routing.max_prompt_bytes,
             )
-        return Order(
-            candidate.model_id,
-            asked.endpoint.path,
+        order = Order(
+            model_id,
+            path,
             encoded,
             asked.request_id,
             RoutedRequest(
                 prompt, session_key(asked.caller.name, asked.session, prompt), len(encoded)
             ),
-            self._admission.queued(candidate.model_id),
+            self._admission.queued(model_id),
         )
+        handed = await self._prefill.compute(order, body) if prefills else None
+        # Who fetches a prompt need not have it, and computes none of it: any replica with little to do.
+        return order if handed is None else replace(order, handed=handed, routed=UNKNOWN)
 
     async def _refuse(self, asked: Asked, opened: Opened) -> None:
         """Raise what an engine's error answer means."""

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import prometheus_client
+
 from serving.errors import (
     ComptoirError,
     EngineFailedError,
@@ -38,7 +40,8 @@ UNKNOWN = RoutedRequest()
 class Order:
     """A request as it goes to a replica, and what the replica policy may know of it.
 
-    `queued`: requests that wait for this model in this gateway.
+    `queued`: requests that wait for this model in this gateway. `handed`: the body with which an engine
+    fetches the prompt that a prefill replica has computed, instead of computing it.
     """
 
     model_id: str
@@ -47,6 +50,7 @@ class Order:
     request_id: str
     routed: RoutedRequest = UNKNOWN
     queued: int = 0
+    handed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,21 @@ class _Tried:
     """What has been tried for one request.
 
     `machines`: those that gave no sign of life. `deaths`: engines that died under it. `is_free`: the next try
-    costs nothing of the retry budget.
+    costs nothing of the retry budget. `is_handed`: a replica was told where the computed prompt is.
     """
 
     replicas: set[str] = field(default_factory=set)
     machines: set[str] = field(default_factory=set)
     deaths: int = 0
     is_free: bool = False
+    is_handed: bool = False
+
+    def body(self, order: Order) -> bytes:
+        """What goes to the next replica. A computed prompt is kept until it was fetched, which is once."""
+        if order.handed is None or self.is_handed:
+            return order.body
+        self.is_handed = True
+        return order.handed
 
 
 @dataclass(slots=True)
@@ -98,11 +110,14 @@ class Forwarder:
         clock: Callable[[], float] = time.monotonic,
         wake: Callable[[str], None] = lambda model_id: None,
         draw: Callable[[], float] = random.random,
+        choices: prometheus_client.Counter | None = None,
     ) -> None:
+        """Args: choices: counts the reasons of choices, by default as `replica_choices`."""
         self._directory = directory
         self._upstream = upstream
         self._config = config or GatewayConfig()
         self._metrics = metrics or GatewayMetrics()
+        self._choices = choices or self._metrics.replica_choices
         self._clock = clock
         self._wake = wake
         self._draw = draw
@@ -178,13 +193,13 @@ class Forwarder:
         choice = lane.policy.choose(order.routed, candidates, self.in_flight)
         replica = choice.replica
         tried.replicas.add(replica.id)
-        self._metrics.replica_choices.labels(order.model_id, choice.policy, choice.reason).inc()
+        self._choices.labels(order.model_id, choice.policy, choice.reason).inc()
         self.in_flight[replica.id] += 1
         breaker = self.breakers.replica(replica.id)
         attempt = breaker.begin(self._clock())
         try:
             answer = await self._upstream.post(
-                replica, order.path, order.body, order.request_id, order.queued
+                replica, order.path, tried.body(order), order.request_id, order.queued
             )
             if answer.status == 200 and stream_error_at(answer.first) == 0:
                 # The engine failed before it produced a token: nothing has reached the client.

@@ -60,4 +60,4 @@ class GatewayReplica:
         """Serve's shutdown hook: stop accepting, let open requests finish, then close."""
         await self._listener.close(self._config.drain_timeout_s)
         await self._models.stop()
-        await self._services.upstream.stop()
+        await self._services.stop()

@@ -9,10 +9,11 @@ from typing import Any
 
 from serving import __version__
 from serving.gateway import listing
+from serving.gateway.forwarding import Forwarder
 from serving.gateway.services import Services
 from serving.observability.metrics import Moment
 from serving.observability.moment import ENGINE_SIGNALS
-from serving.routing.directory import Model
+from serving.routing.directory import Model, Replica
 from serving.tenancy.keys import Caller
 
 # By their rank, for alerts: anything above 0 is not well.
@@ -48,16 +49,34 @@ def _model(services: Services, model: Model, queue: Any, now: float) -> dict[str
         "breaker": breaker.snapshot(now).state if breaker else "closed",
         "retries": dict(lane.budget.snapshot(now)) if lane else None,
         "admission": asdict(queue) if queue else None,
-        "replicas": [
-            {
-                "id": replica.id,
-                "in_flight": forwarder.in_flight.get(replica.id, 0),
-                "breaker": asdict(forwarder.breakers.replica(replica.id).snapshot(now)),
-            }
-            | {name: round(value, 4) for name, value in replica.stats.items()}
-            for replica in model.replicas
-        ],
+        "replicas": _replicas(forwarder, model.replicas, now),
+        "prefill": _prefill(services, model, now),
     }
+
+
+def _prefill(services: Services, model: Model, now: float) -> dict[str, Any] | None:
+    """The replicas that compute the model's long prompts; None for a model that has no such thing."""
+    if model.prefill_min_tokens is None:
+        return None
+    return {
+        "min_prompt_tokens": model.prefill_min_tokens,
+        "wanted": dict(model.prefill_wanted),
+        "replicas": _replicas(services.prefill.forwarder, model.prefill, now),
+    }
+
+
+def _replicas(
+    forwarder: Forwarder, replicas: Iterable[Replica], now: float
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": replica.id,
+            "in_flight": forwarder.in_flight.get(replica.id, 0),
+            "breaker": asdict(forwarder.breakers.replica(replica.id).snapshot(now)),
+        }
+        | {name: round(value, 4) for name, value in replica.stats.items()}
+        for replica in replicas
+    ]
 
 
 def gauges(services: Services) -> Iterable[Moment]:
@@ -67,14 +86,9 @@ def gauges(services: Services) -> Iterable[Moment]:
     for model in services.directory().models.values():
         services.metrics.expect(model.id)
         yield from _model_gauges(services, model, now)
-        for replica in model.replicas:
-            labels = {"model": model.id, "replica": replica.id}
-            yield "in_flight", labels, services.forwarder.in_flight.get(replica.id, 0)
-            breaker = services.forwarder.breakers.replica(replica.id).snapshot(now)
-            yield "breaker_state", labels, BREAKER_STATES[breaker.state]
-            yield "breaker_openings_total", labels, breaker.openings
-            for signal, name in ENGINE_SIGNALS.items():
-                yield name, labels, replica.stats.get(signal, 0.0)
+        yield from _replica_gauges(services.forwarder, model.id, model.replicas, now)
+        prefill = services.prefill.forwarder
+        yield from _replica_gauges(prefill, model.id, model.prefill, now)
     for queue in services.admission.snapshots():
         labels = {"model": queue.model_id}
         yield "admission_slots", labels, queue.slots
@@ -84,10 +98,25 @@ def gauges(services: Services) -> Iterable[Moment]:
         yield "admission_oldest_wait_seconds", labels, oldest
 
 
+def _replica_gauges(
+    forwarder: Forwarder, model_id: str, replicas: Iterable[Replica], now: float
+) -> Iterable[Moment]:
+    for replica in replicas:
+        labels = {"model": model_id, "replica": replica.id}
+        yield "in_flight", labels, forwarder.in_flight.get(replica.id, 0)
+        breaker = forwarder.breakers.replica(replica.id).snapshot(now)
+        yield "breaker_state", labels, BREAKER_STATES[breaker.state]
+        yield "breaker_openings_total", labels, breaker.openings
+        for signal, name in ENGINE_SIGNALS.items():
+            yield name, labels, replica.stats.get(signal, 0.0)
+
+
 def _model_gauges(services: Services, model: Model, now: float) -> Iterable[Moment]:
     name, forwarder = {"model": model.id}, services.forwarder
     yield "application_state", name | {"state": model.state}, 1
     yield "replicas", name, len(model.replicas)
+    if model.prefill_min_tokens is not None:
+        yield "prefill_replicas", name, len(model.prefill)
     there = sum(count for state, count in model.wanted.items() if state not in LEAVING)
     # Serve's own count comes with the next look at its status.
     yield "replicas_wanted", name, there if model.wanted else len(model.replicas)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from serving.gateway.admission import Admission
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
+from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import Upstream
 from serving.gateway.waking import Waking
 from serving.observability.metrics import GatewayMetrics
@@ -28,6 +29,7 @@ class Services:
     directory: Callable[[], Directory]
     upstream: Upstream
     forwarder: Forwarder
+    prefill: Prefill
     admission: Admission
     dispatcher: Dispatcher
     metrics: GatewayMetrics
@@ -47,6 +49,7 @@ class Services:
         # Gateways of one node share its port, and a scrape meets any of them.
         metrics = GatewayMetrics(uuid.uuid4().hex[:8] if config.replicas > 1 else None)
         forwarder = Forwarder(directory, upstream, config, metrics, wake=wake)
+        prefill = Prefill(directory, config, metrics)
         admission = Admission(config.admission, directory, config.replicas)
         waking = Waking(config.admission, directory, wake)
         return cls(
@@ -56,7 +59,15 @@ class Services:
             directory=directory,
             upstream=upstream,
             forwarder=forwarder,
+            prefill=prefill,
             admission=admission,
-            dispatcher=Dispatcher(config, directory, forwarder, admission, waking, metrics),
+            dispatcher=Dispatcher(
+                config, directory, forwarder, prefill, admission, waking, metrics
+            ),
             metrics=metrics,
         )
+
+    async def stop(self) -> None:
+        """Close every connection to replicas."""
+        await self.upstream.stop()
+        await self.prefill.upstream.stop()

@@ -94,6 +94,20 @@ class GatewayMetrics:
         self.replica_choices = counter(
             "replica_choices", "Why a replica was chosen", "model", "policy", "reason"
         )
+        self.prefills = counter(
+            "prefills",
+            "How prompts of models with prefill replicas were computed",
+            "model",
+            "outcome",
+        )
+        self.prefill_choices = counter(
+            "prefill_choices", "Why a prefill replica was chosen", "model", "policy", "reason"
+        )
+        self.prefill_time = seconds(
+            "prefill_seconds",
+            "From asking a prefill replica to its answer, or to giving up",
+            "model",
+        )
         self.retries = counter("retries", "Requests sent to another replica", "model")
         self.queue_wait = seconds(
             "queue_wait_seconds", "Time in the gateway's queue of a busy model", "model", "priority"

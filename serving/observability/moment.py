@@ -29,6 +29,7 @@ MOMENT: Mapping[str, str] = {
     # ---- models, by `model` ----------------------------------------------------------------------------
     "application_state": "1 for the state of the model's Serve application",
     "replicas": "Replicas that gateways can send to",
+    "prefill_replicas": "Replicas that gateways can let compute prompts",
     "replicas_wanted": "Replicas that there shall be: those that run and those that start",
     "replicas_by_state": "Replicas by Serve's state for them",
     "model_breaker_state": "0 closed, 1 half open, 2 open: no replica of the model answered",

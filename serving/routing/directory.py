@@ -40,6 +40,9 @@ class Model:
     state: str = "RUNNING"
     # Replicas by Serve's state for them: what there is, what starts, what stops.
     wanted: Mapping[str, int] = field(default_factory=dict)
+    # Those that compute prompts for the others, and Serve's states of them; most models have none.
+    prefill: tuple[Replica, ...] = ()
+    prefill_wanted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def task(self) -> str | None:
@@ -55,6 +58,11 @@ class Model:
     def adapters(self) -> tuple[str, ...]:
         """Names of LoRA adapters that the same engine serves."""
         return tuple(self.card.get("adapters", ()))
+
+    @property
+    def prefill_min_tokens(self) -> int | None:
+        """From how many prompt tokens on prefill replicas compute it; None for a model without them."""
+        return self.card.get("prefill_min_tokens")
 
     def served_name(self, name: str) -> str:
         """What the engine calls the model that a client named so: an adapter, or the model itself."""

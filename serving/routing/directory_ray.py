@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
+from serving.replica_protocol import PREFILL_DEPLOYMENT
 from serving.routing import replica_table
 from serving.routing.directory import Replica
 
@@ -23,9 +24,10 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         app = self._deployment_id.app_name
         for replica in replicas:
             card = replica.replica_metadata.get("card")
-            if card:
+            # What a model is, its own replicas say.
+            if card and not self._computes_prompts:
                 replica_table.CARDS[app] = card
-        replica_table.SEEN[app] = tuple(
+        self._table[app] = tuple(
             _replica(replica) for replica in replicas if replica.replica_metadata
         )
 
@@ -33,8 +35,8 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         super().on_replica_actor_died(replica_id)
         app = self._deployment_id.app_name
         gone = replica_id.unique_id
-        replica_table.SEEN[app] = tuple(
-            replica for replica in replica_table.SEEN.get(app, ()) if replica.id != gone
+        self._table[app] = tuple(
+            replica for replica in self._table.get(app, ()) if replica.id != gone
         )
 
     async def choose_replicas(
@@ -44,6 +46,14 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     ) -> list[list[RunningReplica]]:
         """Any order will do: only control calls come this way."""
         return [candidate_replicas]
+
+    @property
+    def _computes_prompts(self) -> bool:
+        return bool(self._deployment_id.name == PREFILL_DEPLOYMENT)
+
+    @property
+    def _table(self) -> dict[str, tuple[Replica, ...]]:
+        return replica_table.PREFILL_SEEN if self._computes_prompts else replica_table.SEEN
 
 
 def _replica(replica: RunningReplica) -> Replica:

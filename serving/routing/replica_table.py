@@ -12,4 +12,6 @@ from serving.routing.directory import Replica
 
 # By application. Values are replaced whole: Ray may run the router in another thread.
 SEEN: dict[str, tuple[Replica, ...]] = {}
+# Those that compute prompts for the others.
+PREFILL_SEEN: dict[str, tuple[Replica, ...]] = {}
 CARDS: dict[str, dict[str, Any]] = {}

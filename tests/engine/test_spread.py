@@ -46,12 +46,12 @@ def test_what_ray_or_the_group_decides_cannot_be_set(key: str) -> None:
         },
     ],
 )
-def test_prefill_apart_from_decode_is_refused_with_what_to_do_instead(
+def test_an_engine_that_hands_caches_over_by_hand_is_refused_with_what_to_do_instead(
     config: dict[str, Any],
 ) -> None:
     error = refused("deepseek-r1", {"kv_transfer_config": config})
     assert error.param == "engine_args.kv_transfer_config"
-    assert "gateway takes it to one" in error.message
+    assert "write `prefill` beside `engine_args`" in error.message
     assert "kv_offloading_size" in error.message
 
 

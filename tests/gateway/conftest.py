@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,28 +49,36 @@ async def make_site() -> AsyncIterator[SiteFactory]:
             dead: bool = False,
             gone: int = 0,
             card: Mapping[str, Any] | None = None,
+            prefill: Sequence[FakeEngine] = (),
         ) -> Site:
             chosen = list(engines) or [FakeEngine()]
             replicas, doors = [], []
-            for number, engine in enumerate(chosen):
+
+            async def open_door(name: str, engine: FakeEngine) -> Replica:
                 door = GatewayDoor(engine.asgi(), TOKEN, lambda: dead)
                 listener = Listener(door, "127.0.0.1")
                 await listener.start()
                 listeners.append(listener)
-                url = f"http://127.0.0.1:{listener.port}"
-                replicas.append(Replica(f"replica-{number}", url, TOKEN))
                 doors.append(door)
+                return Replica(name, f"http://127.0.0.1:{listener.port}", TOKEN)
+
+            for number, engine in enumerate(chosen):
+                replicas.append(await open_door(f"replica-{number}", engine))
+            computing = [
+                await open_door(f"prefill-{number}", engine)
+                for number, engine in enumerate(prefill)
+            ]
             for number in range(gone):
                 # Nobody listens on port 9 of the loopback interface.
                 replicas.insert(0, Replica(f"gone-{number}", "http://127.0.0.1:9", TOKEN))
             facts = {"task": task, "vendor": "test", "aliases": ["vendor/alias"]} | dict(card or {})
             models = {
-                "fake": Model("fake", facts, tuple(replicas)),
+                "fake": Model("fake", facts, tuple(replicas), prefill=tuple(computing)),
                 "sleeping": Model("sleeping", {"task": "chat"}, (), "DEPLOYING"),
             }
             services = Services.build(config or GatewayConfig(), lambda: Directory(models.values()))
             await services.upstream.start()
-            stack.push_async_callback(services.upstream.stop)
+            stack.push_async_callback(services.stop)
             front = Listener(build_asgi(services), "127.0.0.1")
             await front.start()
             listeners.append(front)

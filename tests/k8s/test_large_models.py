@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parents[2] / "deployments"
     ("name", "expected"),
     [
         ("deepseek-v3-two-nodes", Group("gpu-h100", "h100", 8, 2, 2)),
+        ("deepseek-v3-prefill-decode", Group("gpu-h200", "h200", 8, 2, 2)),
         ("deepseek-data-parallel", Group("gpu-h200", "h200", 8, 1, 1)),
         ("kimi-k2", Group("gpu-h200", "h200", 8, 1, 1)),
     ],

@@ -15,11 +15,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
-LISTS = ("cpu", "gpu", "dev")
+LISTS = ("cpu", "gpu", "dev", "nixl")
 # Which .in files each list is made from.
-SOURCES = {"cpu": ("common", "cpu"), "gpu": ("common", "gpu"), "dev": ("dev",)}
+SOURCES = {"cpu": ("common", "cpu"), "gpu": ("common", "gpu"), "dev": ("dev",), "nixl": ("nixl",)}
 # What the development tools share with the runtime is pinned there; the same in both lists.
-RUNTIME_FOR = {"cpu": (), "gpu": (), "dev": ("cpu", "gpu")}
+RUNTIME_FOR = {"cpu": (), "gpu": (), "dev": ("cpu", "gpu"), "nixl": ("cpu", "gpu")}
 
 
 def entries(file: str) -> list[str]:
@@ -63,8 +63,9 @@ def test_every_direct_dependency_is_pinned_to_an_allowed_version(name: str) -> N
                 assert requirement.specifier.contains(version, prereleases=True), (place, version)
 
 
-def test_the_development_list_overlaps_with_no_runtime_list() -> None:
-    assert pins("dev").keys().isdisjoint(pins("cpu").keys() | pins("gpu").keys())
+@pytest.mark.parametrize("name", ["dev", "nixl"])
+def test_a_list_on_top_overlaps_with_no_runtime_list(name: str) -> None:
+    assert pins(name).keys().isdisjoint(pins("cpu").keys() | pins("gpu").keys())
 
 
 def test_the_cpu_list_leaves_out_what_is_built_for_cuda() -> None:
@@ -87,7 +88,9 @@ def test_both_engines_are_the_same_release_of_vllm() -> None:
 def test_every_direct_dependency_is_explained() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     explained = {canonicalize_name(name) for name in re.findall(r"^\| `([^`]+)` \|", text, re.M)}
-    declared = {name for source in ("common", "cpu", "gpu", "dev") for name in direct(source)}
+    declared = {
+        name for source in ("common", "cpu", "gpu", "dev", "nixl") for name in direct(source)
+    }
     assert declared - explained == set(), "add a row to docs/dependencies.md"
     assert explained - declared == set(), "docs/dependencies.md explains what is not required"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.routing import replica_table
 from serving.routing.directory_ray import ListeningRouter
 
@@ -28,9 +29,14 @@ def router(monkeypatch: pytest.MonkeyPatch) -> ListeningRouter:
     monkeypatch.setattr(parent, "update_replicas", lambda *_: None, raising=False)
     monkeypatch.setattr(parent, "on_replica_actor_died", lambda *_: None, raising=False)
     monkeypatch.setattr(replica_table, "SEEN", {})
+    monkeypatch.setattr(replica_table, "PREFILL_SEEN", {})
     monkeypatch.setattr(replica_table, "CARDS", {})
+    return of_deployment(MODEL_DEPLOYMENT)
+
+
+def of_deployment(name: str) -> ListeningRouter:
     router = ListeningRouter.__new__(ListeningRouter)
-    router._deployment_id = SimpleNamespace(app_name="m")
+    router._deployment_id = SimpleNamespace(app_name="m", name=name)
     return router
 
 
@@ -67,3 +73,17 @@ def test_a_dead_replica_is_forgotten_at_once(router: ListeningRouter) -> None:
 async def test_ray_may_take_any_replica_for_control_calls(router: ListeningRouter) -> None:
     replicas = [running("r1", metadata())]
     assert await router.choose_replicas(replicas) == [replicas]
+
+
+def test_prefill_replicas_are_kept_apart_and_do_not_say_what_the_model_is(
+    router: ListeningRouter,
+) -> None:
+    router.update_replicas([running("r1", metadata(card={"min_replicas": 0}))])
+    prefill = of_deployment(PREFILL_DEPLOYMENT)
+    prefill.update_replicas([running("p1", metadata(card={"min_replicas": 2}))])
+    assert [seen.id for seen in replica_table.SEEN["m"]] == ["r1"]
+    assert [seen.id for seen in replica_table.PREFILL_SEEN["m"]] == ["p1"]
+    assert replica_table.CARDS["m"] == {"min_replicas": 0}
+    prefill.on_replica_actor_died(SimpleNamespace(unique_id="p1"))
+    assert replica_table.PREFILL_SEEN["m"] == ()
+    assert replica_table.SEEN["m"]

@@ -1,0 +1,161 @@
+"""Prefill and decode in replicas apart: what an engine of each kind gets, and what does not go together.
+
+A prefill replica computes a prompt and keeps its KV cache until a replica of the model has fetched it,
+through NIXL, from one engine's memory into the other's.
+https://docs.vllm.ai/en/latest/features/nixl_connector_usage.html
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from serving.config.parallel import Parallelism
+from serving.errors import ConfigError
+from serving.settings import ModelConfig
+
+# "whole": a replica of a model without prefill replicas. "decode": one that can fetch computed prompts.
+Role = Literal["whole", "decode", "prefill"]
+_VLLM_ROLES: Mapping[Role, str] = {"decode": "kv_consumer", "prefill": "kv_producer"}
+# Connectors that move the cache of a request from one engine to another one.
+_CONNECTORS = (
+    "NixlConnector",
+    "NixlPullConnector",
+    "NixlPushConnector",
+    "MoRIIOConnector",
+    "P2pNcclConnector",
+    "MooncakeConnector",
+)
+# Each asks vLLM for a connector, and an engine has one.
+_OTHER_CACHES = ("kv_transfer_config", "kv_offloading_size", "kv_offloading_backend")
+
+
+def roles(config: ModelConfig) -> tuple[Role, ...]:
+    """The kinds of replicas that a model has; its own first."""
+    return ("whole",) if config.prefill is None else ("decode", "prefill")
+
+
+def for_role(config: ModelConfig, role: Role) -> ModelConfig:
+    """The configuration as it is for replicas of this kind."""
+    if role != "prefill" or config.prefill is None:
+        return config
+    return config.model_copy(
+        update={
+            "engine_args": config.engine_args | config.prefill.engine_args,
+            "replicas": config.prefill.replicas,
+        }
+    )
+
+
+def arguments(config: ModelConfig, role: Role) -> dict[str, Any]:
+    """Engine arguments that make an engine one of this kind."""
+    if config.prefill is None or role == "whole":
+        return {}
+    transfer: dict[str, Any] = {
+        "kv_connector": "NixlConnector",
+        "kv_role": _VLLM_ROLES[role],
+        # What cannot be fetched is computed; by default the request would fail.
+        "kv_load_failure_policy": "recompute",
+    }
+    if config.prefill.nixl:
+        transfer["kv_connector_extra_config"] = dict(config.prefill.nixl)
+    return {"kv_transfer_config": transfer}
+
+
+def check(config: ModelConfig) -> None:
+    """Refuse what the file's own engine arguments say about handing over, or against it.
+
+    Raises:
+        ConfigError: `param` is the key.
+    """
+    if config.prefill is None:
+        _refuse_by_hand(config.engine_args.get("kv_transfer_config"))
+        return
+    for where, args in (
+        ("engine_args", config.engine_args),
+        ("prefill.engine_args", config.prefill.engine_args),
+    ):
+        for key in _OTHER_CACHES:
+            if key in args:
+                raise ConfigError(
+                    f"{where}.{key}: not with `prefill`, which sets the engine's one KV connector itself; "
+                    "take one of the two out",
+                    param=f"{where}.{key}",
+                )
+
+
+def check_plan(role: Role, task: str, parallel: Parallelism) -> None:
+    """Refuse what a model with prefill replicas cannot be.
+
+    Raises:
+        ConfigError: `param` is the key.
+    """
+    if role == "whole":
+        return
+    if task not in ("chat", "guard"):
+        raise ConfigError(
+            f"prefill: the model's task is {task}: it decodes nothing, so there is nothing to hand over; "
+            "take `prefill` out",
+            param="prefill",
+        )
+    if parallel.data > 1:
+        raise ConfigError(
+            "prefill: not with data_parallel_size above 1: the ranks of a group stop and start together, "
+            "and hand-overs between groups are not supported; use tensor_parallel_size",
+            param="prefill",
+        )
+
+
+def _refuse_by_hand(transfer: Any) -> None:
+    if not isinstance(transfer, Mapping):
+        return
+    inner = (transfer.get("kv_connector_extra_config") or {}).get("connectors") or ()
+    names = [str(transfer.get("kv_connector"))]
+    names += [str(one.get("kv_connector")) for one in inner if isinstance(one, Mapping)]
+    if transfer.get("kv_role") in _VLLM_ROLES.values() or any(one in _CONNECTORS for one in names):
+        raise ConfigError(
+            "engine_args.kv_transfer_config: an engine that hands caches over needs a gateway that takes "
+            "requests there: write `prefill` beside `engine_args`, which sets this for you; for caches "
+            "beyond the GPU's memory set kv_offloading_size",
+            param="engine_args.kv_transfer_config",
+        )
+
+
+# ---- on the node ---------------------------------------------------------------------------------------
+
+
+def check_installed() -> None:
+    """Refuse a node without NIXL: vLLM would say so in many lines, after a minute.
+
+    Raises:
+        ConfigError: what to install.
+    """
+    if find_spec("nixl") is None:
+        raise ConfigError(
+            "prefill: NIXL is not installed on this node: pip install --no-deps -r requirements/nixl.txt",
+            param="prefill",
+        )
+
+
+def environment(host: str) -> dict[str, str]:
+    """Where this engine answers those that fetch from it: an address of its own on this node.
+
+    Args:
+        host: where the replica listens for gateways; nothing of NIXL listens elsewhere if that is loopback.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port = int(probe.getsockname()[1])
+    env = {"VLLM_NIXL_SIDE_CHANNEL_HOST": host, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(port)}
+    return env | ({"UCX_NET_DEVICES": "lo"} if _is_loopback(host) else {})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,110 @@
+"""Lets a prefill replica compute a long prompt before the request goes to a replica that answers it.
+
+Nothing here fails a request: what no prefill replica has computed, the answering one computes itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from serving.config.admission import RetryConfig
+from serving.errors import ComptoirError
+from serving.gateway.body import encode
+from serving.gateway.forwarding import Forwarder, Order
+from serving.gateway.upstream import ReplicaBrokeError, Upstream
+from serving.observability.metrics import GatewayMetrics
+from serving.routing import handover
+from serving.routing.directory import Directory, Model
+from serving.settings import GatewayConfig
+
+
+class Prefill:
+    """The gateway's view of prefill replicas, with breakers, counts and cached beginnings of their own."""
+
+    def __init__(
+        self,
+        directory: Callable[[], Directory],
+        config: GatewayConfig,
+        metrics: GatewayMetrics,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._directory = directory
+        self._seen: tuple[Directory, Directory] | None = None
+        self._metrics = metrics
+        self._clock = clock
+        self.upstream = Upstream(
+            connect_timeout_s=config.connect_timeout_s, response_timeout_s=config.prefill_timeout_s
+        )
+        # One try: the replica that answers is the next one.
+        once = config.model_copy(update={"retries": RetryConfig(max_attempts=1)})
+        self.forwarder = Forwarder(
+            self._prefill_directory,
+            self.upstream,
+            once,
+            metrics,
+            clock,
+            draw=draw,
+            choices=metrics.prefill_choices,
+        )
+
+    def wants(self, model: Model, path: str, body: dict[str, object], encoded_bytes: int) -> bool:
+        """Whether this prompt is one for a prefill replica; counts why not."""
+        least = model.prefill_min_tokens
+        if least is None:
+            return False
+        outcome: handover.Outcome | None = None
+        if not handover.fits(path, body):
+            outcome = "unfit"
+        elif not handover.is_long(path, body, encoded_bytes, least):
+            outcome = "short"
+        elif not model.prefill:
+            outcome = "failed"
+        if outcome is not None:
+            self._metrics.prefills.labels(model.id, outcome).inc()
+        return outcome is None
+
+    async def compute(self, order: Order, body: dict[str, object]) -> bytes | None:
+        """Have a prompt computed: the body for the replica that answers, or None if nobody did.
+
+        Args:
+            order: the client's request as it would go to that replica.
+            body: the same, before it was encoded.
+        """
+        began_s = self._clock()
+        handed = await self._ask(order, body)
+        outcome: handover.Outcome = "failed" if handed is None else "handed"
+        self._metrics.prefills.labels(order.model_id, outcome).inc()
+        self._metrics.prefill_time.labels(order.model_id).observe(self._clock() - began_s)
+        return None if handed is None else encode(handed)
+
+    async def _ask(self, order: Order, body: dict[str, object]) -> dict[str, object] | None:
+        asked = encode(handover.prefill_body(order.path, body))
+        try:
+            sent = await self.forwarder.open(replace(order, body=asked, queued=0))
+        except ComptoirError:
+            return None
+        try:
+            answer = await sent.answer.rest()
+        except ReplicaBrokeError:
+            self.forwarder.broke(sent)
+            return None
+        finally:
+            self.forwarder.finished(sent)
+        return handover.decode_body(body, answer) if sent.answer.status == 200 else None
+
+    def _prefill_directory(self) -> Directory:
+        """The directory with prefill replicas in the place of the models' own."""
+        current = self._directory()
+        if self._seen is None or self._seen[0] is not current:
+            models = current.models.values()
+            turned = Directory(
+                replace(one, replicas=one.prefill, wanted=one.prefill_wanted)
+                for one in models
+                if one.prefill_min_tokens is not None
+            )
+            self._seen = (current, turned)
+        return self._seen[1]
