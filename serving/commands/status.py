@@ -50,10 +50,13 @@ def local_stack(port: int | None) -> StackState:
     Raises:
         StackError: there is none, or more than one and no port.
     """
-    states = StackState.all(ProcessSettings.load().cache_dir)
-    states = [state for state in states if port in (None, state.port)]
-    if not states:
+    running = StackState.all(ProcessSettings.load().cache_dir)
+    states = [state for state in running if port in (None, state.port)]
+    if not running:
         raise StackError("no stack is running on this machine; `comptoir up` starts one")
+    if not states:
+        ports = ", ".join(str(state.port) for state in running)
+        raise StackError(f"no stack is running on port {port}; there is one on port {ports}")
     if len(states) > 1:
         ports = ", ".join(str(state.port) for state in states)
         raise StackError(f"several stacks are running; choose one with --port: {ports}")

@@ -154,6 +154,11 @@ def test_the_only_stack_is_found(cache: Path, endpoint: Endpoint) -> None:
     assert f"stack on port {endpoint.port}, process {os.getpid()}" in result.stdout
 
 
+def test_a_port_where_nothing_runs_is_named_with_those_where_something_does(cache: Path) -> None:
+    note(cache, 9)
+    assert failure("--port", "8") == "no stack is running on port 8; there is one on port 9"
+
+
 def test_one_of_several_stacks_has_to_be_chosen(cache: Path, endpoint: Endpoint) -> None:
     note(cache, endpoint.port)
     note(cache, 9)
