@@ -140,18 +140,22 @@ def check_installed() -> None:
         )
 
 
-def environment(host: str) -> dict[str, str]:
+def environment(host: str, given: Mapping[str, str]) -> dict[str, str]:
     """Where this engine answers those that fetch from it: an address of its own on this node.
 
     Args:
         host: where the replica listens for gateways; nothing of NIXL listens elsewhere if that is loopback.
+        given: variables that the file sets; one network for UCX among them stays.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.bind((host, 0))
         port = int(probe.getsockname()[1])
     env = {"VLLM_NIXL_SIDE_CHANNEL_HOST": host, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(port)}
-    return env | ({"UCX_NET_DEVICES": "lo"} if _is_loopback(host) else {})
+    return ({"UCX_NET_DEVICES": "lo"} if _is_loopback(host) else {}) | {
+        **{name: value for name, value in given.items() if name.startswith("UCX_")},
+        **env,
+    }
 
 
 def _is_loopback(host: str) -> bool:

@@ -36,7 +36,7 @@ class ModelReplica:
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, plan: EnginePlan, prefill: Any = None
     ) -> None:
-        """Args: prefill: the deployment that computes prompts; named so that Serve starts it with this one."""
+        """Args: prefill: the deployment that computes prompts; so Serve starts it with this one."""
         self._plan = plan
         progress.report(plan.model_id, "importing")
         self._server: Any = None
@@ -63,7 +63,7 @@ class ModelReplica:
         self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
         if self._plan.role != "whole":
             handover.check_installed()
-            os.environ.update(handover.environment(self._host) | dict(self._plan.env))
+            os.environ.update(handover.environment(self._host, self._plan.env))
         # Importing blocks for seconds; in a thread, Serve's own loop keeps answering.
         server_class, config = await asyncio.to_thread(_heavy, self._plan)
         source = await asyncio.to_thread(self._plan.materialise)

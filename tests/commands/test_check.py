@@ -163,3 +163,21 @@ def test_routing_names_models_that_the_file_has(path: Path) -> None:
     result = check(write(path, TINY, routing={"aliases": {"chat": "nothing"}}))
     assert result.exit_code == 2
     assert "aliases.chat: there is no model 'nothing'" in result.stderr
+
+
+def test_prefill_replicas_are_shown_and_counted_beside_the_models_own(path: Path) -> None:
+    result = check(write(path, BIG | {"prefill": {"engine_args": {"tensor_parallel_size": 4}}}))
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines() if "x H200" in line]
+    assert [row[0] for row in rows] == ["big", "big"]
+    assert rows[1][1] == "(prefill)"
+    assert rows[0][2:4] == ["2", "x"]
+    assert rows[1][3:5] == ["4", "x"]
+    # What is wrong in both is said once.
+    assert (result.stdout + result.stderr).count("no revision") == 1
+
+
+def test_what_is_wrong_with_prefill_replicas_only_says_so(path: Path) -> None:
+    result = check(write(path, BIG | {"prefill": {"engine_args": {"tensor_parallel_size": 7}}}))
+    assert result.exit_code == 2
+    assert "prefill replicas: engine_args.tensor_parallel_size" in result.output

@@ -164,3 +164,12 @@ def test_one_of_several_stacks_has_to_be_chosen(cache: Path, endpoint: Endpoint)
     note(cache, 9)
     assert f"choose one with --port: 9, {endpoint.port}" in failure()
     assert status("--port", str(endpoint.port)).exit_code == 0
+
+
+def test_prefill_replicas_have_rows_of_their_own(endpoint: Endpoint) -> None:
+    model = {"id": "m", "state": "ready", "replicas": [REPLICA]}
+    model["prefill"] = {"replicas": [REPLICA | {"id": "p1", "running": 7.0}]}
+    endpoint.body = json.dumps({"models": [model]}).encode()
+    rows = [line.split() for line in status("--url", endpoint.url).stdout.splitlines()]
+    (row,) = [row for row in rows if "(prefill)" in row]
+    assert row[:5] == ["m", "(prefill)", "ready", "p1", "7"]

@@ -141,7 +141,7 @@ async def _until_prefill_is_known(site: Site) -> None:
 FETCHED = 'vllm:prompt_tokens_by_source_total{engine="0",model_name="apart",source="external_kv'
 HANDED = 'comptoir_prefills_total{model="apart",outcome="handed"}'
 FAILED = 'comptoir_prefills_total{model="apart",outcome="failed"}'
-PROMPT_TOKENS = 'comptoir_tokens_total{model="apart",kind="prompt"}'
+PROMPT_TOKENS = 'comptoir_tokens_total{kind="prompt",model="apart"}'
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.gateway.body import encode
 from serving.routing.features import features_of
 from serving.routing.handover import decode_body, fits, is_long, prefill_body
 
@@ -90,15 +91,7 @@ def test_a_prompt_is_long_exactly_when_the_routers_estimate_says_so(
     # The shortcut by the body's length never overrules the estimate.
     body = {"model": "m", "messages": [{"role": "user", "content": text} for text in texts]}
     estimate = features_of(CHAT, body).input_tokens
-    assert is_long(CHAT, body, len(_encoded(body)), least) is (estimate >= least)
-
-
-def _encoded(body: dict[str, Any]) -> bytes:
-    import json
-
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
+    assert is_long(CHAT, body, len(encode(body)), least) is (estimate >= least)
 
 
 def test_the_answer_says_where_the_prompt_is() -> None:
