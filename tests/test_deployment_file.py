@@ -211,3 +211,17 @@ def test_any_yaml_gives_a_file_or_a_named_error(
         assert named == (True, True)
     else:
         assert file.models
+
+
+@pytest.mark.parametrize("deployments", [5, "GatewayReplica", [5], {"name": "GatewayReplica"}])
+def test_deployments_of_another_form_are_refused(tmp_path: Path, deployments: object) -> None:
+    path = tmp_path / "site.yaml"
+    gateway = {
+        "name": "gateway",
+        "route_prefix": None,
+        "import_path": "serving.app:build_gateway",
+        "deployments": deployments,
+    }
+    path.write_text(yaml.safe_dump({"applications": [gateway]}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="deployments: must be a list of mappings with `name`"):
+        load_deployment_file(path, ProcessSettings())

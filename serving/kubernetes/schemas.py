@@ -10,7 +10,7 @@ from typing import Any
 
 from serving.kubernetes import structural
 
-# By group and kind; schemas/README.md says where each comes from.
+# By group and kind; crds/README.md says where each comes from.
 FILES: Mapping[tuple[str, str], str] = {
     ("gateway.networking.k8s.io", "HTTPRoute"): "httproute-v1.json",
     ("monitoring.coreos.com", "PodMonitor"): "podmonitor-v1.json",
@@ -24,7 +24,7 @@ def schema(group: str, kind: str) -> structural.Schema | None:
     name = FILES.get((group, kind))
     if name is None:
         return None
-    text = resources.files("serving.kubernetes").joinpath("schemas", name).read_text("utf-8")
+    text = resources.files("serving.kubernetes").joinpath("crds", name).read_text("utf-8")
     found: structural.Schema = json.loads(text)
     found["properties"]["metadata"] = structural.METADATA
     return found

@@ -81,7 +81,7 @@ def problems(schema: Schema, value: Any, path: str = "") -> Iterator[str]:
         yield from _scalar(schema, value, path)
 
 
-def _object(schema: Schema, value: dict[str, Any], path: str) -> Iterator[str]:
+def _object(schema: Schema, value: dict[Any, Any], path: str) -> Iterator[str]:
     properties = schema.get("properties") or {}
     rest = schema.get("additionalProperties")
     for name in schema.get("required") or ():

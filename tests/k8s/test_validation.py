@@ -208,7 +208,7 @@ def test_the_manifests_for_monitoring_fit_the_operators_schemas() -> None:
 
 
 def test_every_file_of_schemas_is_read_and_explained() -> None:
-    folder = ROOT / "serving" / "kubernetes" / "schemas"
+    folder = ROOT / "serving" / "kubernetes" / "crds"
     text = (folder / "README.md").read_text(encoding="utf-8")
     there = {path.name for path in folder.glob("*.json")}
     assert there == set(schemas.FILES.values())
