@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -88,6 +89,23 @@ def test_both_have_the_same_base_and_so_the_same_python() -> None:
     pins = [(ROOT / "requirements" / f"{kind}.txt").read_text().split() for kind in ("cpu", "gpu")]
     rays = {next(pin for pin in found if pin.startswith("ray==")) for found in pins}
     assert len(rays) == 1
+
+
+@pytest.mark.parametrize(("cuda", "status"), [("'13.0'", 0), ("None", 1)])
+def test_the_gpu_image_is_not_built_with_torch_for_the_cpu(
+    tmp_path: Path, cuda: str, status: int
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text(f"cuda = {cuda}\n", encoding="utf-8")
+    code = next(
+        one.arguments[2]
+        for stage in dockerfile.parse(text("gpu"))[1]
+        for one in stage.instructions
+        if one.word == "RUN" and "torch.version" in one.rest
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert done.returncode == status
 
 
 @each_image
