@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
+import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -146,9 +149,18 @@ def _announce(file: DeploymentFile, state: StackState, seconds: float) -> None:
     )
     typer.echo(
         f"\n  change the models: edit {file.path}, then RAY_DASHBOARD_ADDRESS={state.dashboard} "
-        f"serve deploy {file.path}\n",
+        f"{serve_command()} deploy {file.path}\n",
     )
     console.file.flush()
+
+
+def serve_command() -> str:
+    """Ray Serve's command as it can be typed here: beside ours, which need not be on the path."""
+    beside = Path(sys.executable).with_name("serve")
+    if shutil.which("serve") == str(beside):
+        return "serve"
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
 def _require_free(file: DeploymentFile, settings: ProcessSettings) -> None:

@@ -301,3 +301,19 @@ def test_the_announcement_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> N
     assert "http://127.0.0.1:8123/v1" in shown
     assert 'OpenAI(base_url="http://127.0.0.1:8123/v1", api_key="none")' in shown
     assert '"model": "qwen3"' in shown
+
+
+def test_rays_command_is_named_as_it_can_be_typed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "serve").touch(mode=0o700)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert stack.serve_command() == ".venv/bin/serve"
+    monkeypatch.chdir(Path(__file__).parent)
+    assert stack.serve_command() == str(folder / "serve")
+    monkeypatch.setenv("PATH", str(folder))
+    assert stack.serve_command() == "serve"
