@@ -147,10 +147,11 @@ def _announce(file: DeploymentFile, state: StackState, seconds: float) -> None:
         f'  print(client.chat.completions.create(model="{chat}", messages='
         '[{"role": "user", "content": "Bonjour"}], max_tokens=32).choices[0].message.content)'
     )
-    typer.echo(
-        f"\n  change the models: edit {file.path}, then RAY_DASHBOARD_ADDRESS={state.dashboard} "
-        f"{serve_command()} deploy {file.path}\n",
-    )
+    # A shell that starts afresh has nothing of `comptoir env`, and without the mode no token is sent.
+    mode = cluster_environment()["RAY_AUTH_MODE"]
+    ray = f"RAY_AUTH_MODE={mode} RAY_DASHBOARD_ADDRESS={state.dashboard}"
+    typer.echo(f"\n  change the models: edit {file.path}, then")
+    typer.echo(f"  {ray} {serve_command()} deploy {file.path}\n")
     console.file.flush()
 
 

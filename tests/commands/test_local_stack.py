@@ -301,6 +301,7 @@ def test_the_announcement_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> N
     assert "http://127.0.0.1:8123/v1" in shown
     assert 'OpenAI(base_url="http://127.0.0.1:8123/v1", api_key="none")' in shown
     assert '"model": "qwen3"' in shown
+    assert "RAY_AUTH_MODE=token RAY_DASHBOARD_ADDRESS=" in shown
 
 
 def test_rays_command_is_named_as_it_can_be_typed_here(
