@@ -27,9 +27,9 @@ def new(
         list[str] | None, typer.Option("--model", help="A model it may use; repeat. Default: all.")
     ] = None,
     priority: Annotated[
-        str, typer.Option(help="interactive, standard or batch; reserved.")
+        str, typer.Option(help="interactive, standard or batch: who goes first at a busy model.")
     ] = "standard",
-    weight: Annotated[float, typer.Option(help="Share when models are saturated; reserved.")] = 1.0,
+    weight: Annotated[float, typer.Option(help="Share of a busy model.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Make a key. It is shown once; put the entry under `keys` of the gateway, or in its keys_file.
