@@ -155,5 +155,12 @@ def test_serve_waits_longer_than_the_drain() -> None:
 
 
 def test_a_changed_model_starts_before_the_old_one_stops_unless_there_is_no_room() -> None:
-    assert options()["max_surge_percent"] > 0
+    assert options(replicas={})["max_surge_percent"] > 0
     assert options(replicas={"surge_percent": 0})["max_surge_percent"] == 0
+
+
+@pytest.mark.parametrize("name", [name for name, (gpus, _) in HARDWARE.items() if gpus])
+def test_where_all_gpus_are_taken_a_changed_model_does_not_wait_for_more(name: str) -> None:
+    for model, _ in plans(FOLDER / name):
+        kinds = [model.replicas, *([model.prefill.replicas] if model.prefill else [])]
+        assert {replicas.surge_percent for replicas in kinds} == {0}
