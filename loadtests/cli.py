@@ -16,8 +16,8 @@ from loadtests.choosing import SHIPPED, adjusted, default_folder, load, one_clas
 from loadtests.run_view import (
     ProgressBar,
     arrivals_in_words,
-    failures_in_words,
     holds,
+    no_answer_in_words,
     show_summary,
 )
 from loadtests.scenario import Scenario
@@ -119,10 +119,7 @@ def run(
     if require_slo and any(not holds(one) for one in finished.summary["groups"]):
         raise typer.Exit(EXIT_SLO)
     if finished.summary["requests"] and not finished.summary["ok"]:
-        raise StackError(
-            f"{plan.target.url} answered none of the requests: {failures_in_words(finished.summary)}; "
-            "`comptoir status --url` says what runs there, --key-env names the key"
-        )
+        raise StackError(no_answer_in_words(plan.target.url, finished.summary))
 
 
 @app.command()
@@ -170,7 +167,9 @@ def sweep(
     plan = one_class(plan, class_name, input_tokens, output_tokens)
     folder = out or default_folder(f"sweep-{plan.name}")
     hardware = Hardware(gpu, gpus_per_replica if gpu else 0, replicas)
-    search = Search(low, max(low, high), precision, max_points)
+    if high < low:
+        raise ConfigError(f"--to: {high:g} is below --from, {low:g}", param="--to")
+    search = Search(low, high, precision, max_points)
     document = sweep_now(plan, folder, search, hardware, processes, note)
     table = Table("rate/s", "requests", "good", "at least", "TTFT p95", "verdict", box=None)
     for point in sorted(document["points"], key=lambda one: one["rate_per_s"]):

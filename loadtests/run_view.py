@@ -101,6 +101,14 @@ def failures_in_words(summary: dict[str, Any]) -> str:
     return ", ".join(counts) + (f" ({', '.join(statuses)})" if statuses else "")
 
 
+def no_answer_in_words(url: str, summary: dict[str, Any]) -> str:
+    """What to say where not one request was answered: most likely the command is wrong, not the server."""
+    return (
+        f"{url} answered none of the requests: {failures_in_words(summary)}; "
+        "`comptoir status --url` says what runs there, --key-env names the key"
+    )
+
+
 def _pair(figures: dict[str, float] | None, first: str, second: str) -> str:
     if not figures:
         return "-"

@@ -12,6 +12,7 @@ import orjson
 
 from loadtests import report
 from loadtests.record import Record, read_records
+from loadtests.run_view import no_answer_in_words
 from loadtests.running import run
 from loadtests.scenario import Scenario
 from loadtests.statistics import percentile
@@ -42,7 +43,7 @@ def sweep(
 
     Raises:
         ConfigError: the folder holds a sweep already.
-        ComptoirError: it was stopped; the points until then are in sweep.json.
+        ComptoirError: it was stopped (the points until then are in sweep.json), or had no answer at all.
     """
     if (folder / SWEEP).exists():
         raise ConfigError(f"--out: {folder} holds a sweep already", param="--out")
@@ -92,6 +93,8 @@ def _point(
         # A run that was stopped says nothing of its rate, and whoever stopped it means the sweep.
         raise ComptoirError(f"the sweep was stopped; what it found is in {folder.parent}")
     records = list(read_records(folder))
+    if number == 1 and not any(one.is_ok for one in records):
+        raise ComptoirError(no_answer_in_words(scenario.target.url, finished.summary))
     counted = (scenario.warmup_s, duration_s)
     slo = scenario.classes[0].slo
     return records, judge(

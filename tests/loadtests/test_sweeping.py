@@ -90,6 +90,24 @@ def test_stopping_a_run_stops_the_sweep_and_keeps_the_points_before(
     assert [one["rate_per_s"] for one in kept["points"]] == [1.0, 2.0]
 
 
+def test_an_endpoint_that_answers_nothing_ends_the_sweep_at_its_first_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def run(scenario: Scenario, folder: Path, processes: int) -> Finished:
+        asked.append(scenario.arrivals.rate_per_s)
+        folder.mkdir(parents=True)
+        failed = Record(1, "c", "chat", "m", "default", 1, intended_s=2, error="connect")
+        write_records(folder, [failed])
+        return Finished(folder, {"errors": {"connect": 1}, "statuses": {}})
+
+    monkeypatch.setattr(sweeping, "run", run)
+    with pytest.raises(ComptoirError, match="answered none of the requests: 1 no connection"):
+        sweeping.sweep(SCENARIO, tmp_path / "s", Search(1, 100), CPU, 1, lambda text: None)
+    assert asked == [1.0]
+
+
 def test_low_rates_run_as_long_as_it_takes_to_show_the_slo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
