@@ -69,6 +69,11 @@ def list_models(
     """
     with _errors_exit():
         catalogue = load_catalogue(file or ())
+        if vendor is not None and not catalogue.filter(vendor=vendor):
+            known = sorted({spec.vendor for spec in catalogue})
+            raise ConfigError(
+                f"vendor {vendor!r} is unknown; known are: {', '.join(known)}", param="vendor"
+            )
         specs = [
             spec
             for spec in catalogue.filter(vendor=vendor, task=_task(task))
