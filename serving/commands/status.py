@@ -12,7 +12,7 @@ from serving.commands import processes
 from serving.commands.endpoint import get, not_an_endpoint
 from serving.commands.output import console, say
 from serving.commands.stack_state import StackState
-from serving.errors import StackError
+from serving.errors import ConfigError, StackError
 from serving.settings import ProcessSettings
 
 
@@ -65,7 +65,7 @@ def local_stack(port: int | None) -> StackState:
 
 def _fetch(url: str, key: str | None) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
-        raise StackError(f"--url must begin with http:// or https://, not {url!r}", param="url")
+        raise ConfigError(f"--url must begin with http:// or https://, not {url!r}", param="url")
     try:
         body = json.loads(get(url, "/status", key, url))
     except ValueError:

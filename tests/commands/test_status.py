@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from serving.cli import app
 from serving.commands.stack_state import StackState
-from serving.errors import StackError
+from serving.errors import ConfigError, StackError
 
 REPLICA = {"id": "r1", "running": 3.0, "waiting": 1.0, "kv_cache_use": 0.25, "tokens_per_s": 81.5}
 BODY = {
@@ -157,6 +157,12 @@ def test_the_only_stack_is_found(cache: Path, endpoint: Endpoint) -> None:
 def test_a_port_where_nothing_runs_is_named_with_those_where_something_does(cache: Path) -> None:
     note(cache, 9)
     assert failure("--port", "8") == "no stack is running on port 8; there is one on port 9"
+
+
+def test_a_url_that_is_none_is_wrong_input() -> None:
+    result = status("--url", "nonsense")
+    assert isinstance(result.exception, ConfigError)
+    assert "--url must begin with http" in result.exception.message
 
 
 def test_one_of_several_stacks_has_to_be_chosen(cache: Path, endpoint: Endpoint) -> None:
