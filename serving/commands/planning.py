@@ -6,8 +6,7 @@ from serving.catalogue.catalogue import load_catalogue
 from serving.deployment_file import DeploymentFile
 from serving.engine import handover
 from serving.engine.arguments import check_names
-from serving.engine.handover import Role
-from serving.engine.plan import EnginePlan, make_plan
+from serving.engine.plan import EnginePlan, make_plans
 from serving.errors import ConfigError
 from serving.settings import ModelConfig, ProcessSettings
 
@@ -23,31 +22,27 @@ def plan_models(
         ConfigError: an entry is unknown, a licence forbids it, no layout fits, the installed vLLM has no such
             argument; the message names the file and the application.
     """
-    return [
-        (handover.for_role(model, role), _plan(file, model, role, settings))
-        for model in file.models
-        for role in handover.roles(model)
-    ]
+    return [pair for model in file.models for pair in _plans(file, model, settings)]
 
 
-def _plan(
-    file: DeploymentFile, model: ModelConfig, role: Role, settings: ProcessSettings
-) -> EnginePlan:
+def _plans(
+    file: DeploymentFile, model: ModelConfig, settings: ProcessSettings
+) -> list[tuple[ModelConfig, EnginePlan]]:
     device = settings.device if settings.device != "auto" else model.device
     if device == "auto":
         device = "gpu" if model.gpu else "cpu"
     try:
-        check_names(handover.for_role(model, role).engine_args)
-        return make_plan(
+        for role in handover.roles(model):
+            check_names(handover.for_role(model, role).engine_args)
+        plans = make_plans(
             model,
             load_catalogue(model.catalogue_files),
             device=device,
             gpu=model.gpu,
             cache_dir=settings.cache_dir,
-            role=role,
         )
     except ConfigError as error:
-        kind = "prefill replicas: " if role == "prefill" else ""
         raise type(error)(
-            f"{file.path}: application {model.id!r}: {kind}{error.message}", param=error.param
+            f"{file.path}: application {model.id!r}: {error.message}", param=error.param
         ) from None
+    return [(handover.for_role(model, plan.role), plan) for plan in plans]

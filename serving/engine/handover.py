@@ -7,9 +7,10 @@ https://docs.vllm.ai/en/latest/features/nixl_connector_usage.html
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -29,6 +30,8 @@ _CONNECTORS = (
     "P2pNcclConnector",
     "MooncakeConnector",
 )
+# What changes the numbers in a cache.
+_SAME = ("dtype", "quantization", "kv_cache_dtype", "hf_overrides", "revision")
 # Each asks vLLM for a connector, and an engine has one.
 _OTHER_CACHES = ("kv_transfer_config", "kv_offloading_size", "kv_offloading_backend")
 
@@ -63,6 +66,42 @@ def arguments(config: ModelConfig, role: Role) -> dict[str, Any]:
     if config.prefill.nixl:
         transfer["kv_connector_extra_config"] = dict(config.prefill.nixl)
     return {"kv_transfer_config": transfer}
+
+
+def build_of(config: ModelConfig, source: str, revision: str | None) -> str:
+    """A word for what a prompt is computed with; caches are handed over between engines with the same one.
+
+    While a changed file is rolled out, old replicas run beside new ones; NIXL compares shapes, not weights.
+
+    Args:
+        config: as it stands in the file, for both kinds of replicas.
+    """
+    facts = {"id", "catalogue", "source", "revision", "layout", "gpu", "engine_args", "env"}
+    own = config.model_dump_json(include=facts)
+    prefill = config.prefill.model_dump_json(include={"engine_args"}) if config.prefill else ""
+    return hashlib.sha256(f"{own} {prefill} {source} {revision}".encode()).hexdigest()[:16]
+
+
+def check_pair(sources: Sequence[str], args: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse kinds of replicas that compute different caches: of other weights, or in other numbers.
+
+    Raises:
+        ConfigError: `param` is the key.
+    """
+    if len(set(sources)) > 1:
+        raise ConfigError(
+            f"prefill: its replicas would load {sources[1]}, and the model's own {sources[0]}; set `layout`, "
+            "or leave out of prefill.engine_args what decides it",
+            param="prefill.engine_args",
+        )
+    for key in _SAME:
+        values = [one.get(key) for one in args]
+        if any(value != values[0] for value in values):
+            raise ConfigError(
+                f"prefill.engine_args.{key}: must be as in the model's engine_args, {values[0]!r}: a cache "
+                "is read as it was written",
+                param=f"prefill.engine_args.{key}",
+            )
 
 
 def check(config: ModelConfig) -> None:

@@ -7,7 +7,7 @@ Pure: a `ModelConfig`, a catalogue entry (or a tiny family) and a device go in, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from serving.catalogue.licences import check_licence
 from serving.config.parallel import Parallelism
 from serving.engine import handover, hosted, layout_choice, lora
 from serving.engine.handover import Role
+from serving.errors import ConfigError
 from serving.routing.rules import card_capabilities
 from serving.settings import ModelConfig
 
@@ -68,6 +69,8 @@ class EnginePlan:
     env: Mapping[str, str]
     card: Mapping[str, Any]
     role: Role = "whole"
+    # Equal in replicas that can hand a computed prompt over.
+    build: str = ""
     accelerator_type: str | None = None
     num_cpus: float = 1.0
     # Of each GPU; tiny models share one.
@@ -140,9 +143,22 @@ def make_plans(
     Raises:
         CatalogueError, LicenceError, ConfigError: see `make_plan`.
     """
+    plans = []
+    for role in handover.roles(config):
+        try:
+            made = make_plan(
+                config, catalogue, device=device, gpu=gpu, cache_dir=cache_dir, role=role
+            )
+        except ConfigError as error:
+            where = "prefill replicas: " if role == "prefill" else ""
+            raise type(error)(f"{where}{error.message}", param=error.param) from None
+        plans.append(made)
+    handover.check_pair([one.source for one in plans], [one.engine_args for one in plans])
+    if len(plans) == 1:
+        return plans
     return [
-        make_plan(config, catalogue, device=device, gpu=gpu, cache_dir=cache_dir, role=role)
-        for role in handover.roles(config)
+        replace(one, build=handover.build_of(config, one.source, one.engine_args.get("revision")))
+        for one in plans
     ]
 
 

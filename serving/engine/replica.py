@@ -114,6 +114,7 @@ class ModelReplica:
             "port": self._listener.port,
             "token": self._token,
             "card": card,
+            "build": self._plan.build,
         }
 
     async def record_routing_stats(self) -> dict[str, float]:

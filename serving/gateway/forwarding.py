@@ -37,11 +37,19 @@ UNKNOWN = RoutedRequest()
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """A request whose prompt is computed: what goes to the replica that answers, and which can read it."""
+
+    body: bytes
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """A request as it goes to a replica, and what the replica policy may know of it.
 
-    `queued`: requests that wait for this model in this gateway. `handed`: the body with which an engine
-    fetches the prompt that a prefill replica has computed, instead of computing it.
+    `queued`: requests that wait for this model in this gateway. `handed`: the body with which an engine of
+    this build fetches the prompt that a prefill replica has computed, instead of computing it.
     """
 
     model_id: str
@@ -50,7 +58,7 @@ class Order:
     request_id: str
     routed: RoutedRequest = UNKNOWN
     queued: int = 0
-    handed: bytes | None = None
+    handed: Handed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +89,13 @@ class _Tried:
     is_free: bool = False
     is_handed: bool = False
 
-    def body(self, order: Order) -> bytes:
-        """What goes to the next replica. A computed prompt is kept until it was fetched, which is once."""
-        if order.handed is None or self.is_handed:
+    def body(self, order: Order, replica: Replica) -> bytes:
+        """What goes to this replica. A computed prompt is kept until it was fetched, which is once."""
+        handed = order.handed
+        if handed is None or self.is_handed or handed.build != replica.build:
             return order.body
         self.is_handed = True
-        return order.handed
+        return handed.body
 
 
 @dataclass(slots=True)
@@ -190,6 +199,10 @@ class Forwarder:
     ) -> Sent:
         if not candidates:
             raise ReplicaGoneError("nobody is left")
+        if order.handed is not None and not tried.is_handed:
+            # While a changed file is rolled out, some replicas are of another build.
+            readers = [one for one in candidates if one.build == order.handed.build]
+            candidates = readers or candidates
         choice = lane.policy.choose(order.routed, candidates, self.in_flight)
         replica = choice.replica
         tried.replicas.add(replica.id)
@@ -199,7 +212,7 @@ class Forwarder:
         attempt = breaker.begin(self._clock())
         try:
             answer = await self._upstream.post(
-                replica, order.path, tried.body(order), order.request_id, order.queued
+                replica, order.path, tried.body(order, replica), order.request_id, order.queued
             )
             if answer.status == 200 and stream_error_at(answer.first) == 0:
                 # The engine failed before it produced a token: nothing has reached the client.

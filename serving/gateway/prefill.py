@@ -13,7 +13,7 @@ from dataclasses import replace
 from serving.config.admission import RetryConfig
 from serving.errors import ComptoirError
 from serving.gateway.body import encode
-from serving.gateway.forwarding import Forwarder, Order
+from serving.gateway.forwarding import Forwarder, Handed, Order
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing import handover
@@ -67,8 +67,8 @@ class Prefill:
             self._metrics.prefills.labels(model.id, outcome).inc()
         return outcome is None
 
-    async def compute(self, order: Order, body: dict[str, object]) -> bytes | None:
-        """Have a prompt computed: the body for the replica that answers, or None if nobody did.
+    async def compute(self, order: Order, body: dict[str, object]) -> Handed | None:
+        """Have a prompt computed: what goes to the replica that answers, or None if nobody did.
 
         Args:
             order: the client's request as it would go to that replica.
@@ -79,9 +79,9 @@ class Prefill:
         outcome: handover.Outcome = "failed" if handed is None else "handed"
         self._metrics.prefills.labels(order.model_id, outcome).inc()
         self._metrics.prefill_time.labels(order.model_id).observe(self._clock() - began_s)
-        return None if handed is None else encode(handed)
+        return handed
 
-    async def _ask(self, order: Order, body: dict[str, object]) -> dict[str, object] | None:
+    async def _ask(self, order: Order, body: dict[str, object]) -> Handed | None:
         asked = encode(handover.prefill_body(order.path, body))
         try:
             sent = await self.forwarder.open(replace(order, body=asked, queued=0))
@@ -94,7 +94,8 @@ class Prefill:
             return None
         finally:
             self.forwarder.finished(sent)
-        return handover.decode_body(body, answer) if sent.answer.status == 200 else None
+        told = handover.decode_body(body, answer) if sent.answer.status == 200 else None
+        return None if told is None else Handed(encode(told), sent.replica.build)
 
     def _prefill_directory(self) -> Directory:
         """The directory with prefill replicas in the place of the models' own."""

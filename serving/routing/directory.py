@@ -18,6 +18,8 @@ class Replica:
     base_url: str
     token: str
     stats: Mapping[str, float] = field(default_factory=dict)
+    # Replicas with the same word read each other's KV caches; "" where nothing is handed over.
+    build: str = ""
 
     @property
     def machine(self) -> str:

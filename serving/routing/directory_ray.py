@@ -66,4 +66,5 @@ def _replica(replica: RunningReplica) -> Replica:
         else f"http://{host}:{where['port']}",
         token=where["token"],
         stats=dict(replica.routing_stats or {}),
+        build=where.get("build", ""),
     )

@@ -76,6 +76,28 @@ def test_each_kind_is_a_deployment_of_its_own_with_its_own_replicas() -> None:
     assert (prefill["name"], prefill["autoscaling_config"].max_replicas) == (PREFILL_DEPLOYMENT, 3)
 
 
+def test_kinds_of_one_file_can_read_each_others_caches_and_those_of_a_changed_one_cannot() -> None:
+    builds = {one.build for one in plans(configured())}
+    assert len(builds) == 1
+    assert "" not in builds
+    for changed in (
+        {"revision": "main"},
+        {"engine_args": {"hf_overrides": {"rope_theta": 1.0}}},
+        {"source": "/models/other"},
+    ):
+        assert {one.build for one in plans(configured(**changed))}.isdisjoint(builds)
+    # More replicas, or other names, are no other weights.
+    for same in ({"replicas": {"min": 2, "max": 4}}, {"aliases": ["r1"]}):
+        assert {one.build for one in plans(configured(**same))} == builds
+
+
+def test_caches_of_other_numbers_are_refused() -> None:
+    error = refused(prefill={"engine_args": {"kv_cache_dtype": "fp8"}})
+    assert error.param == "prefill.engine_args.kv_cache_dtype"
+    with pytest.raises(ConfigError, match="would load b"):
+        handover.check_pair(["a", "b"], [{}, {}])
+
+
 @pytest.mark.parametrize("key", ["kv_transfer_config", "kv_offloading_size"])
 def test_an_engine_has_one_connector(key: str) -> None:
     assert refused(engine_args={key: {}}).param == f"engine_args.{key}"

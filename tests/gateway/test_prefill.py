@@ -144,6 +144,26 @@ async def test_a_computed_prompt_is_offered_once(make_site: SiteFactory) -> None
     assert len(prefill.bodies) == 1
 
 
+async def test_only_a_replica_of_the_same_build_is_told_where_a_prompt_is(
+    make_site: SiteFactory,
+) -> None:
+    # While a changed file is rolled out: their weights may differ, and nothing would notice.
+    old, new = FakeEngine(), FakeEngine()
+    site = await make_site(old, new, prefill=[FakeEngine()], card=CARD)
+    model = site.models["fake"]
+    (prefill,), (first, second) = model.prefill, model.replicas
+    new_prefill = (replace(prefill, build="new"),)
+    both = (replace(first, build="old"), replace(second, build="new"))
+    site.models["fake"] = replace(model, prefill=new_prefill, replicas=both)
+    for _ in range(4):
+        assert (await chat(site, max_tokens=1)).status_code == 200
+    assert old.bodies == []
+    assert all(PARAMS in body for body in new.bodies)
+    site.models["fake"] = replace(model, prefill=new_prefill, replicas=both[:1])
+    assert (await chat(site, max_tokens=1)).status_code == 200
+    assert [PARAMS in body for body in old.bodies] == [False]
+
+
 async def test_when_the_client_leaves_the_prompt_is_no_longer_computed(
     make_site: SiteFactory,
 ) -> None:
