@@ -50,7 +50,9 @@ def local_stack(port: int | None) -> StackState:
     Raises:
         StackError: there is none, or more than one and no port.
     """
-    running = StackState.all(ProcessSettings.load().cache_dir)
+    noted = StackState.all(ProcessSettings.load().cache_dir)
+    # One whose foreground process is gone may still answer, but is hardly meant while another lives.
+    running = [state for state in noted if state.is_alive or state.port == port] or noted
     states = [state for state in running if port in (None, state.port)]
     if not running:
         raise StackError("no stack is running on this machine; `comptoir up` starts one")

@@ -161,6 +161,15 @@ def test_a_port_where_nothing_runs_is_named_with_those_where_something_does(cach
     assert failure("--port", "8") == "no stack is running on port 8; there is one on port 9"
 
 
+def test_a_stack_that_lives_goes_before_notes_of_those_that_ended_badly(
+    cache: Path, endpoint: Endpoint
+) -> None:
+    note(cache, endpoint.port)
+    note(cache, 9, pid=2**22 + 1)
+    assert status().exit_code == 0
+    assert failure("--port", "8").endswith(f"there is one on port {endpoint.port}")
+
+
 def test_one_of_several_stacks_has_to_be_chosen(cache: Path, endpoint: Endpoint) -> None:
     note(cache, endpoint.port)
     note(cache, 9)
