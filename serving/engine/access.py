@@ -7,8 +7,10 @@ import contextlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
+from serving.http_protocol import EXTENSION, ClientConnection
 from serving.replica_protocol import QUEUED_HEADER, TOKEN_HEADER
 
 Scope = dict[str, Any]
@@ -36,6 +38,14 @@ ENDPOINTS = frozenset(
 )
 
 
+@dataclass(eq=False, slots=True)
+class _Open:
+    """A request inside; it waits for the engine since `since_s`, as far as is known."""
+
+    since_s: float
+    client: ClientConnection | None
+
+
 class GatewayDoor:
     """ASGI middleware around the engine's app; it never touches a chunk."""
 
@@ -52,9 +62,8 @@ class GatewayDoor:
         self._clock = clock
         self._queued = 0
         self._queued_at_s = 0.0
-        self.open_requests = 0
+        self._open: set[_Open] = set()
         self.arrived_requests = 0
-        self.busy_since_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -71,14 +80,33 @@ class GatewayDoor:
             await self._serve(scope, receive, send)
 
     @property
+    def open_requests(self) -> int:
+        """Requests inside the replica."""
+        return len(self._open)
+
+    def awaiting_since_s(self) -> float | None:
+        """Since when a request has been waiting for the engine; None: none is.
+
+        One whose reader does not read waits for that reader, and from now on for the engine at the earliest.
+        Looks at every open request: not to be called for each.
+        """
+        now_s, waiting = self._clock(), []
+        for request in self._open:
+            if request.client is not None and request.client.is_slow:
+                request.since_s = now_s
+            else:
+                waiting.append(request.since_s)
+        return min(waiting, default=None)
+
+    @property
     def gateway_queue(self) -> int:
         """The longest queue that a gateway lately said it has for this model."""
         return self._queued if self._clock() - self._queued_at_s < QUEUE_MEMORY_S else 0
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self.open_requests:
-            self.busy_since_s = self._clock()
-        self.open_requests += 1
+        extension = scope.get("extensions", {}).get(EXTENSION)
+        request = _Open(self._clock(), extension["connection"] if extension else None)
+        self._open.add(request)
         self.arrived_requests += 1
         self._idle.clear()
         try:
@@ -89,8 +117,8 @@ class GatewayDoor:
                 await _answer(send, 503)
             raise
         finally:
-            self.open_requests -= 1
-            if not self.open_requests:
+            self._open.discard(request)
+            if not self._open:
                 self._idle.set()
 
     def _knows(self, scope: Scope) -> bool:

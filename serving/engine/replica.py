@@ -97,8 +97,7 @@ class ModelReplica:
             return True
         door = self._door
         return door is not None and is_stalled(
-            open_requests=door.open_requests,
-            busy_since_s=door.busy_since_s,
+            door.awaiting_since_s,
             last_step_s=signals.CURRENT.last_step_s,
             now_s=time.monotonic(),
             limit_s=self._plan.watchdog_s,

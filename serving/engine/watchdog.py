@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 def is_stalled(
+    awaiting_since_s: Callable[[], float | None],
     *,
-    open_requests: int,
-    busy_since_s: float,
     last_step_s: float,
     now_s: float,
     limit_s: float,
 ) -> bool:
-    """Whether requests have been open for `limit_s` without a scheduler step.
+    """Whether requests have waited for `limit_s` without a scheduler step.
 
     An engine that lives always steps while it has work; how long an answer takes does not matter.
 
     Args:
-        open_requests: requests inside the replica.
-        busy_since_s: when the first of them came after there had been none.
+        awaiting_since_s: since when a request has been waiting for the engine (None: none is); asked only
+            when the last step was long ago.
         last_step_s: the engine's last scheduler step.
         now_s: time now; all times on one monotonic clock.
         limit_s: the longest a step may take; 0 never calls it stalled.
     """
-    if not open_requests or not limit_s:
+    if not limit_s or now_s - last_step_s <= limit_s:
         return False
-    return now_s - max(busy_since_s, last_step_s) > limit_s
+    since_s = awaiting_since_s()
+    return since_s is not None and now_s - since_s > limit_s

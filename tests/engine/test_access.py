@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from serving.engine.access import ENDPOINTS, QUEUE_MEMORY_S, GatewayDoor
+from serving.http_protocol import EXTENSION, client_of
+from serving.listener import Listener
 from serving.replica_protocol import QUEUED_HEADER
 from serving.replica_protocol import TOKEN_HEADER as TOKEN_NAME
 
@@ -40,6 +42,7 @@ async def knock(
     path: str = CHAT[1],
     headers: list[tuple[bytes, bytes]] | None = None,
     kind: str = "http",
+    **scope: Any,
 ) -> int | None:
     sent: list[dict[str, Any]] = []
 
@@ -51,7 +54,7 @@ async def knock(
 
     if headers is None:
         headers = [(TOKEN_HEADER, TOKEN.encode())]
-    scope = {"type": kind, "method": method, "path": path, "headers": headers}
+    scope |= {"type": kind, "method": method, "path": path, "headers": headers}
     await door(scope, receive, send)
     return sent[0]["status"] if sent else None
 
@@ -154,6 +157,67 @@ async def test_a_request_that_fails_or_is_cancelled_is_over(app: App, door: Gate
     await asyncio.gather(request, return_exceptions=True)
     assert door.open_requests == 0
     assert await door.drained(0.1)
+
+
+class Reader:
+    """A client connection whose reader reads, or not."""
+
+    is_slow = False
+
+
+async def test_a_request_whose_reader_does_not_read_waits_for_no_engine(app: App) -> None:
+    now = [100.0]
+    door = GatewayDoor(app, TOKEN, lambda: False, clock=lambda: now[0])
+    assert door.awaiting_since_s() is None
+    app.go_on.clear()
+    reader = Reader()
+    extensions = {EXTENSION: {"connection": reader}}
+    requests = [asyncio.create_task(knock(door, extensions=extensions))]
+    await asyncio.sleep(0)
+    assert door.awaiting_since_s() == 100.0
+    reader.is_slow = True
+    now[0] = 230.0
+    assert door.awaiting_since_s() is None
+    reader.is_slow = False
+    assert door.awaiting_since_s() == 230.0, "the engine owes it nothing from before"
+    requests.append(asyncio.create_task(knock(door)))
+    await asyncio.sleep(0)
+    reader.is_slow = True
+    now[0] = 240.0
+    assert door.awaiting_since_s() == 230.0, "the other one waits"
+    app.go_on.set()
+    await asyncio.gather(*requests)
+    assert door.awaiting_since_s() is None
+
+
+async def test_a_socket_that_is_not_read_makes_its_request_wait_for_nothing() -> None:
+    """Over a real connection: more is written than the kernel and uvicorn buffer."""
+    filled, end = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        client = client_of(scope)
+        while not client.is_slow:
+            client.write(b"x" * 65536)
+        filled.set()
+        await end.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    door = GatewayDoor(app, TOKEN, lambda: False)
+    listener = Listener(door, "127.0.0.1")
+    await listener.start()
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
+        head = f"POST {CHAT[1]} HTTP/1.1\r\nhost: a\r\n{TOKEN_NAME}: {TOKEN}\r\ncontent-length: 0"
+        writer.write(head.encode() + b"\r\n\r\n")
+        await asyncio.wait_for(filled.wait(), timeout=10)
+        assert door.open_requests == 1
+        assert door.awaiting_since_s() is None
+        writer.close()
+        end.set()
+        assert await door.drained(5)
+    finally:
+        await listener.close()
 
 
 async def test_the_longest_queue_of_the_gateways_is_known_for_a_while() -> None:
