@@ -1,6 +1,6 @@
 """Compares replica policies on two real engines: how much of the prompts each finds cached.
 
-    python -m loadtests.routing_real
+    python -m loadtests.routing_real              # --whole: answers that are not streamed
 
 Eight conversations of six turns with shared system prompts, at once, through the gateway. The oracle is one
 engine that gets everything: nothing that was computed before is ever computed again.
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,9 @@ class RoundRobin:
         """Nothing is known."""
 
 
-async def converse(session: aiohttp.ClientSession, url: str, key: str, number: int) -> list[Any]:
+async def converse(
+    session: aiohttp.ClientSession, url: str, key: str, number: int, *, is_streamed: bool
+) -> list[Any]:
     """One conversation; returns the `usage` of each turn."""
     words = random.Random(number)
     system = random.Random(f"system {number % SYSTEM_PROMPTS}")
@@ -106,29 +109,37 @@ async def converse(session: aiohttp.ClientSession, url: str, key: str, number: i
     for _ in range(TURNS):
         await asyncio.sleep(words.uniform(0.0, 0.3))
         messages.append({"role": "user", "content": " ".join(words.choices(WORDS, k=20))})
-        text, usage = await ask(session, url, key, messages)
+        text, usage = await ask(session, url, key, messages, is_streamed=is_streamed)
         usages.append(usage)
         messages.append({"role": "assistant", "content": text})
     return usages
 
 
 async def ask(
-    session: aiohttp.ClientSession, url: str, key: str, messages: list[dict[str, str]]
+    session: aiohttp.ClientSession,
+    url: str,
+    key: str,
+    messages: list[dict[str, str]],
+    *,
+    is_streamed: bool,
 ) -> tuple[str, Any]:
-    """One turn, streamed as chats are; returns the answer's text and its `usage`."""
+    """One turn; returns the answer's text and its `usage`."""
     body = {
         "model": MODEL,
         "messages": messages,
         "max_tokens": 16,
         "temperature": 0,
         "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
     }
+    if is_streamed:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     headers = {"authorization": f"Bearer {key}"}
     texts, usage = [], None
     async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as response:
         response.raise_for_status()
+        if not is_streamed:
+            answer = await response.json()
+            return answer["choices"][0]["message"]["content"], answer["usage"]
         async for line in response.content:
             if not line.startswith(b"data: {"):
                 continue
@@ -138,7 +149,7 @@ async def ask(
     return "".join(texts), usage
 
 
-async def measure(policy: str, urls: Sequence[str]) -> Found:
+async def measure(policy: str, urls: Sequence[str], *, is_streamed: bool) -> Found:
     """The whole workload through a gateway of its own, under a key of its own: caches begin empty."""
     key = f"sk-{policy}-{time.monotonic_ns()}"
     real = policy if policy in ("prefix", "session", "least-loaded") else "least-loaded"
@@ -157,7 +168,10 @@ async def measure(policy: str, urls: Sequence[str]) -> Found:
     try:
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{listener.port}"
-            talks = (converse(session, url, key, number) for number in range(CONVERSATIONS))
+            talks = (
+                converse(session, url, key, number, is_streamed=is_streamed)
+                for number in range(CONVERSATIONS)
+            )
             usages = list(itertools.chain.from_iterable(await asyncio.gather(*talks)))
     finally:
         await listener.close()
@@ -183,19 +197,24 @@ async def answers(url: str) -> None:
     raise SystemExit(f"{url} does not answer after {START_TIMEOUT_S:.0f} s")
 
 
-async def compare(urls: Sequence[str]) -> dict[str, Found]:
+async def compare(urls: Sequence[str], *, is_streamed: bool) -> dict[str, Found]:
     """Every policy in turn."""
     await asyncio.gather(*(answers(url) for url in urls))
-    await measure("least-loaded", urls)  # the first requests of an engine are slow
-    found = {"oracle": await measure("oracle", urls[:1])}
+    measured = partial(measure, is_streamed=is_streamed)
+    await measured("least-loaded", urls)  # the first requests of an engine are slow
+    found = {"oracle": await measured("oracle", urls[:1])}
     for policy in ("round-robin", "least-loaded", "session", "prefix"):
-        found[policy] = await measure(policy, urls)
+        found[policy] = await measured(policy, urls)
     return found
 
 
 def main() -> int:
     """Returns 0 when `prefix` finds 90 % of what the oracle does, and more than the others; else 1."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--whole", action="store_true", help="answers are not streamed")
+    options = parser.parse_args()
     model = tiny.build(tiny.family("qwen3"), ProcessSettings.load().cache_dir)
     with tempfile.TemporaryDirectory() as folder:
         ports = [free_port(), free_port()]
@@ -207,7 +226,8 @@ def main() -> int:
             for number, launch in enumerate(launches)
         ]
         try:
-            found = asyncio.run(compare([f"http://127.0.0.1:{port}" for port in ports]))
+            urls = [f"http://127.0.0.1:{port}" for port in ports]
+            found = asyncio.run(compare(urls, is_streamed=not options.whole))
         finally:
             for engine in engines:
                 engine.stop()

@@ -257,7 +257,10 @@ class Dispatcher:
             encoded,
             asked.request_id,
             RoutedRequest(
-                prompt, session_key(asked.caller.name, asked.session, prompt), len(encoded)
+                prompt,
+                session_key(asked.caller.name, asked.session, prompt),
+                len(encoded),
+                is_streamed=bool(body.get("stream")),
             ),
             self._admission.queued(model_id),
         )

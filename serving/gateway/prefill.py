@@ -83,8 +83,10 @@ class Prefill:
 
     async def _ask(self, order: Order, body: dict[str, object]) -> Handed | None:
         asked = encode(handover.prefill_body(order.path, body))
+        # Its one token comes when the prompt has been read, as a stream's first one does.
+        routed = replace(order.routed, is_streamed=True)
         try:
-            sent = await self.forwarder.open(replace(order, body=asked, queued=0))
+            sent = await self.forwarder.open(replace(order, body=asked, queued=0, routed=routed))
         except ComptoirError:
             return None
         try:

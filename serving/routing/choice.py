@@ -23,11 +23,13 @@ class RoutedRequest:
         prompt: hashes; `EMPTY` where no policy reads them.
         session: a key, see `session_key`; "" if there is none.
         body_bytes: length of the body, which stands in for the prompt's where that is not known.
+        is_streamed: whether the answer begins before it is complete.
     """
 
     prompt: PromptPrefix = EMPTY
     session: str = ""
     body_bytes: int = 0
+    is_streamed: bool = True
 
     @property
     def prompt_bytes(self) -> int:
@@ -46,6 +48,7 @@ class Choice:
         computed_bytes: of the prompt, which the replica probably has to compute.
         expected_bytes: of the prompt, which it should have in its cache, as far as this gateway knows.
         known_at: when it last used these, in the policy's own count.
+        is_streamed: as of the request.
     """
 
     replica: Replica
@@ -54,6 +57,7 @@ class Choice:
     computed_bytes: int = 0
     expected_bytes: int = 0
     known_at: int = 0
+    is_streamed: bool = True
 
 
 class ReplicaPolicy(Protocol):

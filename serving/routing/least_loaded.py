@@ -22,10 +22,13 @@ CHOICES_ALONE = 8
 class LeastLoaded:
     """The policy `least-loaded`. With `gateways` in front of the replicas, this one included."""
 
-    name: PolicyName = "least-loaded"
     reads_prompt = False
 
-    def __init__(self, random: RandomSource, gateways: int = 1) -> None:
+    def __init__(
+        self, random: RandomSource, gateways: int = 1, name: PolicyName = "least-loaded"
+    ) -> None:
+        """Args: name: of the policy that uses this one for some requests."""
+        self.name = name
         self._random = random
         self._choices = CHOICES if gateways > 1 else CHOICES_ALONE
         self.load = LoadView()
@@ -35,7 +38,11 @@ class LeastLoaded:
     ) -> Choice:
         self.load.look(replicas, in_flight)
         choice = Choice(
-            self.pick(replicas, in_flight), self.name, "load", computed_bytes=request.prompt_bytes
+            self.pick(replicas, in_flight),
+            self.name,
+            "load",
+            computed_bytes=request.prompt_bytes,
+            is_streamed=request.is_streamed,
         )
         self.load.sent(choice)
         return choice

@@ -7,7 +7,7 @@ they count in full; an answer that is being written costs others little.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving.routing.choice import Choice
 from serving.routing.directory import Replica
@@ -26,6 +26,27 @@ class _Pending:
 
     requests: int = 0
     bytes: int = 0
+    # Of these, what is not streamed, by the choice's identity: sent before the last report, and since.
+    older: dict[int, int] = field(default_factory=dict)
+    recent: dict[int, int] = field(default_factory=dict)
+
+    def settle(self, waiting: float) -> None:
+        """A report came: the engine has begun what was sent before the last one, but for so many requests.
+
+        The oldest go first. Streams are left out: their first token is the better sign, above all for long
+        prompts, which an engine counts as running while it reads them.
+        """
+        while len(self.older) > waiting:
+            self.end(next(iter(self.older)))
+        self.older |= self.recent
+        self.recent = {}
+
+    def end(self, whole: int) -> None:
+        """Forget one that is not streamed, if that has not happened before."""
+        cost = self.older.pop(whole, None) or self.recent.pop(whole, None)
+        if cost is not None:
+            self.requests -= 1
+            self.bytes -= cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +80,8 @@ class LoadView:
             waiting = replica.stats.get("waiting", 0.0)
             own = in_flight.get(replica.id, 0)
             pending = self._pending.get(replica.id)
+            if pending is not None:
+                pending.settle(waiting)
             self._reports[replica.id] = _Report(
                 replica.stats,
                 max(0.0, running + waiting - own),
@@ -84,6 +107,8 @@ class LoadView:
         pending.requests += 1
         cost = choice.computed_bytes + STEP_BYTES
         pending.bytes += cost
+        if not choice.is_streamed:
+            pending.recent[id(choice)] = cost
         self._mean_bytes += (cost - self._mean_bytes) * _SMOOTHING
 
     def began(self, choice: Choice) -> None:
@@ -91,8 +116,11 @@ class LoadView:
         pending = self._pending.get(choice.replica.id)
         if pending is None:
             return
-        pending.requests -= 1
-        pending.bytes -= choice.computed_bytes + STEP_BYTES
+        if choice.is_streamed:
+            pending.requests -= 1
+            pending.bytes -= choice.computed_bytes + STEP_BYTES
+        else:
+            pending.end(id(choice))
         if pending.requests <= 0:
             del self._pending[choice.replica.id]
 

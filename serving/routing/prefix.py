@@ -80,7 +80,9 @@ class Prefix:
                 lowest = cost
                 computed = max(0, request.prompt_bytes - round(saved))
                 reason = _reason(known, match, home)
-                choice = Choice(replica, self.name, reason, computed, known, known_at)
+                choice = Choice(
+                    replica, self.name, reason, computed, known, known_at, request.is_streamed
+                )
         if choice is None:
             raise ValueError("there must be a replica to choose")
         self.index.add(request.prompt, choice.replica.id)

@@ -11,7 +11,6 @@ import hashlib
 import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 
 from serving.config.replicas import PolicyName, ReplicaRoutingConfig
@@ -67,16 +66,14 @@ class Session:
         self, config: ReplicaRoutingConfig, random: RandomSource, gateways: int = 1
     ) -> None:
         self._bound = 1.0 + config.epsilon
-        self._least_loaded = LeastLoaded(random, gateways)
+        self._least_loaded = LeastLoaded(random, gateways, self.name)
         self._ring = Ring()
 
     def choose(
         self, request: RoutedRequest, replicas: Sequence[Replica], in_flight: Mapping[str, int]
     ) -> Choice:
         if not request.session:
-            return replace(
-                self._least_loaded.choose(request, replicas, in_flight), policy=self.name
-            )
+            return self._least_loaded.choose(request, replicas, in_flight)
         load = self._least_loaded.load
         load.look(replicas, in_flight)
         offered = {replica.id: replica for replica in replicas}
@@ -89,7 +86,13 @@ class Session:
         home = next(in_order)
         chosen = next((id_ for id_ in chain((home,), in_order) if requests[id_] < most), home)
         reason: Reason = "session" if chosen == home else "spill"
-        choice = Choice(offered[chosen], self.name, reason, request.prompt_bytes)
+        choice = Choice(
+            offered[chosen],
+            self.name,
+            reason,
+            computed_bytes=request.prompt_bytes,
+            is_streamed=request.is_streamed,
+        )
         load.sent(choice)
         return choice
 

@@ -113,6 +113,62 @@ def test_every_choice_that_began_leaves_nothing_pending() -> None:
     assert [policy.load.bytes(one, {}) for one in replicas] == [0, 0, 0]
 
 
+WHOLE = RoutedRequest(body_bytes=4000, is_streamed=False)
+
+
+def test_an_answer_that_comes_whole_counts_until_the_engine_says_that_it_has_begun() -> None:
+    policy = LeastLoaded(random.Random(1).random)
+    choices = [policy.choose(WHOLE, [replica("a")], {}) for _ in range(3)]
+
+    def pending(**stats: float) -> int:
+        one = replica("a", **stats)
+        policy.load.look([one], {})
+        return round(policy.load.bytes(one, {}) / 4256)
+
+    assert pending(running=1.0, waiting=2.0) == 3, "this report may be older than they are"
+    assert pending(running=2.0, waiting=1.0) == 1
+    assert pending(running=3.0, waiting=0.0) == 0
+    for choice in choices:
+        policy.began(choice)
+    assert pending(running=0.0) == 0
+
+
+def test_a_stream_counts_until_its_first_token_whatever_the_engine_says() -> None:
+    policy = LeastLoaded(random.Random(1).random)
+    choice = policy.choose(REQUEST, [replica("a")], {})
+    for step in range(3):
+        one = replica("a", running=1.0, generated_tokens=float(step))
+        policy.load.look([one], {})
+    assert policy.load.bytes(one, {}) > 4000
+    policy.began(choice)
+    assert policy.load.bytes(one, {}) < 4000
+
+
+@given(
+    streamed=st.lists(st.booleans(), min_size=1, max_size=20),
+    waiting=st.lists(st.integers(0, 20), max_size=8),
+    order=st.randoms(use_true_random=False),
+)
+def test_whatever_is_reported_nothing_is_left_when_all_have_begun(
+    streamed: list[bool], waiting: list[int], order: random.Random
+) -> None:
+    policy = LeastLoaded(random.Random(1).random)
+    open_choices, reports = [], list(waiting)
+    for number, is_streamed in enumerate(streamed):
+        request = RoutedRequest(body_bytes=100 * number, is_streamed=is_streamed)
+        open_choices.append(policy.choose(request, [replica("a")], {}))
+        if reports and order.random() < 0.5:
+            count = reports.pop()
+            policy.load.look([replica("a", waiting=float(count), steps=float(number))], {})
+            assert policy.load.bytes(replica("a"), {}) >= 0
+    order.shuffle(open_choices)
+    for choice in open_choices:
+        policy.began(choice)
+    idle = replica("a", steps=-1.0)
+    policy.load.look([idle], {})
+    assert policy.load.bytes(idle, {}) == 0
+
+
 def test_equal_replicas_take_turns_by_chance() -> None:
     policy = LeastLoaded(random.Random(1).random, 2)
     replicas = [replica(name) for name in "abcd"]
