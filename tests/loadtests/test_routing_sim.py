@@ -188,6 +188,17 @@ def test_the_command_prints_a_line_for_every_policy(
     assert [line[16:29].strip() for line in lines] == ["policy", *CHOOSERS]
 
 
+def test_over_several_seeds_the_difference_has_an_interval(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WORKLOADS, "nothing-shared", replace(SMALL, name="nothing-shared"))
+    assert main(["--workload", "nothing-shared", "--gateways", "2", "--seeds", "3"]) == 0
+    assert "3 seeds" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--seeds", "1"])
+    assert "--seeds: must be at least 2" in capsys.readouterr().err
+
+
 def test_the_command_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--workload", "nonsense"])
