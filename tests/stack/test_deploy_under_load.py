@@ -10,6 +10,8 @@ import psutil
 import pytest
 import yaml
 
+from serving.commands import stack_ray
+from serving.environment import cluster_environment
 from tests.stack.conftest import ROOT, Stack
 from tests.stack.load import MESSAGES, Load
 from tests.stack.test_changes_and_faults import deploy, eventually, replicas
@@ -21,13 +23,21 @@ DEPLOY_S = 150.0
 DISCOVERY_S = 2.0 + 2.0
 
 
+def other_args(site: dict[str, Any], **engine_args: Any) -> dict[str, Any]:
+    """The file with other engine arguments for the model that is changed."""
+    applications = [
+        one | {"args": one["args"] | {"engine_args": engine_args}}
+        if one["name"] == CHANGED
+        else one
+        for one in site["applications"]
+    ]
+    return site | {"applications": applications}
+
+
 def other_site(original: dict[str, Any]) -> dict[str, Any]:
     """The file with one model added, one changed, one removed."""
-    applications = [one for one in original["applications"] if one["name"] != REMOVED]
-    for index, one in enumerate(applications):
-        if one["name"] == CHANGED:
-            args = one["args"] | {"engine_args": {"max_model_len": 512}}
-            applications[index] = one | {"args": args}
+    changed = other_args(original, max_model_len=512)["applications"]
+    applications = [one for one in changed if one["name"] != REMOVED]
     like = next(one for one in applications if one["name"] == KEPT)
     args = like["args"] | {"id": ADDED, "catalogue": f"tiny-{ADDED}"}
     return original | {"applications": [*applications, like | {"name": ADDED, "args": args}]}
@@ -105,3 +115,28 @@ def test_a_deploy_fails_only_requests_to_the_model_that_it_removes(
     assert max_model_len(stack, CHANGED) == length
     assert embed(stack).status_code == 200
     only_refused(passing)
+
+
+def test_a_change_that_does_not_start_leaves_the_old_replica_serving(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cluster_environment().items():
+        monkeypatch.setenv(name, value)
+    original = yaml.safe_load((ROOT / "deployments" / "local.yaml").read_text())
+    before = replicas(stack)
+
+    def state() -> str:
+        found = stack_ray.applications(stack.state.dashboard)
+        return str(found.get(CHANGED, {}).get("status"))
+
+    with Load(stack, CHANGED, streams=1, pace_s=0.5) as load:
+        deploy(stack, other_args(original, max_model_len=100_000_000), tmp_path)
+        # Serve tries three times.
+        eventually(lambda: state() == "DEPLOY_FAILED", DEPLOY_S)
+        load.counted_over(2)
+        deploy(stack, original, tmp_path)
+        eventually(lambda: state() == "RUNNING", 60)
+        load.counted_over(2)
+    assert load.failures == []
+    assert load.answers.total() > 5
+    assert replicas(stack) == before
