@@ -51,7 +51,11 @@ def tools(
 ) -> None:
     """The running stack: vllm bench serve, GuideLLM and comptoir load in turn, the same requests.
 
-    Start the stack first: make serve
+    Start the stack first: make serve. Where tools and server have few cores together, the tool that
+    takes least sees the faster server. On two cores, give each its own:
+
+    taskset -c 0 .venv/bin/comptoir up deployments/local.yaml
+    taskset -c 1 make bench-referee ARGS="tools"
     """
     from loadtests.referee.tools import compare_tools
 
