@@ -148,7 +148,9 @@ def test_adding_and_removing_a_model_leaves_the_others_alone(stack: Stack, tmp_p
     with pytest.raises(openai.NotFoundError):
         client(stack).chat.completions.create(model="yi", messages=MESSAGES)
     assert len(set(texts)) == 1, "a stream was cut or changed"
-    assert {m: pid for m, pid in replicas(stack).items() if m != "yi"} == before
+    # Nobody reaches the removed model any more; its processes end a little later.
+    eventually(lambda: "yi" not in replicas(stack), 60)
+    assert replicas(stack) == before
 
 
 def test_a_killed_engine_is_replaced_while_the_other_models_answer(stack: Stack) -> None:
