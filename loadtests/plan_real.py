@@ -1,10 +1,10 @@
 """Checks the plan against the local stack: what two replicas carry, predicted from a sweep of one.
 
-    python -m loadtests.plan_real                    # about 15 minutes
-    python -m loadtests.plan_real --cores 0          # replicas take what CPU they find
+    python -m loadtests.plan_real                    # about 40 minutes
 
-Replicas on one machine take each other's CPU, which those of a plan do not. So each replica, its engine
-included, gets a fixed share of a core; gateway and generator have the rest.
+Replicas on one machine take each other's CPU, which those of a plan do not. So their engines wait in every
+step, as for a GPU (loadtests/autoscale/paced.py): what a replica carries is its slots over time, and one more
+replica is as many slots more.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import asyncio
 import contextlib
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from loadtests.chaos.stack import ChaosError, Stack
-from loadtests.cpu_share import limited
 from loadtests.plan.model import PlanConfig
 from loadtests.plan.sources import capacities
 from loadtests.plan.sweeps import Measured, parse_sweep
+from loadtests.running import run
 from loadtests.scenario import Scenario
 from loadtests.sweep import Search
 from loadtests.sweeping import Hardware, sweep
@@ -35,18 +35,21 @@ from serving.errors import ComptoirError
 
 MODEL = "qwen3"
 WITHIN = 0.15
-INPUT, OUTPUT = 64, 32
+INPUT, OUTPUT = 64, 16
 SLOTS = 8
+SLO_TTFT_MS = 150
+WARM_S = 15.0
+READY_TIMEOUT_S = 120.0
 
 
 def scenario(url: str, duration_s: float) -> Scenario:
-    """Short chats whose first token may take half a second."""
+    """Short chats whose first token may not take long."""
     kind = {
         "name": "chat",
         "model": MODEL,
         "input_tokens": INPUT,
         "output_tokens": OUTPUT,
-        "slo": {"ttft_ms": 500},
+        "slo": {"ttft_ms": SLO_TTFT_MS},
     }
     return Scenario.model_validate(
         {
@@ -54,6 +57,7 @@ def scenario(url: str, duration_s: float) -> Scenario:
             "target": {"url": url, "tokenizers": {MODEL: f"tiny:{MODEL}"}},
             "classes": [kind],
             "arrivals": {"kind": "poisson", "rate_per_s": 1},
+            "warmup_s": 3,
             "duration_s": duration_s,
         }
     )
@@ -65,7 +69,13 @@ def deployment(replicas: int) -> dict[str, Any]:
         "id": MODEL,
         "catalogue": f"tiny-{MODEL}",
         "kv_cache_gib": 0.25,
-        "engine_args": {"max_num_seqs": SLOTS},
+        "engine_args": {
+            "max_model_len": 1024,
+            "max_num_seqs": SLOTS,
+            # With it, a step would be planned while the one before is waited for.
+            "async_scheduling": False,
+            "scheduler_cls": "loadtests.autoscale.paced.QuickScheduler",
+        },
         "replicas": {"min": replicas, "max": replicas},
     }
     parts: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -87,45 +97,40 @@ def deployment(replicas: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def stack_of(replicas: int, folder: Path, cores: float) -> Iterator[Stack]:
-    """So many replicas, each with its share of a core once it is ready.
+def stack_of(replicas: int, folder: Path) -> Iterator[Stack]:
+    """So many replicas, ready.
 
     Raises:
         ChaosError: they do not start.
-        PermissionError: shares of a core cannot be given here.
     """
     config = folder / f"{replicas}.yaml"
     config.write_text(yaml.safe_dump(deployment(replicas)))
     stack = Stack(config, MODEL)
     try:
         asyncio.run(_ready(stack, replicas))
-        with contextlib.ExitStack() as shares:
-            if cores:
-                found = stack.find(f"ray::ServeReplica:{MODEL}")
-                if len(found) != replicas:
-                    raise ChaosError(f"found {len(found)} replicas, not {replicas}")
-                for one in found:
-                    shares.enter_context(limited(_tree(one), cores))
-            yield stack
+        yield stack
     finally:
         stack.stop()
 
 
 async def _ready(stack: Stack, replicas: int) -> None:
     await stack.ready()
-    await stack.whole(set(), replicas=replicas, gateways=1)
-
-
-def _tree(process: psutil.Process) -> list[int]:
-    return [one.pid for one in (process, *process.children(recursive=True))]
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while (found := await stack.replicas()) != replicas:
+        if time.monotonic() > deadline:
+            raise ChaosError(f"the endpoint knows {found} replicas, not {replicas}")
+        await asyncio.sleep(0.25)
 
 
 def measure(replicas: int, folder: Path, options: argparse.Namespace) -> Measured:
     """The sweep of so many replicas."""
     print(f"{replicas} replica{'s' if replicas > 1 else ''}:", flush=True)
-    with stack_of(replicas, folder, options.cores) as stack:
+    with stack_of(replicas, folder) as stack:
+        load = scenario(stack.url, options.duration)
+        # The first requests of an engine are slower than all others, and would count for the first rate.
+        run(load.model_copy(update={"duration_s": WARM_S}), folder / f"warm-{replicas}")
         found = sweep(
-            scenario(stack.url, options.duration),
+            load,
             Path(options.out or folder) / f"replicas-{replicas}",
             Search(options.low * replicas, 1000.0, options.precision, max_points=20),
             Hardware(gpu=None, gpus_per_replica=0, replicas=replicas),
@@ -162,17 +167,16 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cores", type=float, default=0.3, help="of each replica; 0: no limit")
-    parser.add_argument("--duration", type=float, default=40.0, help="seconds of each rate")
+    parser.add_argument("--duration", type=float, default=120.0, help="seconds of each rate")
     parser.add_argument("--precision", type=float, default=0.05, help="of the rate")
-    parser.add_argument("--low", type=float, default=4.0, help="first rate, per replica and second")
+    parser.add_argument("--low", type=float, default=10.0, help="first rate, per replica and second")
     parser.add_argument("--out", help="where the sweeps are left (nowhere)")
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="comptoir-plan-") as folder:
             one = measure(1, Path(folder), options)
             two = measure(2, Path(folder), options)
-    except (ChaosError, ComptoirError, PermissionError) as error:
+    except (ChaosError, ComptoirError) as error:
         print(f"plan_real: {error}", file=sys.stderr)
         return 2
     sure, probably, most = predicted(one)

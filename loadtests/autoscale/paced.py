@@ -12,15 +12,21 @@ from typing import Any
 
 from vllm.v1.core.sched.scheduler import Scheduler
 
-STEP_S = 0.05
-
 
 class PacedScheduler(Scheduler):  # type: ignore[misc]  # vLLM is Any to mypy
     """Waits in every step that works on something."""
+
+    step_s = 0.05
 
     def schedule(self, *arguments: Any, **options: Any) -> Any:
         """What the engine shall do next, after a while."""
         output = super().schedule(*arguments, **options)
         if output.total_num_scheduled_tokens:
-            time.sleep(STEP_S)
+            time.sleep(self.step_s)
         return output
+
+
+class QuickScheduler(PacedScheduler):
+    """Waits less: more answers in the same time, where many are to be measured."""
+
+    step_s = 0.02
