@@ -169,7 +169,9 @@ def main() -> int:
     )
     parser.add_argument("--duration", type=float, default=120.0, help="seconds of each rate")
     parser.add_argument("--precision", type=float, default=0.05, help="of the rate")
-    parser.add_argument("--low", type=float, default=10.0, help="first rate, per replica and second")
+    parser.add_argument(
+        "--low", type=float, default=10.0, help="first rate, per replica and second"
+    )
     parser.add_argument("--out", help="where the sweeps are left (nowhere)")
     options = parser.parse_args()
     try:
