@@ -144,7 +144,9 @@ def sweep(
     precision: Annotated[
         float, typer.Option("--precision", min=0.01, max=1, help="Of the rate: 0.1 is 10 %.")
     ] = 0.1,
-    max_points: Annotated[int, typer.Option("--max-points", min=1)] = 14,
+    max_points: Annotated[
+        int, typer.Option("--max-points", min=1, help="Runs at most, repetitions included.")
+    ] = 20,
     replicas: Annotated[
         int, typer.Option("--replicas", min=1, help="Of the model, while it is measured.")
     ] = 1,
@@ -153,13 +155,14 @@ def sweep(
     key_env: KeyOption = None,
     processes: ProcessesOption = 1,
 ) -> None:
-    """Find the highest rate at which the SLO holds: double, bisect, confirm.
+    """Find the highest rate at which the SLO holds: double, bisect, confirm; what is too close is run again.
 
     Leaves sweep.json, which `comptoir plan` reads, a report, and every run.
 
     Example: comptoir load sweep chat --class chat --from 2 --duration 30 --gpu h100
     """
-    from loadtests.sweep import Point, Search, verdict
+    from loadtests.point import Point
+    from loadtests.sweep import Search, rates_of
     from loadtests.sweeping import Hardware
     from loadtests.sweeping import sweep as sweep_now
 
@@ -171,15 +174,18 @@ def sweep(
         raise ConfigError(f"--to: {high:g} is below --from, {low:g}", param="--to")
     search = Search(low, high, precision, max_points)
     document = sweep_now(plan, folder, search, hardware, processes, note)
-    table = Table("rate/s", "requests", "good", "at least", "TTFT p95", "verdict", box=None)
-    for point in sorted(document["points"], key=lambda one: one["rate_per_s"]):
+    table = Table("rate/s", "runs", "requests", "good", "at least", "TTFT p95", "verdict", box=None)
+    points = [Point(**one) for one in document["points"]]
+    for one in rates_of(points, plan.classes[0].slo.target):
+        ttft_ms = max(each.ttft_p95_ms for each in one.runs)
         table.add_row(
-            f"{point['rate_per_s']:.3g}",
-            str(point["requests"]),
-            f"{100 * point['attainment']:.1f} %",
-            f"{100 * point['wilson_low']:.1f} %",
-            f"{point['ttft_p95_ms']:.0f} ms",
-            verdict(Point(**point), plan.classes[0].slo),
+            f"{one.rate_per_s:.3g}",
+            str(len(one.runs)),
+            str(sum(each.requests for each in one.runs)),
+            f"{100 * one.attainment:.1f} %",
+            f"{100 * one.low:.1f} %",
+            f"{ttft_ms:.0f} ms",
+            one.verdict,
         )
     console.print(table)
     if not document["confirmed"]:

@@ -26,6 +26,7 @@ from loadtests.plan.planner import outcome
 from loadtests.plan.sources import capacities
 from loadtests.plan.sweeps import Measured, parse_sweep
 from loadtests.plan.uncertainty import unsettled
+from loadtests.point import Point, backlog_grows
 from loadtests.queueing import (
     WARMUP_SHARE,
     EngineModel,
@@ -37,8 +38,8 @@ from loadtests.queueing import (
     true_replicas,
 )
 from loadtests.scenario import SloConfig, TokensConfig
-from loadtests.statistics import wilson_lower
-from loadtests.sweep import Point, Search, as_document, backlog_grows
+from loadtests.statistics import effective_size, wilson_lower
+from loadtests.sweep import Search, as_document
 from serving.catalogue.catalogue import Catalogue
 from serving.commands.output import errors
 from serving.config.base import validated
@@ -137,9 +138,9 @@ def _slo(
 
 def sweep(case: Case, replicas: int, low: float, high: float, effort: Effort) -> dict[str, Any]:
     """What `comptoir load sweep --replicas N --from LOW --to HIGH` leaves: every point has new requests."""
-    search = Search(low, high, effort.precision, max_points=40)
+    search = Search(low, high, effort.precision, max_points=60)
     points: list[Point] = []
-    while (following := search.next_rate(points)) is not None:
+    while (following := search.next_rate(points, case.slo.target)) is not None:
         rate, is_confirmation = following
         seed = case.seed * 100_003 + replicas * 1009 + len(points)
         points.append(
@@ -166,7 +167,8 @@ def _point(
     kept = good(case.slo, arrivals, times, sample.output_tokens)[first:]
     total, held = len(kept), int(kept.sum())
     grows = backlog_grows(arrivals, times.end_s, float(arrivals[first]), float(arrivals[-1]))
-    low = wilson_lower(held, total)
+    effective = effective_size(kept)
+    low = wilson_lower(held * effective / total, effective)
     e2e_s = float(np.mean((times.end_s - arrivals)[first:]))
     return Point(
         rate_per_s=rate,
@@ -182,6 +184,7 @@ def _point(
         output_tokens_per_s=rate * float(sample.output_tokens.mean()),
         in_flight_mean=rate * e2e_s,
         is_confirmation=is_confirmation,
+        effective=effective,
     )
 
 

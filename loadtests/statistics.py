@@ -20,6 +20,8 @@ PERCENTS = (50, 90, 95, 99)
 # Bins of a bootstrap's histograms are this much wider one than the other: values are off by half of it.
 BIN_RATIO = 1.0025
 MAX_BINS = 8192
+# Neighbours whose means are compared with each other, to see whether misses come in bursts.
+BATCHES = 20
 # Resamples worked on at once; it bounds memory.
 CHUNK = 200
 
@@ -58,17 +60,17 @@ def spread(values: Floats) -> dict[str, float] | None:
 # ---- shares ------------------------------------------------------------------------------------------
 
 
-def wilson_lower(good: int, total: int, confidence: float = 0.95) -> float:
+def wilson_lower(good: float, total: float, confidence: float = 0.95) -> float:
     """One-sided lower bound of a share; 0 of nothing."""
     return _wilson(good, total, confidence, -1)
 
 
-def wilson_upper(good: int, total: int, confidence: float = 0.95) -> float:
+def wilson_upper(good: float, total: float, confidence: float = 0.95) -> float:
     """One-sided upper bound of a share; 1 of nothing."""
     return _wilson(good, total, confidence, 1)
 
 
-def _wilson(good: int, total: int, confidence: float, side: int) -> float:
+def _wilson(good: float, total: float, confidence: float, side: int) -> float:
     if total <= 0:
         return 0.0 if side < 0 else 1.0
     # At the ends the bound is exact, and rounding must not push it past them.
@@ -82,6 +84,21 @@ def _wilson(good: int, total: int, confidence: float, side: int) -> float:
 
 
 # ---- queues ------------------------------------------------------------------------------------------
+
+
+def effective_size(kept: Floats, batches: int = BATCHES) -> float:
+    """How many independent values tell as much of their mean as these zeros and ones, in order of time.
+
+    The effective sample size by batch means (Law, "Simulation Modeling and Analysis", section 9.5): the mean
+    of neighbours varies more between batches when misses come in bursts. Never more than there are.
+    """
+    total, share = float(len(kept)), float(np.mean(kept)) if len(kept) else 0.0
+    if total < 2 * batches or share in (0.0, 1.0):
+        return total
+    parts = np.array_split(kept, batches)
+    off = np.array([part.sum() - share * len(part) for part in parts])
+    variance = batches / (batches - 1) * float((off**2).sum()) / total**2
+    return float(np.clip(share * (1 - share) / variance, 1.0, total)) if variance else total
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from typing import Any
 import orjson
 
 from loadtests import report
+from loadtests.point import Point, enough_s, judge
 from loadtests.record import Record, read_records
 from loadtests.run_view import no_answer_in_words
 from loadtests.running import run
 from loadtests.scenario import Scenario
 from loadtests.statistics import percentile
-from loadtests.sweep import Point, Search, as_document, enough_s, judge, verdict
+from loadtests.sweep import Rate, Search, as_document
 from serving.errors import ComptoirError, ConfigError
 
 SWEEP = "sweep.json"
@@ -51,7 +52,8 @@ def sweep(
     points: list[Point] = []
     kept: list[Record] = []
     document = _document(scenario, hardware, points, kept)
-    while (following := search.next_rate(points)) is not None:
+    target = scenario.classes[0].slo.target
+    while (following := search.next_rate(points, target)) is not None:
         rate, is_confirmation = following
         number = len(points) + 1
         name = f"point-{number:02d}"
@@ -62,7 +64,7 @@ def sweep(
         points.append(point)
         say(
             f"{rate:.3g}/s: {100 * point.attainment:.1f} % of {point.requests} good, "
-            f"{verdict(point, scenario.classes[0].slo)}"
+            f"{Rate.of(points, rate, target).verdict}"
         )
         document = _document(scenario, hardware, points, kept)
         (folder / SWEEP).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -27,6 +27,8 @@ from serving.config.routing import RoutingConfig
 from serving.errors import ConfigError
 
 _KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_JURISDICTION = re.compile(r"[A-Z]{2}")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,95}")
 
 
@@ -68,18 +70,37 @@ class ProcessSettings(BaseSettings):
 class SiteConfig(FrozenConfig):
     """Where and under which law the models run; shared by all applications of a file."""
 
-    jurisdiction: str = Field(default="EU", pattern=r"^[A-Z]{2}$")
+    jurisdiction: str = "EU"
     acknowledged_licences: tuple[str, ...] = ()
+
+    @field_validator("jurisdiction")
+    @classmethod
+    def _is_code(cls, value: str) -> str:
+        if not _JURISDICTION.fullmatch(value):
+            raise ValueError(
+                f"must be EU or a country's two capital letters (ISO 3166-1), such as DE, not {value!r}"
+            )
+        return value
 
 
 class KeyConfig(FrozenConfig):
     """One API key: only its SHA-256 is stored. `comptoir keys new NAME` makes one."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str
     hash: str
     models: tuple[str, ...] = ("*",)
     priority: Literal["interactive", "standard", "batch"] = "standard"
     weight: float = Field(default=1.0, gt=0, le=1000)
+
+    @field_validator("name")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        if not _KEY_NAME.fullmatch(value):
+            raise ValueError(
+                "must be 1 to 64 ASCII letters, digits, '.', '_' or '-', the first a letter or digit, "
+                f"not {value!r}"
+            )
+        return value
 
     @field_validator("hash")
     @classmethod

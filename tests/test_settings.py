@@ -149,6 +149,15 @@ def test_a_wrong_gateway_value_is_refused_by_its_dotted_key(
 
 
 @pytest.mark.parametrize(
+    "args", [{"site": {"jurisdiction": "Germany"}}, {"keys": [key(name="has space")]}]
+)
+def test_a_wrong_name_is_refused_in_words(args: dict[str, Any]) -> None:
+    message = refusal(gateway, **args).message
+    assert "letters" in message
+    assert "[A-Z" not in message, "a pattern is no help to those who do not read them"
+
+
+@pytest.mark.parametrize(
     ("args", "param"),
     [
         ({}, "id"),

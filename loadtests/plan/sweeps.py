@@ -1,7 +1,7 @@
 """Reads sweep.json: the rate that was shown to hold, the one at which the SLO ends, how long requests took.
 
-What was confirmed lies below the truth by design: Wilson's lower bound had to keep the SLO in every run of a
-rate. The most probable rate is where the share of good requests itself crosses the target, over all runs.
+What was confirmed lies below the truth by design: Wilson's lower bound of all runs of a rate had to keep the
+SLO. The most probable rate is where the share of good requests itself crosses the target, over all runs.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
     held = _number(document, "rate_per_s", where)
     failed = document.get("rate_fails_per_s")
     runs = list(document.get("points", ()))
-    points = [one for one in runs if one.get("passed")]
+    points = [one for one in runs if one["rate_per_s"] <= held and one.get("valid", True)]
     slo = validated(SloConfig, document.get("slo") or {}, f"{where}: slo")
     likely = (crossing(runs, slo.target) if failed is not None else None) or held
     gpu = hardware.get("gpu")
@@ -118,7 +118,7 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
     )
     if not measured.e2e_s:
         raise ConfigError(
-            f"{where}: points: none of them passed, although rate_per_s says so: sweep again",
+            f"{where}: points: none of them held, although rate_per_s says so: sweep again",
             param="points",
         )
     return measured

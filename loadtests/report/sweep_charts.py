@@ -84,7 +84,7 @@ def _plots(
         yield key, f"{title} against the rate", unit, [line], marks, None
     shares = _column(points, "attainment") * 100
     lows = _column(points, "wilson_low") * 100
-    highs = np.array([wilson_upper(one["good"], one["requests"]) for one in points]) * 100
+    highs = np.array([upper_bound(one) for one in points]) * 100
     attained = Line(
         "good requests, with 95 % Wilson bounds",
         rates,
@@ -108,6 +108,12 @@ def _plots(
         "output tokens", rates, _column(points, "output_tokens_per_s"), PURPLE, has_points=True
     )
     yield "tokens", "Tokens against the rate", "tokens/s", [tokens], [], None
+
+
+def upper_bound(point: Mapping[str, Any]) -> float:
+    """Of the share of good requests; older sweeps do not say how many requests tell as much."""
+    effective = point.get("effective") or point["requests"]
+    return wilson_upper(point["attainment"] * effective, effective)
 
 
 def _marks(sweep: Mapping[str, Any], up: float) -> Iterator[Mark]:

@@ -60,7 +60,7 @@ def test_a_sweep_on_cpus_has_no_gpu() -> None:
         ({"comptoir_sweep": 2}, "is not a sweep"),
         ({"input_tokens_mean": 0}, "input_tokens_mean: must be a number above 0"),
         ({"slo": {"ttft": 5}}, "slo: ttft: unknown key"),
-        ({"points": []}, "points: none of them passed"),
+        ({"points": []}, "points: none of them held"),
     ],
 )
 def test_what_cannot_be_planned_with_is_refused(
