@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from loadtests.statistics import (
     LittlesLaw,
+    effective_size,
     interval,
     occupancy,
     percentile,
@@ -79,6 +80,24 @@ def test_more_requests_with_the_same_share_raise_the_lower_bound(pair: tuple[int
 
 def test_nothing_measured_proves_nothing() -> None:
     assert (wilson_lower(0, 0), wilson_upper(0, 0)) == (0, 1)
+
+
+@given(st.lists(st.booleans(), max_size=300))
+def test_the_effective_size_is_never_more_than_there_are(kept: list[bool]) -> None:
+    found = effective_size(np.array(kept, dtype=np.float64))
+    assert min(1, len(kept)) <= found <= len(kept)
+
+
+def test_the_effective_size_counts_bursts_and_not_what_is_in_them() -> None:
+    random = np.random.default_rng(1)
+    alone = [effective_size((random.random(2000) < 0.9).astype(np.float64)) for _ in range(200)]
+    assert 1700 < np.median(alone) <= 2000
+    # Fifty neighbours share their fate: forty bursts.
+    bursts = [
+        effective_size(np.repeat(random.random(40) < 0.9, 50).astype(np.float64))
+        for _ in range(200)
+    ]
+    assert np.median(bursts) == pytest.approx(40, rel=0.25)
 
 
 # ---- queues ------------------------------------------------------------------------------------------
