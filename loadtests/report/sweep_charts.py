@@ -21,16 +21,15 @@ from loadtests.report.chart import (
     number,
 )
 from loadtests.report.timeline import knee_of
-from loadtests.statistics import Floats, wilson_upper
+from loadtests.statistics import Floats, wilson_lower, wilson_upper
 
 RATE = "offered requests per second"
 
 
 def charts_of(sweep: Mapping[str, Any]) -> list[Chart]:
     """None where no point was measured."""
-    points = sorted(sweep["points"], key=lambda one: one["rate_per_s"])
     # What an invalid point shows is the generator's fault.
-    points = [one for one in points if one["valid"] and one["requests"]]
+    points = _by_rate([one for one in sweep["points"] if one["valid"] and one["requests"]])
     if not points:
         return []
     bands = tuple(_bracket(sweep))
@@ -55,6 +54,37 @@ def charts_of(sweep: Mapping[str, Any]) -> list[Chart]:
             )
         )
     return found
+
+
+MEANS = ("ttft_p95_ms", "e2e_mean_s", "output_tokens_per_s", "in_flight_mean")
+
+
+def _by_rate(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One point for all runs of a rate, the lowest first: shares of all requests, means of the rest."""
+    found = []
+    for rate in sorted({one["rate_per_s"] for one in points}):
+        runs = [one for one in points if one["rate_per_s"] == rate]
+        requests = sum(one["requests"] for one in runs)
+        effective = sum(one.get("effective") or one["requests"] for one in runs)
+        share = sum(one["good"] for one in runs) / requests
+        means = {key: _mean([one[key] for one in runs]) for key in MEANS}
+        bound = wilson_lower(share * effective, effective)
+        found.append(
+            {
+                "rate_per_s": rate,
+                "requests": requests,
+                "attainment": share,
+                "effective": effective,
+                "wilson_low": bound,
+                **means,
+            }
+        )
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return sum(known) / len(known) if known else None
 
 
 Plot = tuple[str, str, str, list[Line], list[Mark], tuple[float, float] | None]

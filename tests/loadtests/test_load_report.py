@@ -464,6 +464,16 @@ def test_a_sweeps_plots_mark_what_was_found() -> None:
     assert (line.y <= line.high).all()
 
 
+def test_runs_of_one_rate_are_one_point_of_a_plot() -> None:
+    sweep = make_sweep()
+    again = sweep["points"][2] | {"good": 700, "attainment": 0.875, "ttft_p95_ms": 300.0}
+    sweep["points"].append(again)
+    lines = {one.key: one.lines[0] for one in sweep_charts_of(sweep)}
+    assert list(lines["ttft"].x) == [2, 4, 8, 11, 16]
+    assert lines["ttft"].y[2] == pytest.approx((100 + 100 + 300) / 3)
+    assert lines["attainment"].y[2] == pytest.approx(100 * (790 + 790 + 700) / 2400)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
