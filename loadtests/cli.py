@@ -161,6 +161,8 @@ def sweep(
 
     Example: comptoir load sweep chat --class chat --from 2 --duration 30 --gpu h100
     """
+    from loadtests.plan.measured import wanted_s
+    from loadtests.plan.sweeps import parse_sweep
     from loadtests.point import Point
     from loadtests.sweep import Search, rates_of
     from loadtests.sweeping import Hardware
@@ -192,6 +194,12 @@ def sweep(
         say("no rate was confirmed to hold: lower --from, or look at the report")
         raise typer.Exit(EXIT_SLO)
     say(f"holds {document['rate_per_s']:.3g} requests/s; sweep: {folder / 'sweep.json'}")
+    wanted = wanted_s(parse_sweep(document, str(folder)))
+    if wanted is not None:
+        note(
+            "its runs were short beside the time of one request, and may hold more than lasts: "
+            f"`comptoir plan` trusts those of --duration {wanted:.0f} and more"
+        )
 
 
 @app.command()

@@ -115,6 +115,11 @@ def long_enough_s(e2e_s: float) -> float:
     return 1.25 * ENOUGH_TURNS * e2e_s
 
 
+def wanted_s(one: Measured) -> float | None:
+    """How long the runs of a sweep should have been at its rate; None: they were long enough."""
+    return None if one.turns >= ENOUGH_TURNS else long_enough_s(one.e2e_s[-1][1])
+
+
 def _inside(kind: TrafficConfig, sweeps: Sequence[Measured]) -> dict[int, list[Measured]]:
     """Sweeps by number of replicas, of the numbers whose sweeps bound the lengths of the class."""
     groups: dict[int, list[Measured]] = {}

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 
+from loadtests.plan.sweeps import read_sweep
 from loadtests.record import read_records
 from loadtests.reference import Running, running
 
@@ -186,3 +187,30 @@ def test_a_slower_server_is_worse_and_the_same_run_is_the_same(
     code, out, err = load("compare", a, b)
     assert code == 3, err
     assert "worse" in out
+
+
+def test_a_sweep_leaves_what_a_plan_reads_and_says_how_it_got_there(
+    server: Running, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    options = [
+        "--class",
+        "whole",
+        "--from",
+        "20",
+        "--to",
+        "40",
+        "--duration",
+        "2",
+        "--precision",
+        "0.5",
+    ]
+    code, out, err = load("sweep", str(scenario(server, tmp_path)), *options, "--out", str(folder))
+    assert code == 0, err
+    assert "holds 40 requests/s" in " ".join(out.split())
+    assert "20/s: 100.0 % of" in err
+    assert "holds, confirmed" in err
+    found = read_sweep(folder)
+    assert (found.held_per_s, found.failed_per_s) == (40, None)
+    assert (folder / "report.html").exists()
+    assert all((folder / f"point-0{number}" / "report.html").exists() for number in (1, 2, 3))

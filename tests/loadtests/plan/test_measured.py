@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from loadtests.plan.measured import wanted_s
 from loadtests.plan.sources import capacities
 from loadtests.plan.sweeps import Measured
 from serving.errors import ConfigError
@@ -63,6 +64,12 @@ def test_short_runs_count_only_where_no_others_do() -> None:
     assert one.measured_replicas == (1,)
     assert one.short_sweeps == ("sweep.json",)
     assert known([short]).measured_replicas == (20,)
+
+
+def test_a_sweep_tells_how_long_its_runs_should_have_been() -> None:
+    assert wanted_s(measured(20)) is None
+    # 10 000 requests with 500 in flight: twenty times their duration of 5 s.
+    assert wanted_s(measured(100)) == pytest.approx(1.25 * 30 * 5)
 
 
 def test_an_slo_must_have_been_swept_as_strictly() -> None:
