@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.chaos.load import Outcome
-from loadtests.chaos.stack import ChaosError, Stack
+from loadtests.chaos.stack import ENGINE, ChaosError, Stack
 
 # A connection that its gateway took with it is noticed within this time.
 AT_ONCE_S = 1.0
@@ -29,10 +29,10 @@ class Fault:
 
 
 FAULTS = (
-    Fault("kill -9 an engine process", "VLLM::EngineCore"),
+    Fault("kill -9 an engine process", ENGINE),
     Fault("kill -9 a replica", "ray::ServeReplica:qwen3:ModelReplica"),
     Fault("kill -9 the Serve controller", "ray::ServeController"),
-    Fault("stop an engine process (SIGSTOP)", "VLLM::EngineCore", signal.SIGSTOP),
+    Fault("stop an engine process (SIGSTOP)", ENGINE, signal.SIGSTOP),
     Fault("kill -9 a gateway replica", "ray::ServeReplica:gateway", takes_requests_along=True),
 )
 

@@ -22,6 +22,8 @@ import yaml
 from serving.commands import processes, stack_ray
 from serving.commands.stack_state import StackState
 
+# The title of vLLM's engine processes.
+ENGINE = "VLLM::EngineCore"
 START_TIMEOUT_S = 300.0
 RECOVERY_TIMEOUT_S = 180.0
 
@@ -85,7 +87,7 @@ class Stack:
         found = []
         for process in processes.of_stack(self._state.stack_id, self.port):
             with contextlib.suppress(psutil.Error):
-                if " ".join(process.cmdline()).startswith(title):
+                if is_called(" ".join(process.cmdline()), title):
                     found.append(process)
         return sorted(found, key=lambda process: process.create_time())
 
@@ -113,13 +115,13 @@ class Stack:
                 title: {process.pid for process in self.find(title)} - gone
                 for title in (
                     "ray::ServeReplica:gateway",
-                    "VLLM::EngineCore",
+                    ENGINE,
                     "ray::ServeController",
                 )
             }
             if (
                 len(alive["ray::ServeReplica:gateway"]) == gateways
-                and len(alive["VLLM::EngineCore"]) == replicas
+                and len(alive[ENGINE]) == replicas
                 and alive["ray::ServeController"]
                 and await self.replicas() == replicas
             ):
@@ -136,6 +138,11 @@ class Stack:
             if application["name"] == self._model:
                 application["args"]["replicas"] = {"min": replicas, "max": replicas}
         await asyncio.to_thread(stack_ray.deploy, self._state.dashboard, document)
+
+
+def is_called(command: str, title: str) -> bool:
+    """Whether its title begins so. vLLM's own now and then does not take: that is known by its start."""
+    return command.startswith(title) or (title == ENGINE and "multiprocessing.spawn" in command)
 
 
 def _free_port() -> int:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from serving.engine.group import Group
+from tests.processes import engines_under
 
 BODY = {
     "messages": [{"role": "user", "content": "Bonjour, 你好"}],
@@ -151,9 +152,4 @@ async def test_both_ranks_answer_alone_and_together_and_stop_when_the_last_is_do
     assert len(await long) > 0
     await stopping
     await asyncio.to_thread(serve.delete, "one")
-    engines = [
-        one
-        for one in psutil.Process().children(recursive=True)
-        if "EngineCore" in " ".join(one.cmdline())
-    ]
-    assert engines == []
+    assert engines_under(psutil.Process()) == []

@@ -11,18 +11,11 @@ import pytest
 
 from serving.catalogue import tiny
 from tests.engine.conftest import Running
+from tests.processes import engines_under
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
 TOKENS = 24
-
-
-def engines() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "EngineCore" in " ".join(child.cmdline())
-    ]
 
 
 def text_of_stream(raw: bytes) -> str:
@@ -80,7 +73,7 @@ async def test_the_door_lets_in_gateways_only(running: Running) -> None:
     assert (await running.post("/v1/chat/completions", {}, token="wrong"))[0] == 401
     for path in ("/tokenize", "/v1/load_lora_adapter", "/invocations", "/pause"):
         assert (await running.post(path, {}))[0] == 404
-    assert len(engines()) == 1
+    assert len(engines_under(psutil.Process())) == 1
 
 
 def write_adapter(folder: Path, model: Path) -> None:
@@ -140,4 +133,4 @@ async def test_an_adapter_answers_under_its_own_name(running: Running) -> None:
 
 
 def test_no_engine_is_left_behind(local_ray: None) -> None:
-    assert engines() == []
+    assert engines_under(psutil.Process()) == []

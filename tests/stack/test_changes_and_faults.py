@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import yaml
 
 from serving.commands import processes
 from serving.environment import cluster_environment
+from tests.processes import engines_under
 from tests.stack.conftest import CANARY, ROOT, Stack
 
 # With the canary: a dying engine dumps its state, which must not hold prompts (test_privacy.py).
@@ -47,29 +47,16 @@ def _look(stack: Stack) -> dict[str, int]:
         try:
             title = " ".join(process.cmdline())
             is_replica = title.startswith("ray::ServeReplica:") and ":ModelReplica" in title
-            if is_replica and engines_of(process.pid):
+            if is_replica and engines_under(process):
                 found[title.split(":")[3]] = process.pid
         except psutil.Error:
             continue
     return found
 
 
-def engines_of(pid: int) -> list[psutil.Process]:
-    """The engine processes under a replica: one, or none while it starts or ends."""
-    found = []
-    for child in psutil.Process(pid).children(recursive=True):
-        # A helper process that ends while we look must not hide the engine beside it.
-        with contextlib.suppress(psutil.Error):
-            command = " ".join(child.cmdline())
-            # vLLM names its process, which now and then does not take; it is always a spawned one.
-            if "EngineCore" in command or "multiprocessing.spawn" in command:
-                found.append(child)
-    return found
-
-
 def kill_engine_of(pid: int) -> None:
     """What an out-of-memory killer does."""
-    (engine,) = engines_of(pid)
+    (engine,) = engines_under(psutil.Process(pid))
     engine.send_signal(signal.SIGKILL)
 
 
