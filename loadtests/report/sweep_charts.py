@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from loadtests.point import Point
 from loadtests.report.chart import (
     BLUE,
     GREEN,
@@ -21,7 +23,8 @@ from loadtests.report.chart import (
     number,
 )
 from loadtests.report.timeline import knee_of
-from loadtests.statistics import Floats, wilson_lower, wilson_upper
+from loadtests.statistics import Floats
+from loadtests.sweep import Rate, rates_of
 
 RATE = "offered requests per second"
 
@@ -29,11 +32,12 @@ RATE = "offered requests per second"
 def charts_of(sweep: Mapping[str, Any]) -> list[Chart]:
     """None where no point was measured."""
     # What an invalid point shows is the generator's fault.
-    points = _by_rate([one for one in sweep["points"] if one["valid"] and one["requests"]])
+    known = rates_of([Point(**one) for one in sweep["points"]], target_of(sweep))
+    points = [one for one in known if one.counted]
     if not points:
         return []
     bands = tuple(_bracket(sweep))
-    rates = _column(points, "rate_per_s")
+    rates = np.array([one.rate_per_s for one in points])
     extent = (0.0, float(rates.max()) * 1.06)
     found = []
     for key, title, unit, lines, marks, y_range in _plots(sweep, points, rates):
@@ -56,44 +60,11 @@ def charts_of(sweep: Mapping[str, Any]) -> list[Chart]:
     return found
 
 
-MEANS = ("ttft_p95_ms", "e2e_mean_s", "output_tokens_per_s", "in_flight_mean")
-
-
-def _by_rate(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One point for all runs of a rate, the lowest first: shares of all requests, means of the rest."""
-    found = []
-    for rate in sorted({one["rate_per_s"] for one in points}):
-        runs = [one for one in points if one["rate_per_s"] == rate]
-        requests = sum(one["requests"] for one in runs)
-        effective = sum(one.get("effective") or one["requests"] for one in runs)
-        share = sum(one["good"] for one in runs) / requests
-        means = {key: _mean([one[key] for one in runs]) for key in MEANS}
-        bound = wilson_lower(share * effective, effective)
-        found.append(
-            {
-                "rate_per_s": rate,
-                "requests": requests,
-                "attainment": share,
-                "effective": effective,
-                "wilson_low": bound,
-                **means,
-            }
-        )
-    return found
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [one for one in values if one is not None]
-    return sum(known) / len(known) if known else None
-
-
 Plot = tuple[str, str, str, list[Line], list[Mark], tuple[float, float] | None]
 
 
-def _plots(
-    sweep: Mapping[str, Any], points: Sequence[Mapping[str, Any]], rates: Floats
-) -> Iterator[Plot]:
-    slo, target = sweep["slo"], sweep["slo"].get("target", 0.95) * 100
+def _plots(sweep: Mapping[str, Any], points: Sequence[Rate], rates: Floats) -> Iterator[Plot]:
+    slo, target = sweep["slo"], target_of(sweep) * 100
     for key, title, column, unit, limit_key, colour in (
         ("ttft", "TTFT p95", "ttft_p95_ms", "ms", "ttft_ms", BLUE),
         ("e2e", "E2E mean", "e2e_mean_s", "s", "e2e_ms", ORANGE),
@@ -112,9 +83,9 @@ def _plots(
             )
         line = Line(title, rates, values, colour, has_points=True)
         yield key, f"{title} against the rate", unit, [line], marks, None
-    shares = _column(points, "attainment") * 100
-    lows = _column(points, "wilson_low") * 100
-    highs = np.array([upper_bound(one) for one in points]) * 100
+    shares = np.array([one.attainment for one in points]) * 100
+    lows = np.array([one.low for one in points]) * 100
+    highs = np.array([one.high for one in points]) * 100
     attained = Line(
         "good requests, with 95 % Wilson bounds",
         rates,
@@ -140,10 +111,9 @@ def _plots(
     yield "tokens", "Tokens against the rate", "tokens/s", [tokens], [], None
 
 
-def upper_bound(point: Mapping[str, Any]) -> float:
-    """Of the share of good requests; older sweeps do not say how many requests tell as much."""
-    effective = point.get("effective") or point["requests"]
-    return wilson_upper(point["attainment"] * effective, effective)
+def target_of(sweep: Mapping[str, Any]) -> float:
+    """The share of requests that must be good."""
+    return float(sweep["slo"].get("target", 0.95))
 
 
 def _marks(sweep: Mapping[str, Any], up: float) -> Iterator[Mark]:
@@ -159,8 +129,14 @@ def _bracket(sweep: Mapping[str, Any]) -> Iterator[Band]:
         yield Band(sweep["rate_per_s"], sweep["rate_fails_per_s"], "", GREY)
 
 
-def _column(points: Sequence[Mapping[str, Any]], key: str) -> Floats:
-    return np.array([np.nan if one[key] is None else one[key] for one in points], dtype=np.float64)
+def _column(points: Sequence[Rate], key: str) -> Floats:
+    """A figure of each rate: the mean of its runs, NaN of what none of them has."""
+    return np.array([_mean([getattr(run, key) for run in one.counted]) for one in points])
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [one for one in values if one is not None]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _ends(lines: Sequence[Line], rates: Floats, unit: str) -> str:

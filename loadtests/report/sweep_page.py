@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import orjson
 
+from loadtests.point import Point
 from loadtests.record import REPORT, SCENARIO
 from loadtests.report.chart import Chart, milliseconds, number, percent
 from loadtests.report.page import (
@@ -24,7 +25,8 @@ from loadtests.report.page import (
 )
 from loadtests.report.picture import draw
 from loadtests.report.run_tables import LIMITS
-from loadtests.report.sweep_charts import charts_of, upper_bound
+from loadtests.report.sweep_charts import charts_of, target_of
+from loadtests.sweep import Rate
 from serving.errors import ConfigError
 
 SWEEP = "sweep.json"
@@ -141,7 +143,7 @@ def _facts(sweep: Mapping[str, Any]) -> Iterator[str]:
     count = hardware["replicas"]
     yield f"{count} replicas, each with {each}" if count != 1 else f"1 replica with {each}"
     limits = ", ".join(f"{name} ≤ {number(slo[key])} ms" for name, key in LIMITS if slo.get(key))
-    yield f"{percent(slo.get('target', 0.95))} of requests: {limits or 'complete answers'}"
+    yield f"{percent(target_of(sweep))} of requests: {limits or 'complete answers'}"
     yield str(sweep["created"])
 
 
@@ -164,10 +166,11 @@ def _verdict(point: Mapping[str, Any], target: float) -> Cell:
     """What one run alone shows of its rate."""
     if not point["valid"]:
         return Cell("does not count")
-    if point["passed"]:
-        return Cell("holds", "good")
-    if upper_bound(point) < target:
-        return Cell("fails", "bad")
+    match Rate(point["rate_per_s"], target, (Point(**point),)).state:
+        case "holds":
+            return Cell("holds", "good")
+        case "fails":
+            return Cell("fails", "bad")
     return Cell("cannot tell")
 
 
@@ -192,7 +195,7 @@ def points_table(sweep: Mapping[str, Any], links: Mapping[str, str]) -> Table:
                     milliseconds(None if e2e is None else e2e * 1000),
                     number(point["output_tokens_per_s"]),
                     number(point["in_flight_mean"]),
-                    _verdict(point, sweep["slo"].get("target", 0.95)),
+                    _verdict(point, target_of(sweep)),
                 )
             )
         )
