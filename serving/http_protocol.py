@@ -29,6 +29,20 @@ class ClientConnection(Protocol):
 
     on_lost: Callable[[], Any] | None
     on_writable: Callable[[], Any] | None
+    # Called once when the listener closes and waits no longer (`is_cut` is true then): tell the client, and
+    # end. Without it the request's task is cancelled. Soon after it the connection is cut.
+    on_shutdown: Callable[[], Any] | None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the listener is closing and no longer waits for this request."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the head of the answer has been sent."""
+
+    def recognised(self) -> None:
+        """A key was accepted on this connection: it no longer counts as a stranger's."""
 
     @property
     def is_lost(self) -> bool:
@@ -53,7 +67,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     on_lost: Callable[[], Any] | None = None
     on_writable: Callable[[], Any] | None = None
-    is_lost = False
+    on_shutdown: Callable[[], Any] | None = None
+    is_lost = is_cut = False
+
+    @property
+    def has_begun(self) -> bool:
+        return self.cycle is not None and self.cycle.response_started
+
+    def recognised(self) -> None:
+        """Nothing is limited yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

