@@ -24,6 +24,7 @@ from serving.config.engine_args import EngineArgs
 from serving.config.prefill import PrefillConfig
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.config.routing import RoutingConfig
+from serving.config.yaml_file import read
 from serving.errors import ConfigError
 
 _KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -256,17 +257,10 @@ def hash_key(key: str) -> str:
 
 
 def _keys_from(path: Path) -> tuple[KeyConfig, ...]:
-    import yaml
-
     try:
-        content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"keys_file {str(path)!r} cannot be read: {error.strerror}", param="keys_file"
-        ) from None
-    # ValueError: text that is not UTF-8, or a date that does not exist.
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"keys_file {str(path)!r} is not YAML", param="keys_file") from None
+        content = read(path.expanduser(), "keys_file")
+    except ConfigError as error:
+        raise ConfigError(f"keys_file {error.message}", param="keys_file") from None
     entries = content.get("keys") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise ConfigError(

@@ -17,10 +17,10 @@ from typing import Any
 
 import aiohttp
 import psutil
-import yaml
 
 from serving.commands import processes, stack_ray
 from serving.commands.stack_state import StackState
+from serving.config.yaml_file import read_mapping
 
 # The title of vLLM's engine processes.
 ENGINE = "VLLM::EngineCore"
@@ -36,7 +36,7 @@ class Stack:
     """A stack of `comptoir up`, in a process and a cache folder of its own."""
 
     def __init__(self, config: Path, model: str) -> None:
-        self._document = yaml.safe_load(config.read_text())
+        self._document = read_mapping(config)
         self._model = model
         self._folder = tempfile.TemporaryDirectory(prefix="comptoir-chaos-")
         self.port = _free_port()

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from loadtests.scenario import SloConfig
@@ -299,5 +298,4 @@ def price_table() -> dict[str, Any]:
 
 
 def _table(name: str) -> dict[str, Any]:
-    table: dict[str, Any] = yaml.safe_load((DATA / name).read_text(encoding="utf-8"))
-    return table
+    return read_mapping(DATA / name)

@@ -21,16 +21,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from serving.catalogue.frozen import FrozenMapping
 from serving.catalogue.licences import Licence, LicenceVerdict, assess_licence
 from serving.catalogue.spec import ModelSpec, Task
-from serving.errors import CatalogueError, ComptoirError
+from serving.config.yaml_file import parse
+from serving.errors import CatalogueError, ComptoirError, ConfigError
 
-# libyaml is five times as fast; PyYAML's wheels carry it, a source build may not.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FILE_KEYS = frozenset({"vendor", "vendor_jurisdiction", "families", "licences"})
 T = TypeVar("T", bound=BaseModel)
 
@@ -159,11 +157,9 @@ def _read(path: Path) -> tuple[str, str]:
 
 def _parse(name: str, text: str) -> Mapping[str, Any]:
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, see above
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark is not None else ""
-        raise CatalogueError(f"{name} is not YAML{where}", param="catalogue_files") from None
+        content = parse(text, name)
+    except ConfigError as error:
+        raise CatalogueError(error.message, param="catalogue_files") from None
     if not isinstance(content, dict):
         raise CatalogueError(f"{name} must hold a mapping with `families`", param="catalogue_files")
     unknown = sorted(str(key) for key in content if key not in _FILE_KEYS)

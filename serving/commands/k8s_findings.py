@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from serving.commands.k8s_document import cluster_settings, load_document
+from serving.config.yaml_file import parse
 from serving.errors import ConfigError
 from serving.kubernetes.kuberay_rules import rayservice_problems
 from serving.kubernetes.names import Manifest
@@ -63,7 +62,7 @@ def _of_rayservice(manifest: Manifest) -> Iterator[Finding]:
         path, _, text = problem.partition(": ")
         yield _finding("kuberay", manifest, path, text, "the operator would refuse it")
     try:
-        serve = _parsed(str((manifest.get("spec") or {}).get("serveConfigV2") or ""), "it")
+        serve = parse(str((manifest.get("spec") or {}).get("serveConfigV2") or ""), "it")
         load_document(serve, cluster_settings(), Path("serveConfigV2"))
         wrong = list(serve_problems(serve))
     except ConfigError as error:
@@ -77,9 +76,3 @@ def _finding(rule: str, manifest: Mapping[str, Any], path: str, problem: str, fi
     name = str(at(manifest, "metadata.name"))
     return Finding(rule, str(manifest["kind"]), name, path, problem, fix)
 
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"{where}: is not YAML", param=where) from None

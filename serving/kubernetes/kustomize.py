@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
+from serving.config.yaml_file import parse_all
 from serving.errors import ConfigError
 
 KUSTOMIZATION = "kustomization.yaml"
@@ -22,10 +21,7 @@ def documents(text: str, where: str) -> list[dict[str, Any]]:
     Raises:
         ConfigError: it is not YAML, or a document is not an object with `kind`.
     """
-    try:
-        found = [one for one in yaml.safe_load_all(text) if one is not None]
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"{where}: is not YAML", param=where) from None
+    found = [one for one in parse_all(text, where) if one is not None]
     for one in found:
         if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
             raise ConfigError(f"{where}: a document is not a manifest with `kind`", param=where)

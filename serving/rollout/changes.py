@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serving.config.revisions import public_name, revision_name
+from serving.config.yaml_file import parse_json
 from serving.errors import ConfigError
 from serving.settings import ModelConfig
 
@@ -45,7 +45,7 @@ def _value(path: list[str], text: str) -> Any:
     if text != "null" and len(path) == 1 and path[0] in _TEXT:
         return text
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

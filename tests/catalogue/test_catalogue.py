@@ -118,7 +118,7 @@ def test_an_operators_file_cannot_redefine_a_licence(write: Write, field: str) -
         ("        hf_repo: example/Example-7B\n", "", r"example-7b: hf_repo: is required"),
         ("families:", "familys:", r"own\.yaml: unknown key 'familys'; known are: families"),
         ("    models:\n      - id", "    models: 7\n    x:\n      - id", r"models: must be a list"),
-        ("vendor: Example AI", "vendor: [", r"own\.yaml is not YAML \(line"),
+        ("vendor: Example AI", "vendor: [", r"own\.yaml: is not YAML \(line"),
     ],
 )
 def test_an_error_names_file_entry_and_field(
