@@ -62,7 +62,10 @@ def test_a_text_may_hold_several_documents() -> None:
     ("text", "complaint"),
     [
         ("keys: [a]\nlimits: {}\nkeys: []", "the key 'keys' stands twice, in lines 1 and 3"),
-        ("a:\n  b:\n  - users: 1\n    x: 2\n    users: 2", "'users' stands twice, in lines 3 and 5"),
+        (
+            "a:\n  b:\n  - users: 1\n    x: 2\n    users: 2",
+            "'users' stands twice, in lines 3 and 5",
+        ),
         ("{a: 1, a: 2}", "the key 'a' stands twice in line 1"),
         ("a: 1\n'a': 2\n", "the key 'a' stands twice, in lines 1 and 2"),
         ("1: a\n0x1: b", "the key '1' stands twice, in lines 1 and 2"),

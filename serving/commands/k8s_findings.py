@@ -75,4 +75,3 @@ def _of_rayservice(manifest: Manifest) -> Iterator[Finding]:
 def _finding(rule: str, manifest: Mapping[str, Any], path: str, problem: str, fix: str) -> Finding:
     name = str(at(manifest, "metadata.name"))
     return Finding(rule, str(manifest["kind"]), name, path, problem, fix)
-

@@ -1,7 +1,7 @@
-"""The one reader of YAML: what cannot be read, is not YAML, or says a thing twice is answered with file and line.
+"""The one reader of YAML: what is not YAML, or says a thing twice, is answered with file and line.
 
-PyYAML takes the last of two equal keys and forgets the first, follows aliases without a bound, and recurses with
-the depth of a text. Nothing else in this project calls its loaders; a test looks.
+PyYAML takes the last of two equal keys and forgets the first, follows aliases without a bound, and recurses
+with the depth of a text. Nothing else in this project calls its loaders; a test looks.
 """
 
 from __future__ import annotations
@@ -136,8 +136,9 @@ def _refuse_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                line = event.start_mark.line + 1
-                raise _Refused(f"is nested more than {MAX_DEPTH} deep (line {line})")
+                mark = event.start_mark
+                place = f" (line {mark.line + 1})" if mark else ""
+                raise _Refused(f"is nested more than {MAX_DEPTH} deep{place}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
