@@ -130,6 +130,8 @@ class TargetConfig(FrozenConfig):
     tokenizers: Mapping[str, str] = Field(default_factory=dict)
     # Where metrics are scraped while it runs: the gateway's /metrics, engines' or exporters' addresses.
     metrics: tuple[str, ...] = ()
+    # The variable with the API key for that (scope metrics); by default the first tenant's, which sees less.
+    metrics_key: str | None = None
     scrape_s: float = Field(default=1.0, ge=0.1, le=60)
     timeout_s: float = Field(default=120.0, gt=0, le=3600)
     verify_tls: bool = True

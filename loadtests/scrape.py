@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,9 @@ from loadtests.scenario import Scenario
 # Of everything that is exposed: what says something about load, and no histogram buckets.
 PREFIXES = ("vllm:", "comptoir_", "ray_serve_", "DCGM_FI_DEV_", "process_cpu_seconds")
 UNWANTED_ENDINGS = ("_bucket", "_created")
+# How the gateway says whose rows these are, and what to do when they are not all.
+VIEW_HEADER = "x-comptoir-view"
+HINT = "name the variable of a key with the scope metrics in target.metrics_key"
 # NVIDIA's exporter and Linux' energy counters, joined to a run where they can be read.
 RAPL = Path("/sys/class/powercap")
 
@@ -62,12 +66,19 @@ def energy_joules(root: Path = RAPL) -> dict[str, float]:
 
 
 def scrape(
-    client: httpx.Client, sources: Iterable[str], headers: Mapping[str, str]
+    client: httpx.Client,
+    sources: Iterable[str],
+    headers: Mapping[str, str],
+    told: dict[str, str],
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """One look at every source."""
+    """One look at every source; `told` is what has been complained of, once for each."""
     for source in sources:
         try:
             response = client.get(source, headers=headers)
+            lack = lacking(response.status_code, response.headers.get(VIEW_HEADER))
+            if lack and not told.get(source):
+                told[source] = lack
+                print(f"{source}: {lack}", file=sys.stderr, flush=True)
             if response.status_code == 200:
                 yield source, wanted(response.text)
         except (httpx.HTTPError, ValueError):
@@ -75,6 +86,15 @@ def scrape(
     energy = energy_joules()
     if energy:
         yield "host", energy
+
+
+def lacking(status: int, view: str | None) -> str | None:
+    """What the key that scrapes is not for; None when it sees all that there is."""
+    if status in (401, 403):
+        return f"metrics are refused with status {status}: {HINT}"
+    if view == "tenant":
+        return f"the key sees its own rows of the metrics only: {HINT}"
+    return None
 
 
 def sources_of(scenario: Scenario) -> tuple[str, ...]:
@@ -87,11 +107,12 @@ def watch(folder: Path) -> None:
     """Until this process is ended, or its parent is gone."""
     scenario = Scenario.load(folder / SCENARIO)
     target, parent = scenario.target, os.getppid()
-    variable = next(iter(target.keys.values()), None)
+    variable = target.metrics_key or next(iter(target.keys.values()), None)
     key = os.environ.get(variable) if variable else None
     headers = {"authorization": f"Bearer {key}"} if key else {}
     while (begun := read_note(folder, BEGUN)) is None and os.getppid() == parent:
         time.sleep(0.05)
+    told: dict[str, str] = {}
     zero_s = begun["perf_counter_s"] if begun else 0.0
     with (
         httpx.Client(timeout=5, verify=target.verify_tls) as client,
@@ -99,7 +120,7 @@ def watch(folder: Path) -> None:
     ):
         while os.getppid() == parent:
             at_s = time.perf_counter()
-            for source, values in scrape(client, sources_of(scenario), headers):
+            for source, values in scrape(client, sources_of(scenario), headers, told):
                 row: dict[str, Any] = {"t_s": round(at_s - zero_s, 3), "source": source}
                 file.write(orjson.dumps(row | {"values": values}, option=orjson.OPT_APPEND_NEWLINE))
             file.flush()

@@ -133,6 +133,12 @@ class PermissionDeniedError(RequestError):
     code = "model_not_allowed"
 
 
+class ScopeError(PermissionDeniedError):
+    """The key is valid and is not for this endpoint."""
+
+    code = "scope_missing"
+
+
 class ModelNotFoundError(RequestError):
     """No running model has this name."""
 

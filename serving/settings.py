@@ -6,10 +6,8 @@ The file is an ordinary Ray Serve config; the models below are the `args` of its
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,14 +19,14 @@ from serving.config.admission import AdmissionConfig, BreakerConfig, RetryConfig
 from serving.config.autoscaling import AutoscalingConfig
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
 from serving.config.engine_args import EngineArgs
+from serving.config.keys import KeyConfig as KeyConfig
+from serving.config.keys import hash_key as hash_key
+from serving.config.keys import read_keys, twice
 from serving.config.prefill import PrefillConfig
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.config.routing import RoutingConfig
-from serving.config.yaml_file import read
 from serving.errors import ConfigError
 
-_KEY_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _JURISDICTION = re.compile(r"[A-Z]{2}")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,95}")
 
@@ -84,35 +82,6 @@ class SiteConfig(FrozenConfig):
         return value
 
 
-class KeyConfig(FrozenConfig):
-    """One API key: only its SHA-256 is stored. `comptoir keys new NAME` makes one."""
-
-    name: str
-    hash: str
-    models: tuple[str, ...] = ("*",)
-    priority: Literal["interactive", "standard", "batch"] = "standard"
-    weight: float = Field(default=1.0, gt=0, le=1000)
-
-    @field_validator("name")
-    @classmethod
-    def _is_name(cls, value: str) -> str:
-        if not _KEY_NAME.fullmatch(value):
-            raise ValueError(
-                "must be 1 to 64 ASCII letters, digits, '.', '_' or '-', the first a letter or digit, "
-                f"not {value!r}"
-            )
-        return value
-
-    @field_validator("hash")
-    @classmethod
-    def _is_hash(cls, value: str) -> str:
-        if not _KEY_HASH.fullmatch(value):
-            raise ValueError(
-                "must be 'sha256:' and 64 hexadecimal digits, as `comptoir keys new` prints it"
-            )
-        return value
-
-
 class RequestLimits(FrozenConfig):
     """Bounds on one request, checked before an engine sees it."""
 
@@ -147,13 +116,8 @@ class GatewayConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _keys_are_unique(self) -> Self:
-        names = Counter(key.name for key in self.keys)
-        hashes = Counter(key.hash for key in self.keys)
-        for key in self.keys:
-            if names[key.name] > 1:
-                raise ValueError(f"keys: the name {key.name!r} stands twice")
-            if hashes[key.hash] > 1:
-                raise ValueError(f"keys: the hash of {key.name!r} stands twice")
+        if (wrong := twice(self.keys)) is not None:
+            raise ValueError(wrong)
         return self
 
     @property
@@ -181,7 +145,7 @@ class GatewayConfig(FrozenConfig):
         config = validated(cls, merged, "gateway")
         if config.keys_file is not None:
             # Built again, not copied: the rules about all keys hold for both places together.
-            merged["keys"] = config.keys + _keys_from(config.keys_file)
+            merged["keys"] = config.keys + read_keys(config.keys_file)
             config = validated(cls, merged, "gateway")
         if not config.is_loopback and not config.keys:
             raise ConfigError(
@@ -249,32 +213,3 @@ class ModelConfig(FrozenConfig):
             ConfigError: a key is unknown or its value does not fit; `param` is the dotted key.
         """
         return validated(cls, args, "model")
-
-
-def hash_key(key: str) -> str:
-    """The form in which a key is stored. Keys carry 256 random bits, so a plain hash is enough."""
-    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
-
-
-def _keys_from(path: Path) -> tuple[KeyConfig, ...]:
-    try:
-        content = read(path.expanduser(), "keys_file")
-    except ConfigError as error:
-        raise ConfigError(f"keys_file {error.message}", param="keys_file") from None
-    entries = content.get("keys") if isinstance(content, dict) else content
-    if not isinstance(entries, list):
-        raise ConfigError(
-            f"keys_file {str(path)!r} must hold a list of keys, or a mapping with `keys`",
-            param="keys_file",
-        )
-    if not entries:
-        # Without keys everyone is let in, which nobody means who names a file of keys.
-        raise ConfigError(
-            f"keys_file {str(path)!r} holds no key: add one (`comptoir keys new NAME` makes it) or "
-            "take keys_file out",
-            param="keys_file",
-        )
-    return tuple(
-        validated(KeyConfig, entry if isinstance(entry, dict) else {}, f"keys_file[{index}]")
-        for index, entry in enumerate(entries)
-    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import json
 import urllib.error
 import urllib.request
 
 from serving.errors import StackError
 
 TIMEOUT_S = 10.0
+MAX_REFUSAL_BYTES = 64 * 1024
 
 
 def get(url: str, path: str, key: str | None, name: str) -> str:
@@ -29,11 +31,22 @@ def get(url: str, path: str, key: str | None, name: str) -> str:
             return str(response.read().decode("utf-8"))
     except urllib.error.HTTPError as error:
         hint = ": give a key with --key or COMPTOIR_API_KEY" if error.code == 401 else ""
+        if error.code == 403 and (said := refusal(error)):
+            hint = f": {said}"
         raise StackError(f"{name} answers with status {error.code}{hint}") from None
     except (http.client.HTTPException, ValueError):
         raise not_an_endpoint(name) from None
     except OSError:
         raise StackError(f"{name} does not answer") from None
+
+
+def refusal(error: urllib.error.HTTPError) -> str:
+    """What the endpoint says of a refusal: which scope the key lacks, say. Empty when it says nothing."""
+    try:
+        body = json.loads(error.read(MAX_REFUSAL_BYTES))
+        return str(body["error"]["message"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return ""
 
 
 def not_an_endpoint(name: str) -> StackError:

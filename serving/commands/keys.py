@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from serving.config.base import validated
-from serving.settings import KeyConfig, hash_key
+from serving.config.keys import INFERENCE, KeyConfig, hash_key
 from serving.tenancy.keys import new_key
 
 app = typer.Typer(no_args_is_help=True, help="Make API keys; only their hashes are stored.")
@@ -23,6 +23,14 @@ def _keys() -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Who will use it.")],
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope",
+            help="inference, metrics (read /metrics, nothing else) or operator; repeat. "
+            "Default: inference.",
+        ),
+    ] = None,
     models: Annotated[
         list[str] | None, typer.Option("--model", help="A model it may use; repeat. Default: all.")
     ] = None,
@@ -34,7 +42,7 @@ def new(
 ) -> None:
     """Make a key. It is shown once; put the entry under `keys` of the gateway, or in its keys_file.
 
-    Example: comptoir keys new acme --model qwen3
+    Example: comptoir keys new acme --model qwen3; comptoir keys new prometheus --scope metrics
     """
     key = new_key()
     entry = validated(
@@ -42,6 +50,7 @@ def new(
         {
             "name": name,
             "hash": hash_key(key),
+            "scopes": tuple(dict.fromkeys(scopes or INFERENCE)),
             "models": tuple(models or ("*",)),
             "priority": priority,
             "weight": weight,

@@ -12,7 +12,7 @@ from serving.commands.endpoint import get
 from serving.commands.output import errors, note, say
 from serving.config.base import validated
 from serving.config.yaml_file import read_mapping
-from serving.errors import ConfigError
+from serving.errors import ConfigError, StackError
 from serving.monitoring.files import dashboard_files, kubernetes_files, rule_files
 from serving.monitoring.scrape import compare
 from serving.monitoring.settings import MonitoringConfig
@@ -99,4 +99,11 @@ def _scrape(url: str, key: str | None) -> str:
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"URL must begin with http:// or https://, not {url!r}", param="url")
     base = url.rstrip("/").removesuffix("/v1").removesuffix("/metrics")
-    return get(base, "/metrics", key, base + "/metrics")
+    text = get(base, "/metrics", key, base + "/metrics")
+    if key and "comptoir_build_info" not in text:
+        raise StackError(
+            "this API key sees its own rows only, and Prometheus needs all: make one with "
+            "`comptoir keys new prometheus --scope metrics`",
+            param="key",
+        )
+    return text

@@ -11,6 +11,7 @@ from http.client import HTTPException
 from typing import Any
 
 from serving.commands import stack_ray
+from serving.commands.endpoint import refusal
 from serving.commands.progress_view import reason
 from serving.errors import StackError
 from serving.rollout.document import Document, running_document, same
@@ -122,7 +123,9 @@ def _call(
         with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
             return bytes(response.read())
     except urllib.error.HTTPError as error:
-        hint = ": give a key that may use the model" if error.code in (401, 403) else ""
+        hint = ""
+        if error.code in (401, 403):
+            hint = f": {refusal(error) or 'give a key that may use the model'}"
         raise StackError(f"{url} answers with status {error.code}{hint}") from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or type(error).__name__

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from serving.commands import processes
 from serving.commands.endpoint import get, not_an_endpoint
-from serving.commands.output import console, say
+from serving.commands.output import console, note, say
 from serving.commands.stack_state import StackState
 from serving.errors import ConfigError, StackError
 from serving.settings import ProcessSettings
@@ -42,6 +42,8 @@ def status(
         gib = processes.resident_bytes(state.stack_id, state.port) / 2**30
         say(f"stack on port {state.port}, process {state.pid}, {gib:.1f} GiB resident")
     console.print(_table(body))
+    if body.get("view") == "tenant":
+        note("load and replicas are shown to keys with the scope operator")
 
 
 def local_stack(port: int | None) -> StackState:

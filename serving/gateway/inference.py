@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from serving.config.keys import INFERENCE
 from serving.errors import ComptoirError, MethodNotAllowedError
 from serving.gateway import render
 from serving.gateway.admission import BusyError
@@ -101,8 +102,8 @@ class Inference:
         self, endpoint: Endpoint, headers: Headers, receive: Receive, request_id: str
     ) -> Asked:
         """Who asks, and what may be sent to an engine."""
-        caller = self._services.keys.identify(
-            headers.get("authorization"), headers.get("x-api-key")
+        caller = self._services.keys.admit(
+            INFERENCE, headers.get("authorization"), headers.get("x-api-key")
         )
         config = self._services.config
         body = await read_object(headers, receive, config.limits.max_body_bytes)

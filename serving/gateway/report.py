@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,20 +20,49 @@ from serving.tenancy.keys import Caller
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 # Serve's words for replicas that go.
 LEAVING = frozenset({"STOPPING", "STOPPED"})
+# Labels of metrics that name a model.
+MODEL_LABELS = ("model", "failed_model")
 
 
 def status(services: Services, caller: Caller) -> dict[str, Any]:
-    """Each model that the caller may use: its replicas, their load, and what the gateway makes of it."""
+    """For an operator every model: its replicas, their load, and what the gateway makes of it.
+
+    For a tenant the models that the key may use, and their states: how busy they are is others' business.
+    """
     now = time.monotonic()
+    models = sorted(services.directory().models.values(), key=lambda model: model.id)
+    if not caller.sees_site:
+        found = [_own_model(model) for model in models if caller.may_use(model.id)]
+        return {"view": view(False), "models": found}
     queues = {each.model_id: each for each in services.admission.snapshots()}
-    models = services.directory().models
-    return {
-        "models": [
-            _model(services, model, queues.get(model.id), now)
-            for model in sorted(models.values(), key=lambda model: model.id)
-            if caller.may_use(model.id)
-        ]
-    }
+    found = [_model(services, model, queues.get(model.id), now) for model in models]
+    return {"view": view(True), "models": found}
+
+
+def view(is_whole: bool) -> str:
+    """What `view` of /status and the header of both pages say: the site's, or one tenant's."""
+    return "site" if is_whole else "tenant"
+
+
+def own_rows(caller: Caller) -> Callable[[Mapping[str, str]], bool]:
+    """Which rows of /metrics a tenant sees, by their labels: its own, and those of models that it may use.
+
+    Rows of the process and of single replicas are the site's own.
+    """
+
+    def sees(labels: Mapping[str, str]) -> bool:
+        if "replica" in labels:
+            return False
+        if "tenant" in labels:
+            return labels["tenant"] == caller.name
+        models = [labels[name] for name in MODEL_LABELS if labels.get(name)]
+        return bool(models) and all(map(caller.may_use, models))
+
+    return sees
+
+
+def _own_model(model: Model) -> dict[str, Any]:
+    return {"id": model.id, "state": listing.model_state(model), "replicas": []}
 
 
 def _model(services: Services, model: Model, queue: Any, now: float) -> dict[str, Any]:

@@ -9,11 +9,17 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from serving.config.keys import SCOPES, Scope
 from serving.gateway import listing, report
 from serving.gateway.services import Services
 from serving.observability.metrics import CONTENT_TYPE
 from serving.routing.directory import Model
 from serving.tenancy.keys import Caller
+
+# Who may know which models there are: those who ask them, and who runs the site.
+SEES_MODELS: tuple[Scope, ...] = ("inference", "operator")
+# Says of /status and /metrics whether they are the site's or one tenant's.
+VIEW_HEADER = "x-comptoir-view"
 
 
 def build_router(services: Services) -> APIRouter:
@@ -22,14 +28,14 @@ def build_router(services: Services) -> APIRouter:
 
     @router.get("/v1/models", response_model=None)
     async def list_models(request: Request) -> Response:
-        caller = _identify(services, request)
+        caller = _caller(services, request, *SEES_MODELS)
         names = services.dispatcher.names(caller)
         routing = services.dispatcher.routing
         return JSONResponse(listing.model_list(services.directory(), caller, routing, names))
 
     @router.get("/v1/models/{name:path}", response_model=None)
     async def show_model(request: Request, name: str) -> Response:
-        caller = _identify(services, request)
+        caller = _caller(services, request, *SEES_MODELS)
         routing = services.dispatcher.routing
         lifetime = listing.lifetime(routing, name)
         if name in services.dispatcher.names(caller):
@@ -52,27 +58,29 @@ def build_router(services: Services) -> APIRouter:
 
     @router.get("/status", response_model=None)
     async def status(request: Request) -> Response:
-        caller = _identify(services, request)
-        return JSONResponse(report.status(services, caller))
+        caller = _caller(services, request, "inference", "operator")
+        headers = {VIEW_HEADER: report.view(caller.sees_site)}
+        return JSONResponse(report.status(services, caller), headers=headers)
 
     @router.get("/metrics", response_model=None)
     async def metrics(request: Request) -> Response:
         # With keys the endpoint may be public, and how busy a site is is its own business.
-        if services.keys:
-            _identify(services, request)
+        caller = _caller(services, request, *SCOPES)
+        sees = None if caller.sees_metrics else report.own_rows(caller)
         parts = []
-        for part in services.metrics.parts(report.gauges(services)):
+        for part in services.metrics.parts(report.gauges(services), sees):
             parts.append(part)
             # A large site's scrape takes tens of milliseconds: streams do not wait for all of it.
             await asyncio.sleep(0)
-        return Response(b"".join(parts), headers={"content-type": CONTENT_TYPE})
+        headers = {"content-type": CONTENT_TYPE, VIEW_HEADER: report.view(caller.sees_metrics)}
+        return Response(b"".join(parts), headers=headers)
 
     return router
 
 
-def _identify(services: Services, request: Request) -> Caller:
-    return services.keys.identify(
-        request.headers.get("authorization"), request.headers.get("x-api-key")
+def _caller(services: Services, request: Request, *needs: Scope) -> Caller:
+    return services.keys.admit(
+        needs, request.headers.get("authorization"), request.headers.get("x-api-key")
     )
 
 

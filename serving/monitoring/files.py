@@ -12,6 +12,7 @@ PROMETHEUS_HEADER = """\
 # Made by `comptoir monitoring rules`: an example for machines without Kubernetes. Yours to change.
 # With API keys, the job of the gateways also needs
 #   authorization: {credentials_file: /etc/prometheus/comptoir-key}
+# and a key for it (`comptoir keys new prometheus --scope metrics`), which can do nothing else.
 # Name each gateway by itself, not an address that balances between them.
 """
 DASHBOARD_FOLDER = "dashboards"

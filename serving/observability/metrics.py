@@ -6,7 +6,7 @@ Naming: https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
 from prometheus_client import (
@@ -118,9 +118,21 @@ class GatewayMetrics:
         """Everything in Prometheus' text format, and the moment's values."""
         return b"".join(self.parts(moments))
 
-    def parts(self, moments: Iterable[Moment] = ()) -> Iterator[bytes]:
-        """The same in pieces of a few milliseconds, between which requests can be served."""
+    def parts(
+        self,
+        moments: Iterable[Moment] = (),
+        sees: Callable[[Mapping[str, str]], bool] | None = None,
+    ) -> Iterator[bytes]:
+        """The same in pieces of a few milliseconds, between which requests can be served.
+
+        Args:
+            sees: whether a row with these labels is for the reader; None: each is.
+        """
         for family in _Exposition(self.registry, list(moments), self._label).collect():
+            if sees is not None:
+                family.samples = [one for one in family.samples if sees(one.labels)]
+                if not family.samples:
+                    continue
             yield generate_latest(_One(family))
 
     def tenant(self, name: str) -> Mapping[str, Counter]:

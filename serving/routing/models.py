@@ -40,6 +40,7 @@ from serving.routing.rules import (
 RETRY_AFTER_S = 5.0
 FAILURES: frozenset[Failure] = frozenset(get_args(Failure))
 
+_DENIED = "this API key may not use this model"
 _NO_SUCH_MODEL = "there is no such model; GET /v1/models lists those that exist"
 
 
@@ -157,6 +158,8 @@ class ModelRouter:
     def _by_alias(self, search: Search, name: str, sticky_key: str) -> Route:
         alias = self._config.aliases[name]
         if alias.is_retired(search.today):
+            if all(search.look(arm.model).state == "denied" for arm in alias.arms):
+                raise PermissionDeniedError(_DENIED, param="model")
             raise _retired(self._config, alias, search.today)
         looks = {arm.model: search.look(arm.model).state for arm in alias.arms}
         # An arm that cannot answer leaves its share to the others; a missing one may have a fallback.
@@ -255,7 +258,7 @@ def _refusal(
             retry_after_s=RETRY_AFTER_S,
         )
     if "denied" in states:
-        return PermissionDeniedError("this API key may not use this model", param="model")
+        return PermissionDeniedError(_DENIED, param="model")
     if "task" in states:
         found = (search.directory.models.get(name) for name in names)
         tasks = sorted({f"'{model.task}'" for model in found if model is not None})

@@ -275,13 +275,14 @@ class Search:
         return Look(self._state(name, served, model), model, served)
 
     def _state(self, name: str, served: str, model: Model | None) -> State:
+        # First: when a model was retired, and what follows it, is told to those who might use it.
+        if not self.may_use(served):
+            return "denied"
         facts = self.config.models
         if facts and any(
             facts[one].is_retired(self.today) for one in {name, served} & facts.keys()
         ):
             return "retired"
-        if not self.may_use(served):
-            return "denied"
         if model is None:
             return "missing"
         wrong = self.tasks and model.task is not None and model.task not in self.tasks

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from serving.config.keys import INFERENCE, SCOPES, KeyConfig, Scope, hash_key
 from serving.config.revisions import public_name
-from serving.errors import AuthenticationError, PermissionDeniedError
-from serving.settings import KeyConfig, hash_key
+from serving.errors import AuthenticationError, PermissionDeniedError, ScopeError
 
 PREFIX = "sk-comptoir-"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request and what they may use."""
+    """Who sent a request, what they may do and which models they may use."""
 
     name: str
     models: frozenset[str]
@@ -26,6 +26,29 @@ class Caller:
     weight: float = 1.0
     # Separates what the engines cache of this caller's prompts from everyone else's; not guessable.
     cache_salt: str | None = None
+    scopes: frozenset[Scope] = frozenset(INFERENCE)
+
+    @property
+    def sees_metrics(self) -> bool:
+        """Whether all of /metrics is for this caller; others see their own rows."""
+        return "metrics" in self.scopes or self.sees_site
+
+    @property
+    def sees_site(self) -> bool:
+        """Whether all of /status is for this caller."""
+        return "operator" in self.scopes
+
+    def needs(self, *scopes: Scope) -> None:
+        """Refuse a caller who has none of these scopes.
+
+        Raises:
+            ScopeError: with status 403; it names what is needed.
+        """
+        if self.scopes.isdisjoint(scopes):
+            raise ScopeError(
+                f"this API key lacks the scope {' or '.join(repr(one) for one in scopes)}; "
+                f"it has: {', '.join(sorted(self.scopes))}"
+            )
 
     def may_use(self, model_id: str) -> bool:
         """Whether the key allows this model; who may use a model may use each of its revisions."""
@@ -41,7 +64,7 @@ class Caller:
             raise PermissionDeniedError("this API key may not use this model", param="model")
 
 
-ANONYMOUS = Caller(name="local", models=frozenset({"*"}))
+ANONYMOUS = Caller(name="local", models=frozenset({"*"}), scopes=frozenset(SCOPES))
 
 
 class KeyRing:
@@ -50,13 +73,31 @@ class KeyRing:
     def __init__(self, keys: Iterable[KeyConfig]) -> None:
         self._callers = {
             key.hash: Caller(
-                key.name, frozenset(key.models), key.priority, key.weight, _cache_salt(key.hash)
+                key.name,
+                frozenset(key.models),
+                key.priority,
+                key.weight,
+                _cache_salt(key.hash),
+                frozenset(key.scopes),
             )
             for key in keys
         }
 
     def __len__(self) -> int:
         return len(self._callers)
+
+    def admit(
+        self, needs: Collection[Scope], authorization: str | None, x_api_key: str | None = None
+    ) -> Caller:
+        """The caller, if their key has one of the scopes: what each endpoint asks first.
+
+        Raises:
+            AuthenticationError: with status 401.
+            ScopeError: with status 403.
+        """
+        caller = self.identify(authorization, x_api_key)
+        caller.needs(*needs)
+        return caller
 
     def identify(self, authorization: str | None, x_api_key: str | None = None) -> Caller:
         """Find the caller by `Authorization: Bearer KEY`, or Anthropic's `x-api-key: KEY`.

@@ -81,7 +81,7 @@ class Cluster:
 def _config(folder: Path, key: str) -> Path:
     document = yaml.safe_load((ROOT / "deployments" / "two-nodes.yaml").read_text())
     gateway = document["applications"][0]["args"]
-    gateway["keys"] = [{"name": "test", "hash": hash_key(key)}]
+    gateway["keys"] = [{"name": "test", "hash": hash_key(key), "scopes": ["inference", "operator"]}]
     path = folder / "two-nodes.yaml"
     path.write_text(yaml.safe_dump(document))
     return path

@@ -33,6 +33,7 @@ def test_the_entry_holds_the_hash_and_not_the_key() -> None:
     assert entry == {
         "name": "acme",
         "hash": hash_key(key),
+        "scopes": ["inference"],
         "models": ["*"],
         "priority": "standard",
         "weight": 1.0,
@@ -44,6 +45,12 @@ def test_options_stand_in_the_entry() -> None:
     words = ("--model", "a", "--model", "b", "--priority", "batch", "--weight", "2.5")
     _, entry = made("acme", *words)
     assert (entry["models"], entry["priority"], entry["weight"]) == (["a", "b"], "batch", 2.5)
+
+
+def test_a_scope_stands_in_the_entry_once() -> None:
+    words = ("--scope", "operator", "--scope", "inference", "--scope", "operator")
+    assert made("ops", *words)[1]["scopes"] == ["operator", "inference"]
+    assert made("prometheus", "--scope", "metrics")[1]["scopes"] == ["metrics"]
 
 
 def test_every_key_is_another() -> None:
@@ -66,6 +73,7 @@ def test_what_is_printed_is_a_keys_file_that_lets_the_key_in(tmp_path: Path) -> 
         (("has space",), "name"),
         (("acme", "--priority", "first"), "priority"),
         (("acme", "--weight", "0"), "weight"),
+        (("acme", "--scope", "root"), "scopes.0"),
     ],
 )
 def test_a_wrong_option_is_named_and_no_key_is_shown(words: tuple[str, ...], param: str) -> None:

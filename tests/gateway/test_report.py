@@ -59,7 +59,9 @@ async def test_status_is_for_the_models_of_the_key(make_site: SiteFactory) -> No
     headers = {"authorization": "Bearer sk-a"}
     models = (await site.client.get("/status", headers=headers)).json()["models"]
     assert [one["id"] for one in models] == ["sleeping"]
-    assert "comptoir_replicas|fake" in await samples(site, **headers)
+    found = await samples(site, **headers)
+    assert "comptoir_replicas|sleeping" in found
+    assert "comptoir_replicas|fake" not in found
 
 
 async def test_metrics_count_what_was_decided(make_site: SiteFactory) -> None:

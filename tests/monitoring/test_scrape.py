@@ -135,12 +135,18 @@ async def test_check_fails_where_something_is_missing(
 
 
 async def test_check_needs_a_key_where_the_endpoint_does(make_site: SiteFactory) -> None:
-    config = {"keys": (KeyConfig(name="a", hash=hash_key("sk-a")),)}
-    site, _ = await busy_site(make_site, **config)
+    keys = (
+        KeyConfig(name="a", hash=hash_key("sk-a"), scopes=("metrics", "inference")),
+        KeyConfig(name="tenant", hash=hash_key("sk-tenant")),
+    )
+    site, _ = await busy_site(make_site, keys=keys)
     _, _, error = await run("check", site.url)
     assert isinstance(error, StackError)
     assert "COMPTOIR_API_KEY" in str(error)
     assert (await run("check", site.url, "--key", "sk-a"))[0] == 0
+    _, _, error = await run("check", site.url, "--key", "sk-tenant")
+    assert isinstance(error, StackError)
+    assert "--scope metrics" in str(error)
 
 
 async def test_check_names_what_is_wrong_with_the_url() -> None:

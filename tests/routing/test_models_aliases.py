@@ -236,6 +236,14 @@ def test_from_the_day_on_a_retired_model_is_refused_with_its_successor(deployed:
     assert raised.value.message == "this model was retired on 2026-11-30; use 'vendor/next' instead"
 
 
+@pytest.mark.parametrize("name", ["m", "chat"])
+def test_what_follows_a_retired_model_is_told_to_those_only_who_might_use_it(name: str) -> None:
+    one = router(models={"m": ENDING}, aliases={"chat": ENDING | {"arms": [{"model": "m"}]}})
+    with pytest.raises(PermissionDeniedError) as raised:
+        route(one, name, directory("m", "n"), today=date(2027, 1, 1), may_use="n".__eq__)
+    assert "next" not in raised.value.message
+
+
 def test_a_retired_alias_is_refused_too() -> None:
     one = router(aliases={"chat": ENDING | {"arms": [{"model": "m"}]}})
     with pytest.raises(ModelNotFoundError, match="use 'vendor/next'"):

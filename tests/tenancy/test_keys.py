@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.errors import AuthenticationError, PermissionDeniedError
+from serving.config.keys import SCOPES, Scope
+from serving.errors import AuthenticationError, PermissionDeniedError, ScopeError
 from serving.settings import KeyConfig, hash_key
 from serving.tenancy.keys import ANONYMOUS, PREFIX, Caller, KeyRing, new_key
 
@@ -136,3 +137,20 @@ def test_new_keys_are_long_differ_and_fit_a_header() -> None:
 def test_no_key_can_be_read_from_a_ring() -> None:
     shown = repr(vars(RING)) + repr(RING.identify(f"Bearer {SECRETS[0]}"))
     assert not any(secret in shown for secret in SECRETS)
+
+
+def test_a_key_is_for_inference_unless_its_entry_says_otherwise() -> None:
+    assert RING.identify(f"Bearer {SECRETS[0]}").scopes == {"inference"}
+    assert Caller("a", frozenset()).scopes == {"inference"}
+    assert ANONYMOUS.scopes == set(SCOPES)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_scope_opens_its_own_endpoints_only(scope: Scope) -> None:
+    ring = KeyRing((KeyConfig(name="a", hash=hash_key("sk-a"), scopes=(scope,)),))
+    assert ring.admit((scope,), "Bearer sk-a").name == "a"
+    others = [one for one in SCOPES if one != scope]
+    with pytest.raises(ScopeError, match=f"lacks the scope .* it has: {scope}"):
+        ring.admit(others, "Bearer sk-a")
+    with pytest.raises(AuthenticationError):
+        ring.admit((scope,), "Bearer sk-b")
