@@ -8,10 +8,11 @@ A process of its own, so that parsing does not delay the generator. Sources that
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtests.record import METRICS, SCENARIO
 from loadtests.run_folder import BEGUN, read_note
 from loadtests.scenario import Scenario
+from serving import http_client
 
 # Of everything that is exposed: what says something about load, and no histogram buckets.
 PREFIXES = ("vllm:", "comptoir_", "ray_serve_", "DCGM_FI_DEV_", "process_cpu_seconds")
@@ -66,13 +68,14 @@ def energy_joules(root: Path = RAPL) -> dict[str, float]:
 
 
 def scrape(
-    client: httpx.Client,
-    sources: Iterable[str],
-    headers: Mapping[str, str],
-    told: dict[str, str],
+    clients: Mapping[str, httpx.Client], headers: Mapping[str, str], told: dict[str, str]
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """One look at every source; `told` is what has been complained of, once for each."""
-    for source in sources:
+    """One look at every source; `told` is what has been complained of, once for each.
+
+    Args:
+        clients: by source: a proxy may be for some and not for others.
+    """
+    for source, client in clients.items():
         try:
             response = client.get(source, headers=headers)
             lack = lacking(response.status_code, response.headers.get(VIEW_HEADER))
@@ -114,13 +117,17 @@ def watch(folder: Path) -> None:
         time.sleep(0.05)
     told: dict[str, str] = {}
     zero_s = begun["perf_counter_s"] if begun else 0.0
-    with (
-        httpx.Client(timeout=5, verify=target.verify_tls) as client,
-        (folder / METRICS).open("ab") as file,
-    ):
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context((folder / METRICS).open("ab"))
+        clients = {
+            source: stack.enter_context(
+                http_client.client(source, timeout_s=5, verify_tls=target.verify_tls)
+            )
+            for source in sources_of(scenario)
+        }
         while os.getppid() == parent:
             at_s = time.perf_counter()
-            for source, values in scrape(client, sources_of(scenario), headers, told):
+            for source, values in scrape(clients, headers, told):
                 row: dict[str, Any] = {"t_s": round(at_s - zero_s, 3), "source": source}
                 file.write(orjson.dumps(row | {"values": values}, option=orjson.OPT_APPEND_NEWLINE))
             file.flush()

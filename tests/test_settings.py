@@ -55,6 +55,23 @@ def attempt(build: Any, *args: Any) -> tuple[Any, ConfigError | None]:
         return None, error
 
 
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        ({"keys": {"name": "a"}}, "keys: must be a list"),
+        ({"keys": ["a"]}, "keys.0: must be a mapping"),
+        ({"limits": []}, "limits: must be a mapping"),
+        ({"routing": {"aliases": "a"}}, "routing.aliases: must be a mapping"),
+        ({"port": "8e3"}, "YAML takes 8e3 for text; write all digits"),
+        ({"port": "many"}, "unable to parse string as an integer"),
+    ],
+)
+def test_what_has_the_wrong_shape_is_told_in_the_words_of_yaml(
+    args: dict[str, Any], complaint: str
+) -> None:
+    assert refusal(gateway, **args).message.endswith(complaint)
+
+
 # ---- defaults ----------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ stands for all three. docs/capacity-planning.md lists the keys.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,10 @@ class Span(FrozenConfig):
     @model_validator(mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            # YAML takes 1e6 for text, unlike people.
+            with contextlib.suppress(ValueError):
+                value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             if not isinstance(value, dict | Span):
                 raise ValueError(

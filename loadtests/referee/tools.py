@@ -7,6 +7,7 @@ is made when it is first needed and borrows PyTorch and transformers from this o
 from __future__ import annotations
 
 import json
+import os
 import statistics as python_statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from loadtests.running import run
 from loadtests.scenario import Scenario
 from serving.catalogue import tiny
 from serving.errors import ComptoirError
+from serving.http_client import without_proxies
 from serving.settings import ProcessSettings
 
 GUIDELLM = "guidellm==0.8.1"
@@ -182,7 +184,13 @@ def by_guidellm(command: str, burst: Burst, folder: Path) -> Counted:
         *("--tokenizer", f"kind=huggingface_auto,model={burst.tokenizer}"),
         *("--output", f"kind=json,path={out}", "--disable-console"),
     ]
-    done = subprocess.run([command, "run", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [command, "run", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | without_proxies(os.environ),
+    )
     if not out.exists():
         raise ComptoirError(f"GuideLLM failed: {(done.stderr or done.stdout)[-500:]}")
     metrics = json.loads(out.read_text())["benchmarks"][0]["metrics"]

@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 
+from serving import http_client
 from serving.errors import StackError
 
 TIMEOUT_S = 10.0
-MAX_REFUSAL_BYTES = 64 * 1024
 
 
-def get(url: str, path: str, key: str | None, name: str) -> str:
+def get(url: str, path: str, key: str | None, name: str, *, is_inside: bool = False) -> str:
     """The text of `path` at an endpoint, whose URL may end with /v1.
 
     Args:
         url: must begin with http:// or https://; the caller says how to mend it otherwise.
         name: what errors call the endpoint.
+        is_inside: it is a stack of this machine, and no proxy is asked.
 
     Raises:
         StackError: it does not answer, refuses, or answers with something else.
     """
-    request = urllib.request.Request(url.rstrip("/").removesuffix("/v1") + path)  # noqa: S310
-    if key:
-        request.add_header("Authorization", f"Bearer {key}")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    where = url.rstrip("/").removesuffix("/v1") + path
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-            return str(response.read().decode("utf-8"))
-    except urllib.error.HTTPError as error:
-        hint = ": give a key with --key or COMPTOIR_API_KEY" if error.code == 401 else ""
-        if error.code == 403 and (said := refusal(error)):
-            hint = f": {said}"
-        raise StackError(f"{name} answers with status {error.code}{hint}") from None
-    except (http.client.HTTPException, ValueError):
+        answer = http_client.ask(where, timeout_s=TIMEOUT_S, headers=headers, is_inside=is_inside)
+        if answer.is_good:
+            return answer.body.decode("utf-8")
+    except (http_client.NotHttp, ValueError):
         raise not_an_endpoint(name) from None
-    except OSError:
+    except http_client.Unreachable:
         raise StackError(f"{name} does not answer") from None
+    hint = ""
+    if answer.status == 401:
+        hint = ": give a key with --key or COMPTOIR_API_KEY"
+    elif answer.status == 403 and (said := refusal(answer.body)):
+        hint = f": {said}"
+    elif answer.location:
+        hint = f": it refers to {answer.location}; give that address"
+    raise StackError(f"{name} answers with status {answer.status}{hint}")
 
 
-def refusal(error: urllib.error.HTTPError) -> str:
+def refusal(body: bytes) -> str:
     """What the endpoint says of a refusal: which scope the key lacks, say. Empty when it says nothing."""
     try:
-        body = json.loads(error.read(MAX_REFUSAL_BYTES))
-        return str(body["error"]["message"])
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
         return ""
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from rich.live import Live
 from rich.table import Table
 
+from serving import http_client
 from serving.commands import stack_ray
 from serving.commands.output import errors, note
 from serving.commands.stack_state import StackState
@@ -98,23 +96,18 @@ def reason(application: dict[str, Any]) -> str:
 def answers(state: StackState) -> bool:
     """Whether the endpoint answers at all."""
     try:
-        with urllib.request.urlopen(state.base_url + "/health", timeout=5):  # noqa: S310
-            return True
-    except (OSError, HTTPException):
+        return http_client.ask(state.base_url + "/health", timeout_s=5, is_inside=True).is_good
+    except (http_client.Unreachable, http_client.NotHttp):
         return False
 
 
 def _ready_models(state: StackState, wanted: set[str]) -> tuple[bool, set[str]]:
     """Whether the endpoint answers, and which models it says are ready (with keys: all or none)."""
     try:
-        with urllib.request.urlopen(state.base_url + "/ready?all=1", timeout=5) as response:  # noqa: S310
-            body = json.load(response)
-    except urllib.error.HTTPError as error:
-        try:
-            body = json.loads(error.read())
-        except ValueError:
-            return False, set()
-    except (OSError, HTTPException, ValueError):
+        # With the status of an error, too, it says which models there are.
+        answer = http_client.ask(state.base_url + "/ready?all=1", timeout_s=5, is_inside=True)
+        body = json.loads(answer.body)
+    except (http_client.Unreachable, http_client.NotHttp, ValueError):
         return False, set()
     models = body.get("models")
     if models is None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import Any
 
+from serving import http_client
 from serving.commands import stack_ray
 from serving.commands.endpoint import refusal
 from serving.commands.progress_view import reason
@@ -57,7 +55,7 @@ class Cluster:
             StackError: the dashboard does not answer, or refuses.
         """
         url = self.address.rstrip("/") + stack_ray.APPLICATIONS
-        body = _call(url, headers=stack_ray.authorization())
+        body = _call(url, headers=stack_ray.authorization(), is_inside=True)
         details = _json(body, url)
         return Running(running_document(details), details.get("applications") or {})
 
@@ -116,20 +114,30 @@ class Endpoint:
 
 
 def _call(
-    url: str, headers: Mapping[str, str], body: bytes | None = None, timeout_s: float = 30.0
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    timeout_s: float = 30.0,
+    *,
+    is_inside: bool = False,
 ) -> bytes:
-    request = urllib.request.Request(url, data=body, headers=dict(headers))  # noqa: S310 - checked
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-            return bytes(response.read())
-    except urllib.error.HTTPError as error:
-        hint = ""
-        if error.code in (401, 403):
-            hint = f": {refusal(error) or 'give a key that may use the model'}"
-        raise StackError(f"{url} answers with status {error.code}{hint}") from None
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
-        raise StackError(f"{url} does not answer: {reason}") from None
+        answer = http_client.ask(
+            url,
+            method="GET" if body is None else "POST",
+            headers=headers,
+            body=body,
+            timeout_s=timeout_s,
+            is_inside=is_inside,
+        )
+    except (http_client.Unreachable, http_client.NotHttp) as error:
+        raise StackError(f"{url} does not answer: {error}") from None
+    if answer.is_good:
+        return answer.body
+    hint = ""
+    if answer.status in (401, 403):
+        hint = f": {refusal(answer.body) or 'give a key that may use the model'}"
+    raise StackError(f"{url} answers with status {answer.status}{hint}")
 
 
 def _json(body: bytes, url: str) -> dict[str, Any]:

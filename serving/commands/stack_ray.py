@@ -8,13 +8,11 @@ import logging
 import os
 import shutil
 import stat
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from serving import http_client
 from serving.commands import processes
 from serving.errors import ConfigError, StackError
 
@@ -84,34 +82,32 @@ def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
         ConfigError: Serve refuses the document.
         StackError: the dashboard does not answer.
     """
-    body = json.dumps(document, default=str).encode()
-    request = urllib.request.Request(  # noqa: S310 - an address that Ray gave us
-        dashboard + APPLICATIONS,
-        data=body,
-        method="PUT",
-        headers={"Content-Type": "application/json"} | authorization(),
-    )
     try:
-        with urllib.request.urlopen(request, timeout=60):  # noqa: S310
-            return
-    except urllib.error.HTTPError as error:
-        text = error.read().decode(errors="replace")
-        raise ConfigError(
-            f"Ray Serve refuses the file: {_last_line(text)}", param="config"
-        ) from None
-    except (OSError, HTTPException) as error:
+        answer = http_client.ask(
+            dashboard + APPLICATIONS,
+            method="PUT",
+            body=json.dumps(document, default=str).encode(),
+            headers={"Content-Type": "application/json"} | authorization(),
+            timeout_s=60,
+            is_inside=True,
+        )
+    except (http_client.Unreachable, http_client.NotHttp) as error:
         raise StackError(f"Ray's dashboard does not answer: {error}") from None
+    if not answer.is_good:
+        text = answer.body.decode(errors="replace")
+        raise ConfigError(f"Ray Serve refuses the file: {_last_line(text)}", param="config")
 
 
 def applications(dashboard: str) -> dict[str, dict[str, Any]]:
     """Serve's applications by name, as its REST API reports them; empty while it does not answer."""
-    request = urllib.request.Request(dashboard + APPLICATIONS, headers=authorization())  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-            found = json.load(response).get("applications", {})
-    except (OSError, HTTPException, ValueError):
+        answer = http_client.ask(
+            dashboard + APPLICATIONS, headers=authorization(), timeout_s=10, is_inside=True
+        )
+        found = json.loads(answer.body) if answer.is_good else {}
+    except (http_client.Unreachable, http_client.NotHttp, ValueError):
         return {}
-    return dict(found)
+    return dict(found.get("applications", {}))
 
 
 def authorization() -> dict[str, str]:

@@ -34,7 +34,7 @@ def status(
     if url is None:
         state = local_stack(port)
         url = state.base_url
-    body = _fetch(url, key)
+    body = _fetch(url, key, is_inside=state is not None)
     if as_json:
         typer.echo(json.dumps(body, indent=2))
         return
@@ -67,11 +67,11 @@ def local_stack(port: int | None) -> StackState:
     return states[0]
 
 
-def _fetch(url: str, key: str | None) -> dict[str, Any]:
+def _fetch(url: str, key: str | None, *, is_inside: bool) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"--url must begin with http:// or https://, not {url!r}", param="url")
     try:
-        body = json.loads(get(url, "/status", key, url))
+        body = json.loads(get(url, "/status", key, url, is_inside=is_inside))
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("models"), list):

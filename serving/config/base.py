@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -12,6 +13,15 @@ from serving.errors import ConfigError
 
 ENV_PREFIX = "COMPTOIR_"
 T = TypeVar("T", bound=BaseModel)
+# What YAML calls the things that pydantic has Python's names for.
+_KINDS = dict.fromkeys(
+    ("list_type", "tuple_type", "set_type", "frozen_set_type", "iterable_type"), "must be a list"
+) | dict.fromkeys(
+    ("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type"),
+    "must be a mapping",
+)
+# YAML 1.1 wants a point and a sign in these, JSON and people do not.
+_EXPONENT = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+")
 
 
 class FrozenConfig(BaseModel):
@@ -49,9 +59,11 @@ def config_error(
     elif first["type"] == "missing":
         text = "is required"
     else:
-        text = first["msg"].removeprefix("Value error, ")
+        text = _KINDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
         if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
             text += ": put it in quotes"
+        elif first["type"].endswith("_parsing") and _EXPONENT.fullmatch(str(first["input"])):
+            text += f": YAML takes {first['input']} for text; write all digits"
     return ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}", param=key or where)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from serving.engine.plan import COMMON_ENV, CPU_ENV
+from serving.http_client import without_proxies
 from serving.settings import hash_key
 
 MODEL = "qwen3"
@@ -42,7 +44,7 @@ ENV = {
     name: value
     for name, value in (COMMON_ENV | CPU_ENV).items()
     if name != "VLLM_LOGGING_CONFIG_PATH"
-} | {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+} | {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0", **without_proxies(os.environ)}
 # vLLM would load Comptoir's plugins in every process of this virtual environment.
 NO_PLUGINS = {"VLLM_PLUGINS": ""}
 

@@ -16,6 +16,8 @@ def test_a_number_stands_for_all_three_ends() -> None:
     plan = config(users=100)
     assert plan.users == Span(low=100, typical=100, high=100)
     assert plan.users.is_exact
+    # YAML takes 1e15 for text.
+    assert config(users="1e15").users == Span(low=1e15, typical=1e15, high=1e15)
 
 
 def test_growth_over_months_is_compound() -> None:
@@ -26,6 +28,7 @@ def test_growth_over_months_is_compound() -> None:
     ("update", "said"),
     [
         ({"users": -5}, ["users", "above 0, not -5"]),
+        ({"users": "1e15x"}, ["users", "must be a number, or a range"]),
         ({"users": "many"}, ["users", "must be a number, or a range"]),
         ({"users": {"low": 3, "typical": 2, "high": 9}}, ["users", "must rise"]),
         ({"active_share": 1.5}, ["active_share", "at most 1, not 1.5"]),
