@@ -37,7 +37,7 @@ def test_what_a_key_does_not_see_is_said_once(
 ) -> None:
     told: dict[str, str] = {}
     for _ in range(3):
-        found = [one for one in scrape(answering(status, view), [URL], {}, told) if one[0] == URL]
+        found = [one for one in scrape({URL: answering(status, view)}, {}, told) if one[0] == URL]
         assert bool(found) == (status == 200)
     printed = capsys.readouterr().err
     assert said in printed
