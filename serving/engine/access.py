@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.http_protocol import EXTENSION, ClientConnection
-from serving.replica_protocol import QUEUED_HEADER, TOKEN_HEADER
+from serving.replica_protocol import BILLS_PATH, QUEUED_HEADER, TOKEN_HEADER
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -21,6 +21,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _TOKEN = TOKEN_HEADER.encode()
 _QUEUED = QUEUED_HEADER.encode()
 QUEUE_MEMORY_S = 2.0
+CUT_TIMEOUT_S = 2.0
 
 # vLLM's app has many more routes (tokenize, LoRA loading, sleep, scaling): none is reachable.
 ENDPOINTS = frozenset(
@@ -44,6 +45,7 @@ class _Open:
 
     since_s: float
     client: ClientConnection | None
+    task: asyncio.Task[None] | None
 
 
 class GatewayDoor:
@@ -64,6 +66,7 @@ class GatewayDoor:
         self._queued_at_s = 0.0
         self._open: set[_Open] = set()
         self.arrived_requests = 0
+        self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -72,9 +75,12 @@ class GatewayDoor:
             return
         if not self._knows(scope):
             await _answer(send, 401)
+        elif scope["path"] == BILLS_PATH and scope["method"] == "POST":
+            # No request to the engine, and answered when that is dead.
+            await self._app(scope, receive, send)
         elif (scope["method"], scope["path"]) not in ENDPOINTS:
             await _answer(send, 404)
-        elif self._is_dead():
+        elif self._is_closed or self._is_dead():
             await _answer(send, 503)
         else:
             await self._serve(scope, receive, send)
@@ -105,7 +111,8 @@ class GatewayDoor:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         extension = scope.get("extensions", {}).get(EXTENSION)
-        request = _Open(self._clock(), extension["connection"] if extension else None)
+        client = extension["connection"] if extension else None
+        request = _Open(self._clock(), client, asyncio.current_task())
         self._open.add(request)
         self.arrived_requests += 1
         self._idle.clear()
@@ -148,6 +155,15 @@ class GatewayDoor:
         except TimeoutError:
             return False
         return True
+
+    async def cut(self) -> None:
+        """End what is open, and let nothing more in; bills can still be collected."""
+        self._is_closed = True
+        tasks = [request.task for request in self._open if request.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CUT_TIMEOUT_S)
 
 
 async def _answer(send: Send, status: int) -> None:

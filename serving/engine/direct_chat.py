@@ -23,7 +23,6 @@ from vllm.exceptions import VLLMError
 
 from serving.engine.chunk_template import ChunkTemplate
 from serving.http_protocol import EXTENSION, ClientConnection, client_of
-from serving.replica_protocol import USAGE_HEADER, Usage
 
 PATH = "/v1/chat/completions"
 _JSON = "application/json"
@@ -99,10 +98,7 @@ class DirectChat:
 def _whole(answer: Any) -> Response:
     if isinstance(answer, ErrorResponse):
         return Response(answer.model_dump_json(), answer.error.code, media_type=_JSON)
-    usage, details = answer.usage, answer.usage.prompt_tokens_details
-    cached = details.cached_tokens if details else 0
-    cost = Usage(usage.prompt_tokens, cached or 0, usage.completion_tokens or 0)
-    return Response(answer.model_dump_json(), 200, {USAGE_HEADER: str(cost)}, media_type=_JSON)
+    return Response(answer.model_dump_json(), 200, media_type=_JSON)
 
 
 class _Stream:
@@ -112,7 +108,6 @@ class _Stream:
         self._client = client
         self._send = send
         self._text = ""
-        self._prompt_tokens = self._cached_tokens = self._output_tokens = 0
         self.template: ChunkTemplate | None = None
         self.has_begun = False
 
@@ -128,15 +123,14 @@ class _Stream:
             self._client.write(chunk.encode())
             if self._client.is_slow:
                 await self._until_read()
-        cost = Usage(self._prompt_tokens, self._cached_tokens, self._output_tokens)
-        await self._send({"type": "http.response.body", "body": cost.as_event()})
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def rendering(
         self, results: AsyncIterator[Any], is_plain: bool
     ) -> AsyncGenerator[Any, None]:
-        """Count tokens; render what the template can; hand the other results on to vLLM's handler.
+        """Render what the template can; hand the other results on to vLLM's handler.
 
-        The handler counts tokens too: those of the chunks it never saw come with the next result it sees.
+        The handler counts tokens: those of the chunks it never saw come with the next result it sees.
 
         Args:
             results: what the engine generates.
@@ -144,10 +138,6 @@ class _Stream:
         """
         unseen: list[int] = []
         async for result in results:
-            if not self._prompt_tokens:
-                self._prompt_tokens = len(result.prompt_token_ids or ())
-                self._cached_tokens = result.num_cached_tokens or 0
-            self._output_tokens += sum(len(output.token_ids) for output in result.outputs)
             output = result.outputs[0]
             plain = is_plain and bool(output.text) and output.finish_reason is None
             if self.template is not None and plain:

@@ -14,6 +14,9 @@ from ray.serve.llm.deployment import DPServer, LLMServer
 
 from serving.engine.direct_chat import DirectChat
 from serving.engine.internals import LeanVLLMEngine
+from serving.engine.metered_app import MeteredApp
+from serving.engine.metered_engine import install, reasoning_tokens
+from serving.engine.metering import Meter
 
 
 class ModelServer(LLMServer):
@@ -35,9 +38,14 @@ class ModelServer(LLMServer):
         # The parent also starts a telemetry actor on the head node, whatever the usage setting says.
         await self.engine.start()
 
-    async def asgi_app(self) -> Any:
-        """vLLM's own OpenAI app: every endpoint it has for this model's task, and a short way for chats."""
-        app = DirectChat(await self.engine.build_asgi_app())
+    async def asgi_app(self, meter: Meter) -> Any:
+        """vLLM's own OpenAI app: every endpoint it has for this model's task, and a short way for chats.
+
+        Args:
+            meter: counts from now on what each request costs.
+        """
+        install(self.engine.client, meter)
+        app = MeteredApp(DirectChat(await self.engine.build_asgi_app()), meter, reasoning_tokens)
         # vLLM reads environment variables per token; its engine process caches them, its server does not.
         envs.enable_envs_cache()
         return app

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.engine import handover, progress, signals
 from serving.engine.access import GatewayDoor
+from serving.engine.metering import Meter
 from serving.engine.plan import UNSET_ENV, EnginePlan
 from serving.engine.watchdog import is_stalled
 from serving.listener import Listener
@@ -28,6 +29,8 @@ logger = logging.getLogger("ray.serve.comptoir")
 
 # Gateways learn of a stopping replica from the controller's broadcast; until then they still send here.
 LATE_ARRIVALS_S = 1.0
+# How long gateways have to collect the last bills; they come every second.
+BILLS_WAIT_S, BILLS_LOOK_S = 5.0, 0.05
 
 
 class ModelReplica:
@@ -44,6 +47,7 @@ class ModelReplica:
         self._listener: Listener | None = None
         self._group: Group | None = None
         self._token = secrets.token_urlsafe(32)
+        self._meter = Meter(plan.model_id, plan.role)
         self._start_s = 0.0
         began_s = time.monotonic()
         try:
@@ -74,7 +78,8 @@ class ModelReplica:
             from serving.engine.group import this_group
 
             self._group = this_group()
-        self._door = GatewayDoor(await self._server.asgi_app(), self._token, self._has_failed)
+        app = await self._server.asgi_app(self._meter)
+        self._door = GatewayDoor(app, self._token, self._has_failed)
         self._listener = Listener(self._door, self._host)
         await self._listener.start()
         progress.report(self._plan.model_id, "ready")
@@ -123,7 +128,7 @@ class ModelReplica:
         stats["arrived_requests"] = float(self._door.arrived_requests if self._door else 0)
         stats["gateway_queue"] = float(self._door.gateway_queue if self._door else 0)
         stats["start_s"] = round(self._start_s, 1)
-        return stats
+        return stats | self._meter.stats()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Live load for the controller's autoscaling, which does not see requests sent by HTTP."""
@@ -134,10 +139,21 @@ class ModelReplica:
         # Nothing that an engine which has failed still owes will come: its streams end at once.
         if self._door is not None and not self._has_failed():
             await self._drain(self._door)
+        if self._door is not None:
+            await self._door.cut()
+            await self._collected()
         if self._listener is not None:
             await self._listener.close()
         if self._server is not None:
             await self._server.stop()
+
+    async def _collected(self) -> None:
+        """Wait until gateways have the bills of what has just ended, for a few seconds at most."""
+        self._meter.end_soon()
+        for _ in range(int(BILLS_WAIT_S / BILLS_LOOK_S)):
+            if not self._meter.is_awaited:
+                return
+            await asyncio.sleep(BILLS_LOOK_S)
 
     async def _drain(self, door: GatewayDoor) -> None:
         until_s = time.monotonic() + LATE_ARRIVALS_S + self._plan.drain_timeout_s

@@ -34,7 +34,7 @@ VOLATILE = ("choices", "usage")
 
 def vllms_app(running: Running) -> Any:
     """The app behind the short way."""
-    return running.replica._door._app._app
+    return running.replica._door._app.app._app
 
 
 async def through_vllm(running: Running, body: dict[str, Any]) -> tuple[int, bytes]:
