@@ -1,58 +1,57 @@
 """One kept-alive HTTP/1.1 connection from the gateway to a replica: one request at a time.
 
 An answer's body arrives in callbacks and leaves in callbacks: no task wakes up per piece.
+
+    IDLE ──send──▶ HEAD ──head──▶ BODY ──end──▶ ENDED ──recycle──▶ IDLE
+                                 │    ▲           ▲
+                            pause│    │resume     │end
+                                 ▼    │           │
+                                 PAUSED ──────────┘
+
+    from each of them ──close, failure, lost──▶ CLOSED
+
+Only what `recycle` has found clean is IDLE again: everything of the last request is sent, its answer was
+complete and the last, reading goes on, no timer runs, nobody listens. Whatever else is given back is closed,
+so that a forgotten case costs a connection and not the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import math
 from collections.abc import Callable
-from typing import Protocol
 
 import httptools
 
-from serving.replica_protocol import USAGE_HEADER, Usage
-
-_USAGE = USAGE_HEADER.encode()
-# What the kernel says when the machine at the other end, or the way to it, has gone.
-_UNREACHABLE = frozenset(
-    {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN}
+from serving.gateway.answer_reader import AnswerReader, State
+from serving.gateway.connection_errors import (
+    BrokenError,
+    ClosedError,
+    Receiver,
+    SilentError,
+    UnreadError,
+    VanishedError,
+    is_unreachable,
 )
+from serving.gateway.peer import has_vanished, tcp_info
+
+_IDLE, _HEAD, _BODY = State.IDLE, State.HEAD, State.BODY
+_PAUSED, _ENDED, _CLOSED = State.PAUSED, State.ENDED, State.CLOSED
+# What arrives before anybody takes it, and the head with all that a replica says before its answer (1xx).
+MAX_HELD_BYTES = 256 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+# While a request is not delivered, the kernel is asked so often whether the other end is there.
+LOOK_EVERY_S = 1.0
+_LONGEST_S = 3600.0
 
 
-class Receiver(Protocol):
-    """Takes the pieces of a body as they arrive."""
-
-    def receive(self, data: bytes) -> None:
-        """Some more of the body: everything that had arrived."""
-
-    def end(self, error: Exception | None) -> None:
-        """The body is complete, or `error` says why it never will be. Called once, last."""
-
-
-class BrokenError(Exception):
-    """The connection ended before the answer did."""
-
-
-class ClosedError(BrokenError):
-    """The other end has closed it: its process has ended, or is about to."""
-
-
-class VanishedError(BrokenError):
-    """The other machine, or the way to it, has gone: nothing the request did, and nobody closed anything."""
-
-
-class SilentError(Exception):
-    """Nothing has arrived for as long as one may wait."""
-
-
-class ReplicaConnection(asyncio.Protocol):
-    """Sends a request, hands out the answer; can then be used again if `is_reusable`.
+class ReplicaConnection(AnswerReader, asyncio.Protocol):
+    """Sends a request, hands out the answer; can be used again if `recycle` says so.
 
     Args:
         silence_s: how long a replica may send nothing while it owes an answer.
         gone: called when the connection is closed.
+        pause_s: how long the gateway may leave an answer unread.
     """
 
     def __init__(
@@ -60,28 +59,28 @@ class ReplicaConnection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         silence_s: float,
         gone: Callable[[ReplicaConnection], None],
+        pause_s: float = math.inf,
     ) -> None:
         self._loop = loop
         self._silence_s = silence_s
+        self._pause_s = pause_s
         self._gone = gone
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
+        super().__init__()
         self.idle_since = 0.0
-        self._begin_answer()
-        self.is_complete = True
+        self._requests_bytes = 0
+        self._forget()
 
-    def _begin_answer(self) -> None:
-        self.status = 0
-        self.content_type = ""
-        self.usage: Usage | None = None
-        self.is_complete = False
-        self._pieces: list[bytes] = []
+    def _forget(self) -> None:
+        """What is known of a request and its answer, before there is one."""
+        self._forget_answer()
+        self._wanted_bytes = MAX_HELD_BYTES
+        self._head_bytes = 0
+        self._is_delivered = False
+        self._is_unheard = True
+        self._sent_at = self._heard_at = self._paused_at = 0.0
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._wants_all = False
-        self._is_paused = False
         self._receiver: Receiver | None = None
 
     # ---- for the pool and the answer ---------------------------------------------------------------------
@@ -89,20 +88,49 @@ class ReplicaConnection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether a request can be sent."""
-        return self._transport is not None and not self._transport.is_closing()
+        return (
+            self.state is _IDLE and self._transport is not None and not self._transport.is_closing()
+        )
 
     @property
-    def is_reusable(self) -> bool:
-        """Whether the last answer is complete and the replica keeps the connection."""
-        return self.is_complete and self._error is None and self.is_open
+    def is_complete(self) -> bool:
+        """Whether the whole answer has arrived."""
+        return self.state is _ENDED
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether it has carried a request before."""
+        return self._requests_bytes > 0
+
+    def recycle(self) -> bool:
+        """Make it ready for the next request; closed unless nothing of the last one is left."""
+        transport = self._transport
+        if (
+            self.state is _ENDED
+            and not self._is_last
+            and self._error is None
+            and self._receiver is None
+            and self._waiter is None
+            and self._timer is None
+            and transport is not None
+            and not transport.is_closing()
+            # An answer may come before its request was sent: the rest of that would precede the next one.
+            and not transport.get_write_buffer_size()
+        ):
+            self._forget()
+            self.state = _IDLE
+            return True
+        self.close()
+        return False
 
     def send(self, request: bytes) -> None:
         """Send a request; a new answer begins."""
-        if self._transport is None or not self.is_complete:
+        if self._transport is None or self.state is not _IDLE:
             raise RuntimeError("the connection is not free")
-        self._begin_answer()
-        self._heard_at = self._loop.time()
-        self._timer = self._loop.call_later(self._silence_s, self._listen_for_silence)
+        self.state = _HEAD
+        self._requests_bytes += len(request)
+        self._sent_at = self._heard_at = self._loop.time()
+        self._look_in(min(self._silence_s, LOOK_EVERY_S))
         self._transport.write(request)
 
     async def begun(self) -> None:
@@ -111,19 +139,21 @@ class ReplicaConnection(asyncio.Protocol):
         Raises:
             BrokenError, SilentError: it will not come.
         """
-        if not self._pieces and not self.is_complete and self._error is None:
+        if not self._pieces and self.state is not _ENDED and self._error is None:
             await self._wait()
         if self._error is not None:
             raise self._error
 
-    async def whole(self) -> bytes:
-        """The body that has not been taken yet, when it is complete.
+    async def fetch(self, limit_bytes: int) -> bytes:
+        """The body that has not been taken yet, when it is complete or this long; see `is_complete`.
 
         Raises:
-            BrokenError, SilentError: it will not be.
+            BrokenError, SilentError, UnreadError: it will not be.
         """
         self._wants_all = True
-        if not self.is_complete and self._error is None:
+        self._wanted_bytes = limit_bytes
+        if self.state is not _ENDED and self._held_bytes < limit_bytes and self._error is None:
+            self.resume()
             await self._wait()
         if self._error is not None:
             raise self._error
@@ -132,32 +162,49 @@ class ReplicaConnection(asyncio.Protocol):
     def take(self) -> bytes:
         """What has arrived of the body since the last time."""
         pieces, self._pieces = self._pieces, []
+        self._held_bytes = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def pipe(self, receiver: Receiver) -> None:
         """Give `receiver` everything from now on, as it arrives."""
         self._receiver = receiver
+        self.resume()
         self._deliver()
 
     def pause(self) -> None:
         """Take in no more for now: the client reads more slowly than the engine writes."""
-        if self._transport is not None and self.is_open:
-            self._is_paused = True
+        if self.state is _BODY and self._transport is not None:
+            self.state = _PAUSED
+            self._paused_at = self._loop.time()
             self._transport.pause_reading()
+            self._look_in(min(self._pause_s, _LONGEST_S))
 
     def resume(self) -> None:
         """Take in more again."""
-        if self._transport is not None and self.is_open:
-            self._is_paused = False
+        if self.state is _PAUSED and self._transport is not None:
+            self.state = _BODY
             self._heard_at = self._loop.time()
+            self._is_unheard = True
             self._transport.resume_reading()
+            self._look_in(min(self._silence_s, _LONGEST_S))
 
     def close(self) -> None:
-        """Close at once. If an answer is open, the engine aborts its request."""
+        """Close at once, nobody hears of it. If an answer is open, the engine aborts its request."""
         self._stop_timer()
         self._receiver = None
+        self.state = _CLOSED
+        if self._error is None:
+            self._error = ClosedError("closed here")
+        self._wake()
         if self._transport is not None:
             self._transport.abort()
+
+    def fail(self, error: Exception) -> None:
+        """Close at once, and tell whoever waits for the answer why."""
+        if self.state in (_HEAD, _BODY, _PAUSED) and self._error is None:
+            self._error = error
+            self._deliver()
+        self.close()
 
     # ---- asyncio.Protocol --------------------------------------------------------------------------------
 
@@ -165,56 +212,42 @@ class ReplicaConnection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        if self.is_complete:
-            # A replica that speaks unasked is out of step: what comes next could be anybody's answer.
-            self.close()
+        state = self.state
+        if state is _IDLE or state is _ENDED or state is _CLOSED:
+            self._speaks_unasked()
             return
         self._heard_at = self._loop.time()
+        self._is_unheard = False
+        error: Exception | None = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._error = BrokenError("not HTTP")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # What comes after a complete answer does not change it; nothing comes after that.
+            error = BrokenError("not HTTP")
+            self._is_last = True
+        if self.state is _HEAD:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                error = BrokenError("the head is too long")
+        if error is not None and self.state is not _ENDED:
+            self.fail(error)
+            return
         self._deliver()
-        if self._error is not None:
-            self.close()
+        if error is not None:
+            self._speaks_unasked()
+        if self._held_bytes >= self._wanted_bytes and self._receiver is None:
+            self.pause()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        if not self.is_complete and self._error is None:
-            self._error = _ending(exc)
-            self._deliver()
+        # A complete answer outlives its connection until it is taken.
+        if self.state is not _ENDED and self.state is not _CLOSED:
+            self.fail(self._ending(exc))
         self._gone(self)
-
-    # ---- httptools' callbacks ----------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self.is_complete:
-            self._error = BrokenError("two answers to one request")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"content-type":
-            self.content_type = value.decode("latin-1")
-        elif name == _USAGE:
-            self.usage = Usage.parse(value.decode("latin-1"))
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-
-    def on_body(self, body: bytes) -> None:
-        if self._error is None:
-            self._pieces.append(body)
-
-    def on_message_complete(self) -> None:
-        self.is_complete = True
-        self._stop_timer()
-        if not self._parser.should_keep_alive() and self._transport is not None:
-            self._transport.close()
 
     # ---- inside ------------------------------------------------------------------------------------------
 
     def _deliver(self) -> None:
-        ended = self.is_complete or self._error is not None
+        ended = self.state is _ENDED or self._error is not None
         receiver = self._receiver
         if receiver is not None:
             if self._pieces:
@@ -222,39 +255,75 @@ class ReplicaConnection(asyncio.Protocol):
             if ended and self._receiver is receiver:
                 self._receiver = None
                 receiver.end(self._error)
-        elif self._waiter is not None and (ended or (self._pieces and not self._wants_all)):
-            waiter, self._waiter = self._waiter, None
-            if not waiter.done():
-                waiter.set_result(None)
+        elif ended or self._has_enough():
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _has_enough(self) -> bool:
+        return self._held_bytes >= self._wanted_bytes if self._wants_all else bool(self._pieces)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         await self._waiter
 
-    def _listen_for_silence(self) -> None:
-        # While nobody listens, a replica is not silent.
-        heard_at = self._loop.time() if self._is_paused else self._heard_at
-        left_s = heard_at + self._silence_s - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._listen_for_silence)
+    def _speaks_unasked(self) -> None:
+        # Such a replica is out of step: what comes next could be anybody's answer.
+        if self.state is _ENDED:
+            self._is_last = True
+            if self._transport is not None:
+                self._transport.abort()
+        else:
+            self.close()
+
+    def _ending(self, exc: Exception | None) -> Exception:
+        """What it means that the connection is lost while an answer is owed."""
+        reason = "closed" if exc is None else type(exc).__name__
+        if is_unreachable(exc):
+            return VanishedError(reason)
+        if self.state is _PAUSED or (self._paused_at and self._is_unheard):
+            # The other end may have tired of waiting for us to read.
+            return UnreadError(reason)
+        return ClosedError(reason, taken=not self._is_unheard or self._is_taken())
+
+    def _is_taken(self) -> bool:
+        info = tcp_info(self._socket)
+        return info is None or info.acked_bytes >= self._requests_bytes
+
+    @property
+    def _socket(self) -> object:
+        return self._transport.get_extra_info("socket") if self._transport is not None else None
+
+    # ---- time --------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Is the answer still to come? Called while one is owed."""
+        self._timer = None
+        now = self._loop.time()
+        if self.state is _PAUSED:
+            # While nobody listens, a replica is not silent.
+            since, limit_s = self._paused_at, self._pause_s
+        else:
+            since, limit_s = self._heard_at, self._silence_s
+        left_s = min(since + limit_s - now, _LONGEST_S)
+        if left_s <= 0:
+            said = f"for {limit_s:g} s"
+            paused = self.state is _PAUSED
+            self.fail(UnreadError(f"unread {said}") if paused else SilentError(f"nothing {said}"))
             return
-        self._error = SilentError(f"nothing for {self._silence_s:g} s")
-        self._deliver()
-        self.close()
+        if not self._is_delivered:
+            info = tcp_info(self._socket)
+            self._is_delivered = info is None or info.is_delivered
+            if info is not None and has_vanished(info, now - self._sent_at):
+                self.fail(VanishedError("no sign of life"))
+                return
+            if not self._is_delivered:
+                left_s = min(left_s, LOOK_EVERY_S)
+        self._look_in(left_s)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-def is_unreachable(error: BaseException | None) -> bool:
-    """Whether a machine gives no sign of life, rather than a process on it."""
-    return isinstance(error, TimeoutError) or (
-        isinstance(error, OSError) and error.errno in _UNREACHABLE
-    )
-
-
-def _ending(error: Exception | None) -> BrokenError:
-    kind = VanishedError if is_unreachable(error) else ClosedError
-    return kind("closed" if error is None else type(error).__name__)
+    def _look_in(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(seconds, self._look)

@@ -24,7 +24,14 @@ from serving.gateway.dispatch import Asked
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.render import dialect_of, request_id_headers
 from serving.gateway.services import Services
-from serving.gateway.streaming import stream_answer
+from serving.gateway.streaming import (
+    MAX_HELD_BYTES,
+    Ending,
+    end_passed,
+    end_stream,
+    pass_answer,
+    stream_answer,
+)
 from serving.gateway.upstream import ReplicaBrokeError
 from serving.gateway.waiting_stream import DEADLINE_HEADER, WaitingStream, deadline_of
 from serving.http_protocol import ClientConnection, client_of
@@ -138,10 +145,16 @@ class Inference:
             if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
                 metrics.ttft.labels(model).observe(first_s)
                 head = None if waiting.has_begun else STREAM_HEADERS | headers
-                if not await stream_answer(answer, head, dialect_of(path), client, send):
-                    dispatcher.broke(opened)
-                return None
-            return Response(await answer.rest(), answer.status, headers)
+                ending = await stream_answer(answer, head, client, send)
+                is_stream = True
+            else:
+                body = await answer.within(MAX_HELD_BYTES)
+                if body is not None:
+                    return Response(body, answer.status, headers)
+                ending = await pass_answer(answer, headers, client, send)
+                is_stream = False
+            if ending is Ending.BROKEN:
+                dispatcher.broke(opened)
         except ReplicaBrokeError:
             dispatcher.broke(opened)
             raise from_engine(502, b"") from None
@@ -149,6 +162,12 @@ class Inference:
             dispatcher.close(opened)
             metrics.requests.labels(model, str(answer.status)).inc()
             metrics.duration.labels(model).observe(time.perf_counter() - began_s)
+        # The slot is free: from here on, only the client is waited for.
+        if is_stream:
+            await end_stream(ending, dialect_of(path), client, send)
+        else:
+            await end_passed(ending, client, send)
+        return None
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:

@@ -1,8 +1,13 @@
-"""Forwards a replica's stream to the client, in callbacks, event by event and unparsed."""
+"""Forwards a replica's answer to the client, in callbacks and unparsed: a stream event by event.
+
+Nothing here waits for the client: a slot is free when the replica has said everything, and a client that does
+not read loses its answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -10,100 +15,187 @@ import orjson
 from starlette.types import Send
 
 from serving.errors import ComptoirError, EngineFailedError
+from serving.gateway.body import ClientLeftError
+from serving.gateway.connection_errors import UnreadError
 from serving.gateway.engine_errors import stream_error_at
-from serving.gateway.upstream import Answer
+from serving.gateway.upstream import PAUSE_TIMEOUT_S, Answer
 from serving.http_protocol import ClientConnection
 from serving.replica_protocol import USAGE_MARK, take_usage
 
+# The longest is the last one of `/v1/responses`, which repeats the whole output.
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+# An answer that is not a stream leaves with its length, and the slot is free before it is sent; one that is
+# longer than this passes through piece by piece.
+MAX_HELD_BYTES = 1024 * 1024
 
-class Relay:
-    """One stream on its way from a replica to a client; a `Receiver` of the replica's connection.
 
-    What has arrived together leaves together: a client that is behind gets several events in one write.
-    """
+class Ending(enum.Enum):
+    """How an answer ended: properly; by a fault of the replica; because its client did not read it."""
 
-    __slots__ = ("_answer", "_client", "_done", "_has_failed", "_rest")
+    COMPLETE = enum.auto()
+    BROKEN = enum.auto()
+    UNREAD = enum.auto()
+
+
+class Passing:
+    """An answer on its way from a replica to a client, byte for byte; a `Receiver`."""
+
+    __slots__ = ("_answer", "_client", "done")
 
     def __init__(self, answer: Answer, client: ClientConnection) -> None:
         self._answer = answer
         self._client = client
-        self._rest = b""
-        self._has_failed = False
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
-    async def run(self) -> bool:
-        """Forward everything; whether the stream came to its own end.
+    def receive(self, data: bytes) -> None:
+        """Send what has arrived."""
+        if data:
+            self._client.write(data)
+            if self._client.is_slow:
+                self._answer.pause()
 
-        Cancel it when the client leaves; closing the answer is the caller's.
-        """
-        self._client.on_writable = self._answer.resume
-        try:
-            self.receive(self._answer.first)
-            if not self._has_failed:
-                self._answer.pipe(self)
-            await self._done
-        finally:
-            self._client.on_writable = None
-        return not self._has_failed
+    def end(self, error: Exception | None) -> None:
+        """The replica has ended the answer, properly or not."""
+        if error is None:
+            self._finish(Ending.COMPLETE)
+        else:
+            self._finish(Ending.UNREAD if isinstance(error, UnreadError) else Ending.BROKEN)
+
+    def _finish(self, ending: Ending) -> None:
+        if not self.done.done():
+            self.done.set_result(ending)
+
+
+class Relay(Passing):
+    """A stream of events on its way from a replica to a client.
+
+    What has arrived together leaves together: a client that is behind gets several events in one write.
+    """
+
+    __slots__ = ("_rest", "_rest_bytes")
+
+    def __init__(self, answer: Answer, client: ClientConnection) -> None:
+        super().__init__(answer, client)
+        # The beginning of an event; in pieces, so that a long one is not copied for each of them.
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
 
     def receive(self, data: bytes) -> None:
         """Send the complete events of what has arrived so far; an error event ends the stream."""
-        if self._rest:
-            data = self._rest + data
         # Whole events only: one that a packet's end cut in two could hide an error.
-        if data.endswith(b"\n\n"):
-            self._rest = b""
-        else:
-            end = data.rfind(b"\n\n") + 2
-            if end < 2:
-                self._rest = data
+        if self._rest or not data.endswith(b"\n\n"):
+            data = self._whole_events(data)
+            if not data:
                 return
-            data, self._rest = data[:end], data[end:]
         failed_at = stream_error_at(data)
         if failed_at >= 0:
             data = data[:failed_at]
         if USAGE_MARK in data:
             data, self._answer.usage = take_usage(data)
-        if data:
-            self._client.write(data)
-            if self._client.is_slow:
-                self._answer.pause()
+        super().receive(data)
         if failed_at >= 0:
-            self._answer.close()
-            self._finish(failed=True)
+            self._break()
 
     def end(self, error: Exception | None) -> None:
         """The replica has ended the stream, properly or not."""
-        self._finish(failed=error is not None or bool(self._rest))
+        if error is None and self._rest:
+            self._finish(Ending.BROKEN)
+        else:
+            super().end(error)
 
-    def _finish(self, *, failed: bool) -> None:
-        if not self._done.done():
-            self._has_failed = failed
-            self._done.set_result(None)
+    def _whole_events(self, data: bytes) -> bytes:
+        """What is complete together with what has been kept; the rest is kept."""
+        end = data.rfind(b"\n\n") + 2
+        if end < 2:
+            # The two line breaks may have come apart.
+            apart = data[:1] == b"\n" and bool(self._rest) and self._rest[-1].endswith(b"\n")
+            end = int(apart)
+        whole, rest = data[:end], data[end:]
+        if whole:
+            whole = b"".join((*self._rest, whole))
+            self._rest, self._rest_bytes = [], 0
+        if rest:
+            self._rest.append(rest)
+            self._rest_bytes += len(rest)
+            if self._rest_bytes > MAX_EVENT_BYTES:
+                self._break()
+        return whole
+
+    def _break(self) -> None:
+        self._answer.close()
+        self._finish(Ending.BROKEN)
 
 
 async def stream_answer(
-    answer: Answer,
-    headers: dict[str, str] | None,
-    render_error: Callable[[ComptoirError], dict[str, Any]],
-    client: ClientConnection,
-    send: Send,
-) -> bool:
-    """Send a stream to its client; if the engine breaks, it ends with an error event.
+    answer: Answer, headers: dict[str, str] | None, client: ClientConnection, send: Send
+) -> Ending:
+    """Forward a stream's events; when the slot is free, `end_stream` ends it.
+
+    Cancel it when the client leaves; closing the answer is the caller's.
 
     Args:
         headers: None when the client has them already.
-
-    Returns:
-        Whether the stream came to its own end.
     """
     if headers is not None:
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": raw})
-    is_whole = await Relay(answer, client).run()
-    event = b"" if is_whole else _error_event(render_error)
-    await send({"type": "http.response.body", "body": event})
-    return is_whole
+        await _begin(200, headers, client, send)
+    return await _relay(Relay(answer, client), answer, client)
+
+
+async def pass_answer(
+    answer: Answer, headers: dict[str, str], client: ClientConnection, send: Send
+) -> Ending:
+    """Forward an answer that is too long to be held; when the slot is free, `end_passed` ends it."""
+    await _begin(answer.status, headers, client, send)
+    return await _relay(Passing(answer, client), answer, client)
+
+
+async def end_stream(
+    ending: Ending,
+    render_error: Callable[[ComptoirError], dict[str, Any]],
+    client: ClientConnection,
+    send: Send,
+) -> None:
+    """End a stream whose events are sent; if it is not complete, with an error event."""
+    event = b"" if ending is Ending.COMPLETE else _error_event(render_error)
+    await send_within(client, send, {"type": "http.response.body", "body": event})
+
+
+async def end_passed(ending: Ending, client: ClientConnection, send: Send) -> None:
+    """End an answer that was passed on; one that is not complete is left so, which ends the connection."""
+    if ending is Ending.COMPLETE:
+        await send_within(client, send, {"type": "http.response.body", "body": b""})
+
+
+async def _begin(
+    status: int, headers: dict[str, str], client: ClientConnection, send: Send
+) -> None:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send_within(
+        client, send, {"type": "http.response.start", "status": status, "headers": raw}
+    )
+
+
+async def send_within(client: ClientConnection, send: Send, message: dict[str, Any]) -> None:
+    """ASGI's `send`, which waits for a slow client: not for ever."""
+    if not client.is_slow:
+        await send(message)
+        return
+    try:
+        async with asyncio.timeout(PAUSE_TIMEOUT_S):
+            await send(message)
+    except TimeoutError:
+        raise ClientLeftError from None
+
+
+async def _relay(passing: Passing, answer: Answer, client: ClientConnection) -> Ending:
+    client.on_writable = answer.resume
+    try:
+        passing.receive(answer.first)
+        if not passing.done.done():
+            answer.pipe(passing)
+        return await passing.done
+    finally:
+        client.on_writable = None
 
 
 def _error_event(render_error: Callable[[ComptoirError], dict[str, Any]]) -> bytes:

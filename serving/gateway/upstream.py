@@ -1,35 +1,30 @@
-"""From the gateway to the replicas: a pool of connections, one POST on each at a time, bytes back."""
+"""From the gateway to the replicas: one POST on each connection at a time, bytes back."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from typing import Any
-from urllib.parse import urlsplit
-
 from serving.errors import EngineTimeoutError
-from serving.gateway.connection import (
+from serving.gateway.connection import ReplicaConnection
+from serving.gateway.connection_errors import (
     BrokenError,
     ClosedError,
     Receiver,
-    ReplicaConnection,
     SilentError,
+    UnreadError,
     VanishedError,
     is_unreachable,
 )
 from serving.gateway.engine_errors import ENGINE_DEAD
+from serving.gateway.pool import IdleCount, Pool
 from serving.replica_protocol import QUEUED_HEADER, TOKEN_HEADER
 from serving.routing.directory import Replica
 
-# Shorter than the replicas' own (serving/listener.py), so that a request never meets a closing connection.
-KEEP_ALIVE_S = 60.0
 # 401: the address now belongs to another replica; 502, 503: the door knows of a dead engine.
 _GONE = frozenset({401, 502, 503})
-# A machine that has lost its power or its network closes no connection. Its kernel would answer within
-# milliseconds whatever its processes do: after so long without an answer it counts as gone.
-PEER_TIMEOUT_S = 5
-# When nothing has come for so long, the kernel is asked, and again every second.
-_PROBE_AFTER_S = 2
+# What is held of an answer that goes out whole: refusals, results of prefill replicas.
+MAX_WHOLE_BYTES = 4 * 1024 * 1024
+# An answer may be left unread for so long because its client does not read. Longer than the listener gives
+# such a client, shorter than the replicas' listeners give the gateway.
+PAUSE_TIMEOUT_S = 90.0
 
 
 class ReplicaGoneError(Exception):
@@ -65,12 +60,12 @@ class ReplicaBrokeError(Exception):
 class Answer:
     """A replica's answer: status and first bytes are known, the rest follows."""
 
-    __slots__ = ("_connection", "_is_open", "_pool", "content_type", "first", "status", "usage")
+    __slots__ = ("_connection", "_pool", "content_type", "first", "status", "usage")
 
     def __init__(self, connection: ReplicaConnection, pool: Pool) -> None:
-        self._connection = connection
+        # None once it is closed: then the connection is another request's, or nobody's.
+        self._connection: ReplicaConnection | None = connection
         self._pool = pool
-        self._is_open = True
         self.status = connection.status
         self.content_type = connection.content_type
         # What it cost: known now, or at a stream's end, or never (the client left, the engine broke).
@@ -81,102 +76,67 @@ class Answer:
         """Everything, from the first byte on.
 
         Raises:
+            ReplicaBrokeError: the connection ended before the answer did, or went silent; or the answer is
+                longer than anything that is asked for as a whole.
+        """
+        whole = await self.within(MAX_WHOLE_BYTES)
+        if whole is None:
+            raise ReplicaBrokeError(f"more than {MAX_WHOLE_BYTES} bytes")
+        return whole
+
+    async def within(self, limit_bytes: int) -> bytes | None:
+        """Everything, from the first byte on, if it is no longer than this.
+
+        If it is, None; `first` has then grown, and the rest is for `pipe`.
+
+        Raises:
             ReplicaBrokeError: the connection ended before the answer did, or went silent.
         """
+        connection = self._connection
+        if connection is None:
+            raise RuntimeError("the answer is closed")
         try:
-            return self.first + await self._connection.whole()
-        except (BrokenError, SilentError) as error:
+            self.first += await connection.fetch(max(0, limit_bytes - len(self.first)))
+        except (BrokenError, SilentError, UnreadError) as error:
             raise ReplicaBrokeError(str(error)) from None
+        return self.first if connection.is_complete else None
 
     def pipe(self, receiver: Receiver) -> None:
         """Give `receiver` everything after `first` as it arrives."""
-        self._connection.pipe(receiver)
+        if self._connection is not None:
+            self._connection.pipe(receiver)
 
     def pause(self) -> None:
         """Take in no more until `resume`."""
-        self._connection.pause()
+        if self._connection is not None:
+            self._connection.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._connection.resume()
+        if self._connection is not None:
+            self._connection.resume()
 
     def close(self) -> None:
         """Done with it, once or more often. If it is not complete, the engine aborts the request."""
-        if self._is_open:
-            self._is_open = False
-            self._pool.release(self._connection)
-
-
-class Pool:
-    """The connections to one replica."""
-
-    def __init__(self, base_url: str, connect_timeout_s: float, silence_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        address = urlsplit(base_url)
-        self._host, self._port = address.hostname or "", address.port or 80
-        self._connect_timeout_s = connect_timeout_s
-        self._silence_s = silence_s
-        self._idle: list[ReplicaConnection] = []
-        self._opening = 0
-        self.connections: set[ReplicaConnection] = set()
-
-    @property
-    def is_unused(self) -> bool:
-        """Whether it has no connection and opens none."""
-        return not self.connections and not self._opening
-
-    async def acquire(self) -> ReplicaConnection:
-        """A connection that is free.
-
-        Raises:
-            ReplicaGoneError: nobody accepts one at that address in time.
-        """
-        oldest = self._loop.time() - KEEP_ALIVE_S
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open and connection.idle_since > oldest:
-                return connection
-            connection.close()
-        self._opening += 1
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                transport, connection = await self._loop.create_connection(
-                    lambda: ReplicaConnection(self._loop, self._silence_s, self._gone),
-                    self._host,
-                    self._port,
-                )
-        except (OSError, TimeoutError) as error:
-            raise ReplicaGoneError(
-                type(error).__name__,
-                unreachable=is_unreachable(error),
-                lost=isinstance(error, ConnectionRefusedError),
-            ) from None
-        finally:
-            self._opening -= 1
-        _watch_peer(transport.get_extra_info("socket"))
-        self.connections.add(connection)
-        return connection
-
-    def release(self, connection: ReplicaConnection) -> None:
-        """Keep a connection whose answer is complete; close any other."""
-        if connection.is_reusable:
-            connection.idle_since = self._loop.time()
-            self._idle.append(connection)
-        else:
-            connection.close()
-
-    def _gone(self, connection: ReplicaConnection) -> None:
-        self.connections.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection)
 
 
 class Upstream:
     """Every replica's pool."""
 
-    def __init__(self, *, connect_timeout_s: float, response_timeout_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float,
+        response_timeout_s: float,
+        pause_timeout_s: float = PAUSE_TIMEOUT_S,
+    ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._response_timeout_s = response_timeout_s
+        self._pause_timeout_s = pause_timeout_s
+        self._idle_in_all = IdleCount()
         self._pools: dict[str, Pool] = {}
 
     async def start(self) -> None:
@@ -185,8 +145,7 @@ class Upstream:
     async def stop(self) -> None:
         """Close every connection."""
         for pool in self._pools.values():
-            for connection in list(pool.connections):
-                connection.close()
+            pool.close()
         self._pools.clear()
 
     async def post(
@@ -202,26 +161,16 @@ class Upstream:
             EngineTimeoutError: the engine is silent for too long.
         """
         pool = self._pool(replica.base_url)
-        connection = await pool.acquire()
+        request = _request(replica, path, body, request_id, queued)
+        connection = await _acquire(pool)
+        is_reused = connection.is_reused
         try:
-            connection.send(_request(replica, path, body, request_id, queued))
-            await connection.begun()
-        except BrokenError as error:
-            pool.release(connection)
-            vanished = isinstance(error, VanishedError)
-            lost = isinstance(error, ClosedError)
-            raise ReplicaGoneError(
-                str(error), sent=not vanished, vanished=vanished, lost=lost
-            ) from None
-        except SilentError:
-            pool.release(connection)
-            raise EngineTimeoutError(
-                "the engine did not answer in time; ask for fewer tokens or stream the answer"
-            ) from None
-        except BaseException:
-            connection.close()
-            raise
-        answer = Answer(connection, pool)
+            answer = await _ask(pool, connection, request)
+        except ReplicaGoneError as gone:
+            if gone.sent or gone.vanished or not is_reused:
+                raise
+            # The replica closed it while it was idle, and nobody has had this request (RFC 9112, 9.3.1).
+            answer = await _ask(pool, await _acquire(pool, fresh=True), request)
         died = answer.status == 500 and ENGINE_DEAD in answer.first
         if died or answer.status in _GONE:
             answer.close()
@@ -233,21 +182,48 @@ class Upstream:
         if pool is None:
             # Replicas come and go, each on a port of its own.
             self._pools = {url: old for url, old in self._pools.items() if not old.is_unused}
-            pool = Pool(base_url, self._connect_timeout_s, self._response_timeout_s)
+            pool = Pool(
+                base_url,
+                self._connect_timeout_s,
+                self._response_timeout_s,
+                self._pause_timeout_s,
+                self._idle_in_all,
+            )
             self._pools[base_url] = pool
         return pool
 
 
-def _watch_peer(sock: Any) -> None:
-    """Let the kernel end a connection whose other end has vanished (`tcp(7)`).
+async def _acquire(pool: Pool, *, fresh: bool = False) -> ReplicaConnection:
+    try:
+        return await pool.acquire(fresh=fresh)
+    except (OSError, TimeoutError) as error:
+        raise ReplicaGoneError(
+            type(error).__name__,
+            unreachable=is_unreachable(error),
+            lost=isinstance(error, ConnectionError),
+        ) from None
 
-    Keep-alive probes find out while nothing is under way, the user timeout bounds what is unacknowledged.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PEER_TIMEOUT_S - _PROBE_AFTER_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_S * 1000)
+
+async def _ask(pool: Pool, connection: ReplicaConnection, request: bytes) -> Answer:
+    """Send it and wait for the first bytes of the answer."""
+    try:
+        connection.send(request)
+        await connection.begun()
+    except BrokenError as error:
+        pool.release(connection)
+        vanished = isinstance(error, VanishedError)
+        lost = isinstance(error, ClosedError)
+        sent = error.taken if isinstance(error, ClosedError) else not vanished
+        raise ReplicaGoneError(str(error), sent=sent, vanished=vanished, lost=lost) from None
+    except SilentError:
+        pool.release(connection)
+        raise EngineTimeoutError(
+            "the engine did not answer in time; ask for fewer tokens or stream the answer"
+        ) from None
+    except BaseException:
+        connection.close()
+        raise
+    return Answer(connection, pool)
 
 
 def _request(replica: Replica, path: str, body: bytes, request_id: str, queued: int) -> bytes:

@@ -10,6 +10,7 @@ from starlette.types import Send
 
 from serving.config.admission import AdmissionConfig
 from serving.errors import ComptoirError, InvalidFieldError
+from serving.gateway.streaming import send_within
 from serving.http_protocol import ClientConnection
 
 DEADLINE_HEADER = "x-comptoir-deadline-ms"
@@ -47,7 +48,9 @@ class WaitingStream:
         self.has_begun = False
 
     async def __call__(self, waited_s: float) -> None:
-        """Send a sign of life."""
+        """Send a sign of life; nothing to a client that does not even read what it has been sent."""
+        if self._client.is_slow:
+            return
         if not self.has_begun:
             raw = [
                 (name.encode(), value.encode("latin-1")) for name, value in self._headers.items()
@@ -64,4 +67,4 @@ class WaitingStream:
         body = render_error(error)
         name = b"event: error\n" if body.get("type") == "error" else b""
         event = name + b"data: " + orjson.dumps(body) + b"\n\n"
-        await self._send({"type": "http.response.body", "body": event})
+        await send_within(self._client, self._send, {"type": "http.response.body", "body": event})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from serving.gateway.upstream import PEER_TIMEOUT_S
+from serving.gateway.peer import PEER_TIMEOUT_S
 from tests.cluster.clients import Clients, Outcome
 from tests.cluster.conftest import MODEL, Cluster
 from tests.cluster.nodes import SCRIPTS

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.connection import (
-    BrokenError,
-    ClosedError,
-    ReplicaConnection,
-    SilentError,
-)
+from serving.gateway.answer_reader import State
+from serving.gateway.connection import ReplicaConnection
+from serving.gateway.connection_errors import BrokenError, ClosedError, SilentError, UnreadError
+from tests.gateway.leaping import run
+
+MANY = 10**9
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -26,6 +26,7 @@ class Transport:
         self.sent: list[bytes] = []
         self.closing = False
         self.reading = True
+        self.unsent_bytes = 0
 
     def write(self, data: bytes) -> None:
         self.sent.append(data)
@@ -37,6 +38,12 @@ class Transport:
         self.closing = True
 
     abort = close
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
+
+    def get_extra_info(self, name: str) -> None:
+        return None
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -58,9 +65,11 @@ class Receiver:
         self.ends.append(error)
 
 
-def connect(silence_s: float = 60.0) -> tuple[ReplicaConnection, Transport, list[Any]]:
+def connect(
+    silence_s: float = 60.0, pause_s: float = 60.0
+) -> tuple[ReplicaConnection, Transport, list[Any]]:
     gone: list[Any] = []
-    connection = ReplicaConnection(asyncio.get_running_loop(), silence_s, gone.append)
+    connection = ReplicaConnection(asyncio.get_running_loop(), silence_s, gone.append, pause_s)
     transport = Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]
     return connection, transport, gone
@@ -100,11 +109,11 @@ def test_a_body_arrives_whole_however_it_is_cut(
                 connection.pipe(receiver)
             for packet in cut(body, cuts):
                 connection.data_received(packet)
-            got = receiver.data if piped else await connection.whole()
+            got = receiver.data if piped else await connection.fetch(MANY)
             assert got == b"".join(parts)
             assert connection.status == 200
             assert receiver.ends == ([None] if piped else [])
-            assert connection.is_reusable
+            assert connection.recycle()
 
     asyncio.run(run())
 
@@ -122,13 +131,13 @@ def test_an_answer_that_is_cut_short_is_broken(keep: int, piped: bool) -> None:
             connection.pipe(receiver)
         connection.data_received(body[: min(keep, len(body) - 1)])
         connection.connection_lost(None)
-        assert not connection.is_reusable
+        assert not connection.recycle()
         assert gone == [connection]
         if piped:
             assert [type(error) for error in receiver.ends] == [ClosedError]
         else:
             with pytest.raises(BrokenError):
-                await connection.whole()
+                await connection.fetch(MANY)
 
     asyncio.run(run())
 
@@ -154,17 +163,18 @@ async def test_an_answer_without_a_body_has_begun_when_it_is_complete() -> None:
     connection.data_received(sized(b"", b"503 Service Unavailable"))
     await asyncio.wait_for(connection.begun(), 1)
     assert connection.status == 503
-    assert connection.is_reusable
+    assert connection.recycle()
 
 
 async def test_the_next_request_gets_nothing_of_the_last_answer() -> None:
     connection, _, _ = connect()
     connection.send(b"one")
     connection.data_received(sized(b"secret of one", b"400 Bad Request"))
+    assert connection.recycle()
     connection.send(b"two")
     assert connection.status == 0
     connection.data_received(sized(b"two"))
-    assert await connection.whole() == b"two"
+    assert await connection.fetch(MANY) == b"two"
 
 
 @pytest.mark.parametrize("late", [b"x", sized(b"another's answer")])
@@ -174,7 +184,7 @@ async def test_a_replica_that_speaks_unasked_is_not_used_again(late: bytes) -> N
     connection.data_received(sized(b"answer"))
     connection.data_received(late)
     assert transport.closing
-    assert not connection.is_reusable
+    assert not connection.recycle()
 
 
 async def test_two_answers_to_one_request_end_the_connection() -> None:
@@ -182,7 +192,7 @@ async def test_two_answers_to_one_request_end_the_connection() -> None:
     connection.send(b"request")
     connection.data_received(sized(b"mine") + sized(b"another's"))
     assert transport.closing
-    assert not connection.is_reusable
+    assert not connection.recycle()
 
 
 async def test_what_is_not_http_is_broken() -> None:
@@ -221,6 +231,7 @@ async def test_a_pause_of_ours_is_no_silence_of_the_replica() -> None:
     connection.send(b"request")
     receiver = Receiver()
     connection.pipe(receiver)
+    connection.data_received(chunked(b"data: 1\n\n", b"data: 2\n\n")[:-15])
     connection.pause()
     assert not transport.reading
     await asyncio.sleep(0.15)
@@ -235,9 +246,9 @@ async def test_a_replica_that_closes_after_its_answer_is_not_asked_again() -> No
     connection, transport, _ = connect()
     connection.send(b"request")
     connection.data_received(sized(b"bye", extra=b"connection: close\r\n"))
-    assert await connection.whole() == b"bye"
+    assert await connection.fetch(MANY) == b"bye"
     assert transport.closing
-    assert not connection.is_reusable
+    assert not connection.recycle()
 
 
 async def test_a_connection_that_waits_for_an_answer_takes_no_request() -> None:
@@ -261,3 +272,150 @@ async def test_a_receiver_that_closes_hears_no_more() -> None:
     connection.data_received(chunked(b"data: 1\n\n"))
     assert transport.closing
     assert receiver.ends == []
+
+
+# ---- nothing of one request reaches the next one -----------------------------------------------------------
+
+
+class Pausing(Receiver):
+    """The client is slow in every callback."""
+
+    def __init__(self, connection: ReplicaConnection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def receive(self, data: bytes) -> None:
+        super().receive(data)
+        self.connection.pause()
+
+
+async def test_a_client_that_is_slow_in_the_last_callback_does_not_stop_the_next_answer() -> None:
+    connection, transport, _ = connect()
+    connection.send(b"one")
+    receiver = Pausing(connection)
+    connection.pipe(receiver)
+    connection.data_received(sized(b"all of it"))
+    assert receiver.ends == [None]
+    assert connection.recycle()
+    assert transport.reading
+    connection.send(b"two")
+    connection.data_received(sized(b"two"))
+    assert await connection.fetch(MANY) == b"two"
+
+
+async def test_a_connection_that_is_given_back_paused_is_closed() -> None:
+    connection, transport, _ = connect()
+    connection.send(b"request")
+    receiver = Pausing(connection)
+    connection.pipe(receiver)
+    connection.data_received(chunked(b"first", b"second")[:-12])
+    assert connection.state is State.PAUSED
+    assert not connection.recycle()
+    assert transport.closing
+
+
+async def test_a_connection_whose_request_is_not_sent_yet_is_not_used_again() -> None:
+    connection, transport, _ = connect()
+    connection.send(b"a large request")
+    transport.unsent_bytes = 7
+    connection.data_received(sized(b"too large", b"413 Content Too Large"))
+    assert await connection.fetch(MANY) == b"too large"
+    assert not connection.recycle()
+    assert transport.closing
+
+
+async def test_interim_answers_are_passed_over() -> None:
+    connection, _, _ = connect()
+    connection.send(b"request")
+    connection.data_received(b"HTTP/1.1 102 Processing\r\ncontent-type: text/x\r\n\r\n")
+    assert connection.state is State.HEAD
+    connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\n" + sized(b"answer"))
+    assert await connection.fetch(MANY) == b"answer"
+    assert (connection.status, connection.content_type) == (200, "")
+    assert connection.recycle()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 3000,
+        b"HTTP/1.1 200 OK\r\nx: " + b"x" * 70_000,
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    ],
+    ids=["interim answers without end", "a head without end", "another protocol"],
+)
+async def test_a_head_that_is_none_is_broken(said: bytes) -> None:
+    connection, transport, _ = connect()
+    connection.send(b"request")
+    for start in range(0, len(said), 10_000):
+        connection.data_received(said[start : start + 10_000])
+    with pytest.raises(BrokenError):
+        await connection.begun()
+    assert transport.closing
+
+
+async def test_what_comes_after_a_complete_answer_does_not_change_it() -> None:
+    connection, transport, _ = connect()
+    connection.send(b"request")
+    receiver = Receiver()
+    connection.pipe(receiver)
+    connection.data_received(sized(b"mine") + sized(b"another's"))
+    assert (receiver.data, receiver.ends) == (b"mine", [None])
+    assert transport.closing
+
+
+async def test_no_more_is_held_than_is_wanted() -> None:
+    connection, transport, _ = connect()
+    connection.send(b"request")
+    body = chunked(*([b"x" * 100_000] * 5))
+    connection.data_received(body[:150_000])
+    await connection.begun()
+    assert transport.reading
+    connection.data_received(body[150_000:300_000])
+    assert not transport.reading
+    assert len(await connection.fetch(290_000)) > 290_000
+    assert connection.state is State.PAUSED
+    receiver = Receiver()
+    connection.pipe(receiver)
+    assert transport.reading
+    connection.data_received(body[300_000:])
+    assert receiver.ends == [None]
+
+
+async def test_who_waits_hears_of_a_connection_that_is_closed_here() -> None:
+    connection, _, _ = connect()
+    connection.send(b"request")
+    waiting = asyncio.create_task(connection.begun())
+    await asyncio.sleep(0)
+    connection.close()
+    with pytest.raises(ClosedError):
+        await asyncio.wait_for(waiting, 1)
+
+
+def test_an_answer_that_is_left_unread_for_too_long_ends_and_nobody_else_is_to_blame() -> None:
+    async def main() -> None:
+        connection, transport, _ = connect(silence_s=600.0, pause_s=90.0)
+        connection.send(b"request")
+        receiver = Pausing(connection)
+        connection.pipe(receiver)
+        connection.data_received(chunked(b"first", b"second")[:-12])
+        await asyncio.sleep(89)
+        assert not transport.closing
+        await asyncio.sleep(2)
+        assert transport.closing
+        assert [type(error) for error in receiver.ends] == [UnreadError]
+
+    run(main())
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_a_replica_that_does_not_wait_for_us_to_read_is_not_to_blame(resumed: bool) -> None:
+    connection, _, _ = connect()
+    connection.send(b"request")
+    receiver = Pausing(connection)
+    connection.pipe(receiver)
+    connection.data_received(chunked(b"first", b"second")[:-12])
+    if resumed:
+        connection.resume()
+    connection.connection_lost(ConnectionResetError())
+    assert [type(error) for error in receiver.ends] == [UnreadError]

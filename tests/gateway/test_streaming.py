@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.connection import BrokenError
+from serving.gateway.connection_errors import BrokenError
 from serving.gateway.render import anthropic_error, openai_error
-from serving.gateway.streaming import stream_answer
+from serving.gateway.streaming import end_stream, stream_answer
 from serving.replica_protocol import Usage
 
 # A busy machine is no failure.
@@ -90,7 +90,8 @@ class Client:
 
 async def forward(answer: Answer, client: Client, render: Any = openai_error) -> Client:
     headers = {"content-type": "text/event-stream"}
-    await stream_answer(answer, headers, render, client, client.send)  # type: ignore[arg-type]
+    ending = await stream_answer(answer, headers, client, client.send)  # type: ignore[arg-type]
+    await end_stream(ending, render, client, client.send)
     return client
 
 

@@ -118,7 +118,7 @@ async def test_a_connection_that_has_been_idle_too_long_is_not_used(
     server = Server()
     async with serving(server) as (upstream, replica):
         await ask(upstream, replica)
-        monkeypatch.setattr("serving.gateway.upstream.KEEP_ALIVE_S", 0.0)
+        monkeypatch.setattr("serving.gateway.pool.KEEP_ALIVE_S", 0.0)
         await ask(upstream, replica)
     assert server.connections == 2
 
@@ -197,8 +197,8 @@ async def test_a_cancelled_request_costs_its_connection() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.gateway.upstream.PEER_TIMEOUT_S", 2)
-    monkeypatch.setattr("serving.gateway.upstream._PROBE_AFTER_S", 1)
+    monkeypatch.setattr("serving.gateway.peer.PEER_TIMEOUT_S", 2)
+    monkeypatch.setattr("serving.gateway.peer.PROBE_AFTER_S", 1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -261,3 +261,111 @@ async def test_a_machine_that_takes_no_connection_is_unreachable() -> None:
             await upstream.post(replica, "/v1/x", b"{}", "id")
     assert raised.value.unreachable
     assert not raised.value.vanished
+
+
+# ---- unread is not unacknowledged -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def unread(timeout_s: float) -> AsyncIterator[tuple[asyncio.Task[bytes], socket.socket]]:
+    """A large request to a replica that accepts its connection and reads nothing, and its end of that."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        replica = Replica("r", f"http://127.0.0.1:{listener.getsockname()[1]}", "t")
+        upstream = Upstream(connect_timeout_s=0.5, response_timeout_s=timeout_s)
+        body = b"x" * 16_000_000
+        asking = asyncio.create_task(_rest(upstream, replica, body))
+        await asyncio.sleep(0.1)
+        taken, _ = listener.accept()
+        with taken:
+            try:
+                yield asking, taken
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                await upstream.stop()
+
+
+async def _rest(upstream: Upstream, replica: Replica, body: bytes) -> bytes:
+    return await (await upstream.post(replica, "/v1/x", body, "id")).rest()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_replica_that_does_not_read_for_a_while_has_not_vanished() -> None:
+    async with unread(timeout_s=30) as (asking, taken):
+        await asyncio.wait({asking}, timeout=4)
+        assert not asking.done()
+        taken.setblocking(False)
+        loop, left = asyncio.get_running_loop(), 16_000_000
+        while left > 0:
+            left -= len(await asyncio.wait_for(loop.sock_recv(taken, 1 << 20), 5))
+        await loop.sock_sendall(taken, OK)
+        assert await asyncio.wait_for(asking, 5) == b"ok"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_one_that_vanishes_while_it_does_not_read_is_found_out() -> None:
+    async with unread(timeout_s=30) as (asking, taken):
+        await asyncio.sleep(0.1)
+        unplug(taken)
+        with pytest.raises(ReplicaGoneError) as raised:
+            await asyncio.wait_for(asking, 6)
+    assert raised.value.vanished
+
+
+async def test_a_replica_that_never_reads_is_silent() -> None:
+    async with unread(timeout_s=0.3) as (asking, _):
+        with pytest.raises(EngineTimeoutError):
+            await asyncio.wait_for(asking, 5)
+
+
+# ---- answers ----------------------------------------------------------------------------------------------
+
+
+async def test_an_early_answer_costs_its_connection() -> None:
+    """What is left of the request would be read before the next one."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 X\r\ncontent-length: 3\r\n\r\ntoo")
+        await asyncio.sleep(1)
+        writer.close()
+
+    connections = 0
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    upstream = Upstream(connect_timeout_s=0.5, response_timeout_s=5)
+    replica = Replica("r", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "t")
+    for _ in range(2):
+        answer = await upstream.post(replica, "/v1/x", b"x" * 16_000_000, "id")
+        assert (answer.status, await answer.rest()) == (413, b"too")
+        answer.close()
+    assert connections == 2
+    await upstream.stop()
+    server.close()
+
+
+async def test_an_answer_that_is_closed_touches_its_connection_no_more() -> None:
+    server = Server(OK, None)
+    async with serving(server) as (upstream, replica):
+        answer = await upstream.post(replica, "/v1/x", b"{}", "id")
+        await answer.rest()
+        answer.close()
+        asking = asyncio.create_task(ask(upstream, replica))
+        await asyncio.sleep(0.05)
+        answer.pause()
+        answer.resume()
+        answer.close()
+        assert not asking.done()
+        asking.cancel()
+
+
+async def test_an_answer_that_is_too_long_to_hold_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.gateway.upstream.MAX_WHOLE_BYTES", 3)
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+    async with serving(Server(half)) as (upstream, replica):
+        with pytest.raises(ReplicaBrokeError):
+            await ask(upstream, replica)

@@ -1,0 +1,56 @@
+"""How an answer of a replica can fail to come, and who takes what does come."""
+
+from __future__ import annotations
+
+import errno
+from typing import Protocol
+
+# What the kernel says when the machine at the other end, or the way to it, has gone.
+_UNREACHABLE = frozenset(
+    {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN}
+)
+
+
+class Receiver(Protocol):
+    """Takes the pieces of a body as they arrive."""
+
+    def receive(self, data: bytes) -> None:
+        """Some more of the body: everything that had arrived."""
+
+    def end(self, error: Exception | None) -> None:
+        """The body is complete, or `error` says why it never will be. Called once, last."""
+
+
+class BrokenError(Exception):
+    """The connection ended before the answer did."""
+
+
+class ClosedError(BrokenError):
+    """The other end has closed it: its process has ended, or is about to.
+
+    Attributes:
+        taken: the other end's kernel has had the whole request. If not, nobody there can have begun it.
+    """
+
+    def __init__(self, reason: str, *, taken: bool = True) -> None:
+        super().__init__(reason)
+        self.taken = taken
+
+
+class VanishedError(BrokenError):
+    """The other machine, or the way to it, has gone: nothing the request did, and nobody closed anything."""
+
+
+class SilentError(Exception):
+    """Nothing has arrived for as long as one may wait."""
+
+
+class UnreadError(Exception):
+    """The gateway has not read for too long, because its client does not: nothing the replica did."""
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether a machine gives no sign of life, rather than a process on it."""
+    return isinstance(error, TimeoutError) or (
+        isinstance(error, OSError) and error.errno in _UNREACHABLE
+    )
