@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from serving.gateway.waking import Waking
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.choice import RoutedRequest
 from serving.routing.directory import Directory, Model
+from serving.routing.estimate import tokens_of
 from serving.routing.features import features_of
 from serving.routing.models import (
     ModelRouter,
@@ -201,8 +202,7 @@ class Dispatcher:
         model = await self._waking.awake(model, asked.deadline_s, on_wait)
         body = self._body(asked, candidate)
         encoded = encode(body)
-        # Four bytes a token: rough, and put right when the engine has counted.
-        estimate = Estimate(len(encoded) // 4, _output_limit(body))
+        estimate = Estimate(*tokens_of(asked.endpoint.path, body, len(encoded)))
         slot = await self._admission.acquire(
             model, asked.caller, estimate, asked.deadline_s, on_wait
         )
@@ -283,11 +283,3 @@ def outcome_of(error: ComptoirError) -> str:
     if error.status >= 500:
         return "failed"
     return "busy" if isinstance(error, BusyError) else "refused"
-
-
-def _output_limit(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        limit = body.get(name)
-        if isinstance(limit, int):
-            return limit * int(body.get("n") or 1)
-    return None

@@ -1,0 +1,71 @@
+"""What a request may cost, before an engine has counted: in the time of a few look-ups. Pure.
+
+The engine counts a prompt once for each answer made from it, and a query once for each document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# A token of JSON text: rough, and put right when the engine has counted.
+BYTES_PER_TOKEN = 4
+# What vLLM generates for completions that name no limit.
+COMPLETIONS_DEFAULT = 16
+_NO_OUTPUT = frozenset({"/v1/embeddings", "/v1/rerank", "/v1/score"})
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+# Of a pair to score, what stands on the left is read again for each on the right.
+_LEFT = ("query", "text_1", "queries", "data_1")
+_RIGHT = ("documents", "text_2", "data_2", "items")
+
+
+def tokens_of(path: str, body: Mapping[str, Any], encoded_bytes: int) -> tuple[int, int | None]:
+    """Prompt tokens, and the most that may be generated: None without a limit, 0 where nothing is.
+
+    Args:
+        body: has been checked for its endpoint.
+        encoded_bytes: its length as JSON.
+    """
+    if path in _NO_OUTPUT:
+        ids = _token_ids(body.get("input"))
+        if ids is not None:
+            return ids, 0
+        return (encoded_bytes + _repeated_bytes(body)) // BYTES_PER_TOKEN, 0
+    answers = int(body.get("n") or 1)
+    prompt = body.get("prompt")
+    ids = _token_ids(prompt)
+    prompt_tokens = encoded_bytes // BYTES_PER_TOKEN if ids is None else ids
+    limit = _limit(path, body)
+    sequences = answers * _prompts(prompt)
+    return prompt_tokens * answers, None if limit is None else limit * sequences
+
+
+def _limit(path: str, body: Mapping[str, Any]) -> int | None:
+    for name in _OUTPUT_LIMITS:
+        limit = body.get(name)
+        if isinstance(limit, int):
+            return limit
+    return COMPLETIONS_DEFAULT if path == "/v1/completions" else None
+
+
+def _prompts(prompt: Any) -> int:
+    """How many there are in a text, token ids, or a list of either."""
+    is_list = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return len(prompt) if is_list else 1
+
+
+def _token_ids(value: Any) -> int | None:
+    """How many token ids there are, if it is those."""
+    if not isinstance(value, list) or not value:
+        return None
+    if isinstance(value[0], int):
+        return len(value)
+    if isinstance(value[0], list):
+        return sum(map(len, value))
+    return None
+
+
+def _repeated_bytes(body: Mapping[str, Any]) -> int:
+    left = next((body[name] for name in _LEFT if isinstance(body.get(name), str)), "")
+    right = next((body[name] for name in _RIGHT if isinstance(body.get(name), list)), ())
+    return len(left) * max(0, len(right) - 1)
