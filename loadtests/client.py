@@ -19,6 +19,7 @@ from gevent import socket as gsocket
 from gevent import ssl as gssl
 
 from loadtests.answer import Answer
+from loadtests.reading import Expected
 from loadtests.record import Record
 from serving.errors import ConfigError
 
@@ -103,13 +104,22 @@ class Client:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
-    def ask(self, request: bytes, record: Record, *, keep_text: bool = False) -> Answer:
+    def ask(
+        self,
+        request: bytes,
+        record: Record,
+        *,
+        keep_text: bool = False,
+        expected: Expected | None = None,
+    ) -> Answer:
         """Send one request and read its answer to the end; `record` says how it went. Never raises.
+
+        `expected` says what a good answer is; by default any chat completion.
 
         Times, `status`, `error`, tokens and gaps of the record are set. A greenlet that
         is killed meanwhile leaves the error "cancelled".
         """
-        answer = Answer(record, keep_text)
+        answer = Answer(record, keep_text, expected)
         record.sent_s = self._clock()
         timeout = gevent.Timeout.start_new(self._timeout_s)
         try:
@@ -118,16 +128,14 @@ class Client:
             if fired is not timeout:
                 record.error = "cancelled"
                 raise
-            record.error = "timeout"
+            answer.timed_out()
         except gevent.GreenletExit:
             record.error = "cancelled"
             raise
-        except ssl.SSLError:
-            record.error = "connect"
         except OSError:
-            record.error = "reset" if answer.has_connection else "connect"
-        except (httptools.HttpParserError, ValueError, LookupError, TypeError, AttributeError):
-            record.error = "protocol"
+            answer.lost()
+        except (httptools.HttpParserError, ValueError):
+            answer.garbled()
         finally:
             timeout.close()
             record.end_s = self._clock()

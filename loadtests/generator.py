@@ -17,6 +17,7 @@ from gevent.pool import Group
 
 from loadtests.bodies import Composer, Turns
 from loadtests.client import Client
+from loadtests.reading import Expected
 from loadtests.record import Record
 from loadtests.scenario import ClassConfig, Scenario
 from loadtests.workload import Conversation
@@ -148,7 +149,9 @@ class Generator:
         progress.in_flight += 1
         has_next = turn + 1 < len(conversation.turns)
         try:
-            answer = self.client.ask(prepared.request, record, keep_text=has_next)
+            answer = self.client.ask(
+                prepared.request, record, keep_text=has_next, expected=prepared.expected
+            )
             if has_next:
                 prepared.turns.answered(answer.text)
         finally:
@@ -166,7 +169,8 @@ class Generator:
         turns = turns or Turns()
         path, body = self.composer.compose(kind, conversation, turn, turns)
         headers = self._headers[kind.name]
-        return _Prepared(self.client.request_bytes(path, orjson.dumps(body), headers), turns)
+        request = self.client.request_bytes(path, orjson.dumps(body), headers)
+        return _Prepared(request, turns, Expected.of(path, body))
 
     def _headers_of(self, kind: ClassConfig) -> dict[str, str]:
         variable = self.scenario.target.keys.get(kind.tenant)
@@ -182,6 +186,7 @@ class Generator:
 class _Prepared:
     request: bytes
     turns: Turns
+    expected: Expected
 
 
 def _sleep_until(at_s: float, clock: Callable[[], float]) -> None:

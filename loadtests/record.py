@@ -29,7 +29,7 @@ class Record:
         first_s: when the first chunk with content or reasoning text came; None if none did.
         end_s: when the answer was complete, or failed.
         status: HTTP status; 0 if there was none.
-        error: "" or a short word: "connect", "timeout", "reset", "http", "stream", "protocol", "cancelled".
+        error: "", of a complete answer, or the word of another end (loadtests.ends).
         prompt_tokens, output_tokens, cached_tokens: from the answer's `usage`; -1 if it gave none.
         asked_input, asked_output: token counts of the plan.
         gaps_ms: milliseconds between successive chunks with text.

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from loadtests.queueing import EngineModel
+from loadtests.reference.wayward import NAMES
 from serving.config.base import FrozenConfig
 
 Mode = Literal["fixed", "jitter", "stalls", "queue"]
@@ -57,6 +58,10 @@ class ReferenceConfig(FrozenConfig):
     freeze_for_s: float = Field(default=1.0, gt=0, le=3600, description="for so many seconds")
     error_share: float = Field(default=0.0, ge=0, le=1, description="answered with status 500")
     break_share: float = Field(default=0.0, ge=0, le=1, description="answers cut off in the middle")
+    end: str = Field(
+        default="", description="how answers end wrongly: the word of a record, or one with a variant"
+    )
+    end_share: float = Field(default=1.0, ge=0, le=1, description="of the answers that end so")
     early_role: bool = Field(
         default=False, description="send a stream's empty first chunk at once, not with a token"
     )
@@ -69,6 +74,8 @@ class ReferenceConfig(FrozenConfig):
     def _consistent(self) -> Self:
         if self.error_share + self.break_share > 1:
             raise ValueError("error_share and break_share are more than 1 together")
+        if self.end and self.end not in NAMES:
+            raise ValueError(f"end: there is no '{self.end}'; there are: {', '.join(NAMES)}")
         return self
 
     @property

@@ -6,11 +6,11 @@ import asyncio
 import random
 import time
 from collections import deque
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
-from loadtests.reference import messages
+from loadtests.reference import messages, shapes, wayward
 from loadtests.reference.config import ReferenceConfig
 from loadtests.reference.plans import planner
 from loadtests.reference.truth import Truth
@@ -52,8 +52,10 @@ class Reference:
         loop = asyncio.get_running_loop()
         loop.call_later(in_s, lambda: self.freezes.append(self.clock.freeze(for_s)))
 
-    def ask(self, connection: Wire, asked: messages.Asked, request_id: str) -> None:
-        """Plan the answer and begin it."""
+    def ask(
+        self, connection: Wire, asked: messages.Asked, request_id: str, end: str = ""
+    ) -> None:
+        """Plan the answer and begin it; `end` names one of `wayward`'s, if it is to end as none should."""
         arrival_s = time.perf_counter()
         number = self._arrived
         self._arrived += 1
@@ -73,8 +75,13 @@ class Reference:
         plan = self._plan(arrival_s - self.clock.frozen_s, asked.prompt_tokens, tokens)
         truth.start_s = plan.start_s + self.clock.frozen_s
         breaks = draw >= 1 - self.config.break_share
+        possible = wayward.ways(asked)
+        if not end and self.config.end in possible and 0 <= draw - self.config.error_share < self.config.end_share:
+            end = self.config.end
         make = Stream if asked.stream else Whole
-        reply = make(self, connection, asked, truth, plan.start_s, plan.due_s)
+        reply: Reply = make(self, connection, asked, truth, plan.start_s, plan.due_s)
+        if end:
+            reply = Wayward(end, self, connection, asked, truth, plan.start_s, plan.due_s)
         reply.cut_at = int(place * tokens) if breaks else -1
         self.answers.add(reply)
         connection.reply = reply
@@ -153,15 +160,15 @@ class Reply:
         """Send what is due."""
         raise NotImplementedError
 
-    def end(self, error: str = "") -> None:
-        """Write down what happened; nothing is sent any more."""
+    def end(self, error: str = "", *, cut: bool | None = None) -> None:
+        """Write down what happened; nothing is sent any more. After an error the connection is cut."""
         self.is_over = True
         self.truth.error, self.truth.end_s = error, time.perf_counter()
         self.truth.output_tokens = self.sent
         self._reference.answers.discard(self)
         self._reference.truths.append(self.truth)
         self._connection.replied()
-        if error:
+        if bool(error) if cut is None else cut:
             self._connection.cut()
 
 
@@ -169,7 +176,7 @@ class Stream(Reply):
     """Token by token."""
 
     def begin(self) -> None:
-        made = messages.frames(self._asked, self.truth.number)
+        made = shapes.frames(self._asked, self.truth.number)
         self._token, self._after = made.token, made.after
         if self._reference.config.early_role:
             self._first = made.token
@@ -217,5 +224,23 @@ class Whole(Reply):
             return
         self.sent = self._asked.output_tokens
         self._reference.generation_tokens += self.sent
-        self._connection.write(messages.whole(self._asked, self.truth.number))
+        self._connection.write(shapes.whole(self._asked, self.truth.number))
         self.end()
+
+
+class Wayward(Reply):
+    """One of the answers that no server should give, when the first token would have come."""
+
+    def __init__(self, name: str, *args: Any) -> None:
+        super().__init__(*args)
+        self._name = name
+        self._ending = wayward.ways(self._asked)[name](self._asked, self.truth.number)
+
+    def begin(self) -> None:
+        self._reference.wheel.put(self._due_s[0], self)
+
+    def emit(self) -> None:
+        if self.is_over or self._ending.then == "wait":
+            return
+        self._connection.write(self._ending.data)
+        self.end(self._name, cut=self._ending.then == "cut")

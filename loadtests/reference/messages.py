@@ -1,27 +1,23 @@
-"""OpenAI's requests as far as they matter here, and the bytes of the answers in vLLM's shape.
-
-The shapes: https://platform.openai.com/docs/api-reference/chat, /completions and /embeddings.
-"""
+"""Requests as far as they matter here, and answers as HTTP; what an answer looks like is in `shapes`."""
 
 from __future__ import annotations
 
-import base64
-import struct
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
-Kind = Literal["chat", "completion", "embedding"]
+Kind = Literal["chat", "completion", "response", "message", "embedding"]
 KINDS: dict[bytes, Kind] = {
     b"/v1/chat/completions": "chat",
     b"/v1/completions": "completion",
+    b"/v1/responses": "response",
+    b"/v1/messages": "message",
     b"/v1/embeddings": "embedding",
 }
-_PREFIXES = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": "embd-"}
-WORD = " word"
-VECTOR = (0.5, -0.5, 0.5, -0.5)
+# What a kind of request needs to be a list.
+_LISTS: dict[Kind, str] = {"chat": "messages", "message": "messages"}
 DEFAULT_TOKENS = 16
 MAX_TOKENS = 1_000_000
 _REASONS = {200: b"OK", 400: b"Bad Request", 404: b"Not Found", 500: b"Internal Server Error"}
@@ -75,16 +71,19 @@ def parse(kind: Kind, data: bytes) -> Asked:
             inputs=len(given) if several else 1,
             as_base64=body.get("encoding_format") == "base64",
         )
-    if kind == "chat" and not isinstance(body.get("messages"), list):
-        raise BadRequest("messages: must be a list")
-    tokens = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_TOKENS
+    needed = _LISTS.get(kind)
+    if needed and not isinstance(body.get(needed), list):
+        raise BadRequest(f"{needed}: must be a list")
+    named = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+    tokens = next((body[name] for name in named if body.get(name)), DEFAULT_TOKENS)
     if not isinstance(tokens, int) or not 1 <= tokens <= MAX_TOKENS:
         raise BadRequest(f"max_tokens: must be from 1 to {MAX_TOKENS}")
     options = body.get("stream_options")
+    prompt = next((body[name] for name in ("prompt", "messages", "input") if name in body), "")
     return Asked(
         kind,
         model,
-        prompt_tokens=_count(body["prompt"] if "prompt" in body else body.get("messages", "")),
+        prompt_tokens=_count(prompt),
         output_tokens=tokens,
         stream=body.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
@@ -124,82 +123,6 @@ def error(status: int, message: str) -> bytes:
     kind = "server_error" if status >= 500 else "invalid_request_error"
     fields = {"message": message, "type": kind, "param": None, "code": status}
     return simple(status, orjson.dumps({"error": fields}))
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """The pieces of a stream: before the first token (completions have none), a token, after the last."""
-
-    before: bytes
-    token: bytes
-    after: bytes
-
-
-def frames(asked: Asked, number: int) -> Frames:
-    """Each event in an HTTP chunk of its own, as uvicorn sends them."""
-    is_chat = asked.kind == "chat"
-    head: dict[str, Any] = {
-        "id": f"{_PREFIXES[asked.kind]}{number:032x}",
-        "object": "chat.completion.chunk" if is_chat else "text_completion",
-        "created": int(time.time()),
-        "model": asked.model,
-    }
-
-    def event(text: str, reason: str | None = None, **delta: str) -> bytes:
-        choice: dict[str, Any] = {"index": 0}
-        choice |= {"delta": delta | {"content": text}} if is_chat else {"text": text}
-        choice |= {"logprobs": None, "finish_reason": reason}
-        return _event(orjson.dumps(head | {"choices": [choice]}))
-
-    after = event("", "length")
-    if asked.include_usage:
-        after += _event(orjson.dumps(head | {"choices": [], "usage": _usage(asked)}))
-    return Frames(
-        before=event("", role="assistant") if is_chat else b"",
-        token=event(WORD),
-        after=after + _event(b"[DONE]") + b"0\r\n\r\n",
-    )
-
-
-def _event(data: bytes) -> bytes:
-    return b"%x\r\ndata: %b\n\n\r\n" % (len(data) + 8, data)
-
-
-def whole(asked: Asked, number: int) -> bytes:
-    """An answer that is not streamed."""
-    text = WORD * asked.output_tokens
-    body: dict[str, Any] = {
-        "id": f"{_PREFIXES[asked.kind]}{number:032x}",
-        "created": int(time.time()),
-        "model": asked.model,
-        "usage": _usage(asked),
-    }
-    if asked.kind == "embedding":
-        vector: Any = list(VECTOR)
-        if asked.as_base64:
-            vector = base64.b64encode(struct.pack(f"<{len(VECTOR)}f", *VECTOR)).decode()
-        body |= {"object": "list"}
-        body["data"] = [
-            {"object": "embedding", "index": index, "embedding": vector}
-            for index in range(asked.inputs)
-        ]
-    elif asked.kind == "chat":
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}
-        body |= {"object": "chat.completion", "choices": [choice]}
-    else:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": "length"}
-        body |= {"object": "text_completion", "choices": [choice]}
-    return simple(200, orjson.dumps(body))
-
-
-def _usage(asked: Asked) -> dict[str, int]:
-    prompt, output = asked.prompt_tokens, asked.output_tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": output,
-        "total_tokens": prompt + output,
-    }
 
 
 def models(name: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import httptools
 
-from loadtests.reference import messages
+from loadtests.reference import messages, wayward
 from loadtests.reference.config import ReferenceConfig
 from loadtests.reference.engine import Reference, Reply
 
@@ -64,14 +64,17 @@ class Connection(asyncio.Protocol):
     # ---- httptools' callbacks ----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._path, self._body, self._request_id = b"", b"", ""
+        self._path, self._body, self._request_id, self._end = b"", b"", "", ""
 
     def on_url(self, url: bytes) -> None:
         self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"x-request-id":
-            self._request_id = value.decode("latin-1")
+        match name.lower():
+            case b"x-request-id":
+                self._request_id = value.decode("latin-1")
+            case b"x-reference-end":
+                self._end = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
         self._body += body
@@ -89,11 +92,13 @@ class Connection(asyncio.Protocol):
             return
         try:
             asked = messages.parse(kind, self._body)
+            if self._end and self._end not in wayward.ways(asked):
+                raise messages.BadRequest("x-reference-end: a request of this kind has no such end")
         except messages.BadRequest as error:
             self.write(messages.error(400, str(error)))
             self.replied()
             return
-        self._reference.ask(self, asked, self._request_id)
+        self._reference.ask(self, asked, self._request_id, self._end)
 
     def _other(self, method: bytes, path: bytes) -> bytes:
         reference = self._reference

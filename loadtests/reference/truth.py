@@ -24,7 +24,8 @@ class Truth:
         late_ms: how much later that was than planned. Freezes shift the plan and make nothing late.
         end_s: when the last byte was handed over.
         status: HTTP status of the answer.
-        error: "", "http" (a drawn error), "broken" (a drawn break) or "gone" (the client left).
+        error: "", "http" (a drawn error), "broken" (a drawn break), "gone" (the client left), or the end
+            that was asked for by name.
         prompt_tokens, output_tokens: as in `usage`; of a stream that ended early, those that were sent.
     """
 
