@@ -26,6 +26,7 @@ from loadtests.autoscale.comparison import Step, changes_of, figures, replay, ta
 from loadtests.autoscale.fleet import Outcome, ReplicaModel
 from loadtests.autoscale.measured import outcome_of, replica_model, start_times_s
 from loadtests.chaos.stack import ChaosError, Stack
+from loadtests.ends import broken_in_words
 from loadtests.record import METRICS, SCENARIO, read_records
 from loadtests.run_folder import BEGUN, read_note, read_rows
 from loadtests.scenario import (
@@ -110,6 +111,8 @@ def run(folder: Path) -> None:
         stack.stop()
     if finished.was_interrupted:
         raise ComptoirError("the run was stopped before its end: there is nothing to compare")
+    if finished.summary["broken"]:
+        raise ComptoirError(f"answers were none: {broken_in_words(finished.summary)}")
     (folder / READY).write_bytes(orjson.dumps({"wall_s": ready_s}))
     for reason in finished.summary["invalid_because"]:
         print(f"note: {reason}")

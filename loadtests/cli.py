@@ -24,13 +24,14 @@ from loadtests.scenario import Scenario
 from serving.commands.output import console, note, say
 from serving.errors import ConfigError, StackError
 
-EXIT_WORSE, EXIT_INVALID, EXIT_SLO = 3, 4, 5
+EXIT_WORSE, EXIT_INVALID, EXIT_SLO, EXIT_BROKEN = 3, 4, 5, 6
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Load tests of any OpenAI-compatible endpoint, on Locust.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 worse (compare), "
-    "4 the run is invalid, 5 the SLO is not met (run --require-slo).",
+    "4 the run is invalid, 5 the SLO is not met (run --require-slo), "
+    "6 answers with status 200 were incomplete or malformed.",
 )
 
 ScenarioArgument = Annotated[
@@ -116,6 +117,8 @@ def run(
         say(f"report: {folder / 'report.html'}")
     if not finished.valid:
         raise typer.Exit(EXIT_INVALID)
+    if finished.summary["broken"]:
+        raise typer.Exit(EXIT_BROKEN)
     if require_slo and any(not holds(one) for one in finished.summary["groups"]):
         raise typer.Exit(EXIT_SLO)
     if finished.summary["requests"] and not finished.summary["ok"]:
@@ -190,6 +193,11 @@ def sweep(
             one.verdict,
         )
     console.print(table)
+    if not document["confirmed"] and any(one.broken for one in points):
+        say(
+            "answers with status 200 were incomplete or malformed: no rate holds until they are not"
+        )
+        raise typer.Exit(EXIT_BROKEN)
     if not document["confirmed"]:
         say("no rate was confirmed to hold: lower --from, or look at the report")
         raise typer.Exit(EXIT_SLO)

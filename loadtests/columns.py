@@ -42,6 +42,7 @@ class Columns:
     prompt_tokens: Ints
     output_tokens: Ints
     cached_tokens: Ints
+    asked_output: Ints
     gap_counts: Ints
     intended_s: Floats
     sent_s: Floats
@@ -62,12 +63,12 @@ class Columns:
             gaps.extend(one.gaps_ms)
             whole.extend((one.number, one.conversation, one.turn, one.status, group, error))
             whole.extend((one.prompt_tokens, one.output_tokens, one.cached_tokens))
-            whole.append(len(one.gaps_ms))
+            whole.extend((one.asked_output, len(one.gaps_ms)))
             first_s = math.nan if one.first_s is None else one.first_s
             times.extend((one.intended_s, one.sent_s, first_s, one.end_s))
         # In the order of the fields.
         columns: list[Any] = [tuple(groups), tuple(words)]
-        columns += list(np.array(whole, dtype=np.int64).reshape(-1, 10).T)
+        columns += list(np.array(whole, dtype=np.int64).reshape(-1, 11).T)
         columns += list(np.array(times, dtype=np.float64).reshape(-1, 4).T)
         columns.append(np.array(gaps, dtype=np.float64))
         return cls(*columns)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.columns import Columns, Mask
+from loadtests.ends import BROKEN
 from loadtests.record import LAG, RECORDS, SCENARIO, read_records
 from loadtests.run_folder import read_rows
 from loadtests.scenario import Scenario
@@ -55,6 +56,13 @@ class Run:
     columns: Columns
     span: tuple[float, float]
     invalid_because: tuple[str, ...] = ()
+
+    @property
+    def broken_share(self) -> float:
+        """Of the counted requests, those with a broken answer."""
+        counted = self.columns.where(self.columns.intended_s >= self.span[0])
+        places = [place for place, word in enumerate(counted.words) if word in BROKEN]
+        return float(np.isin(counted.error, places).mean()) if len(counted) else 0.0
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -180,6 +188,13 @@ def compare_runs(
             continue
         figures.append(row)
         is_worse |= row["verdict"] == "worse"
+    was, now = (run.broken_share for run in (baseline, candidate))
+    notes += [
+        f"{run.name}: {share:.2%} of its answers with status 200 were incomplete or malformed"
+        for run, share in ((baseline, was), (candidate, now))
+        if share
+    ]
+    is_worse |= now > was
     return {
         "baseline": baseline.name,
         "candidate": candidate.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from loadtests.compare import compare
-from serving.commands.output import console
+from serving.commands.output import console, note
 
 
 def show_comparison(
@@ -29,4 +29,6 @@ def show_comparison(
                 one["verdict"],
             )
         console.print(table)
+        for remark in result["notes"]:
+            note(remark)
     return bool(result["worse"])

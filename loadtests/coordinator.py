@@ -21,7 +21,7 @@ import gevent
 
 from loadtests.bodies import Composer
 from loadtests.client import Client, Endpoint
-from loadtests.finish import EXIT_INVALID, EXIT_OK, finish
+from loadtests.finish import EXIT_OK, exit_code, finish
 from loadtests.generator import Generator
 from loadtests.lag import LagWatch
 from loadtests.record import Record
@@ -246,7 +246,7 @@ class Coordinator:
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.close()
-            self._code = EXIT_OK if finish(folder.path)["valid"] else EXIT_INVALID
+            self._code = exit_code(finish(folder.path))
         return self._code
 
 

@@ -5,8 +5,8 @@ Records, summaries, reports and exit codes use these words; `docs/load-testing.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 End = Literal[
     "",
@@ -45,9 +45,7 @@ ENDS: Mapping[End, Meaning] = {
     "http": Meaning("refused by status", "an HTTP status other than 200"),
     "cancelled": Meaning("not answered at the end", "given up when the run ended"),
     "error_body": Meaning("error with status 200", "status 200, and the body is an error", True),
-    "error_event": Meaning(
-        "ended by an error event", "the stream ended with an error event", True
-    ),
+    "error_event": Meaning("ended by an error event", "the stream ended with an error event", True),
     "malformed": Meaning(
         "not as the API answers",
         "what came is not HTTP, not JSON, or not what this endpoint answers with",
@@ -95,3 +93,23 @@ def counts_in_words(errors: Mapping[str, int], words: Iterable[str] | None = Non
     """How often which end, in the order of the counts."""
     wanted = errors if words is None else [word for word in errors if word in set(words)]
     return ", ".join(f"{errors[word]} {in_words(word)}" for word in wanted)
+
+
+def broken_in_words(summary: Mapping[str, Any]) -> str:
+    """What to say of answers that are none; there are some."""
+    return (
+        f"{summary['broken']} of {summary['requests']} requests: "
+        f"{counts_in_words(summary['errors'], BROKEN)}; "
+        "they count as failed, and nothing should be built on this run before the server is mended"
+    )
+
+
+def remarks(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What was not as asked for in answers that count."""
+    if count := summary.get("without_usage"):
+        yield f"{count} answers had no usage, although it was asked for: their tokens are not counted"
+    if count := summary.get("ended_early"):
+        yield (
+            f"{count} answers have fewer tokens than planned: the server does not honour ignore_eos, "
+            "so this run cannot be compared with one of another server"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from loadtests.scenario import Scenario
 from loadtests.summary import summarise
 
 PARQUET = "records.parquet"
-# Of a run: it can be believed, or not.
-EXIT_OK, EXIT_INVALID = 0, 4
+# Of a run: it can be believed, it cannot, or answers with status 200 were none.
+EXIT_OK, EXIT_INVALID, EXIT_BROKEN = 0, 4, 6
 
 
 def finish(folder: Path, *, with_report: bool = True) -> dict[str, Any]:
@@ -33,6 +33,13 @@ def finish(folder: Path, *, with_report: bool = True) -> dict[str, Any]:
     if with_report:
         report.build(folder)
     return summary
+
+
+def exit_code(summary: Mapping[str, Any]) -> int:
+    """Of a finished run."""
+    if not summary["valid"]:
+        return EXIT_INVALID
+    return EXIT_BROKEN if summary["broken"] else EXIT_OK
 
 
 def write_parquet(path: Path, records: Sequence[Record]) -> None:

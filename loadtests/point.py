@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from loadtests.columns import Columns
+from loadtests.ends import broken_in
 from loadtests.record import Record
 from loadtests.scenario import SloConfig
 from loadtests.statistics import Floats, effective_size, occupancy, spread, wilson_lower
@@ -23,6 +25,7 @@ class Point:
 
     Misses come in bursts, when a queue builds up: `effective` is how many requests would tell as much if
     each missed by itself, and the bound is of so many. `passed`: this run alone shows that the SLO holds.
+    `broken`: answers with status 200 that were incomplete or malformed; a run with one of them shows nothing.
     """
 
     rate_per_s: float
@@ -40,6 +43,7 @@ class Point:
     is_confirmation: bool = False
     folder: str = ""
     effective: float = 0.0
+    broken: int = 0
 
 
 def enough_s(rate_per_s: float, slo: SloConfig) -> float:
@@ -73,6 +77,7 @@ def judge(
     low = wilson_lower(good * effective / requests, effective) if requests else 0.0
     grows = backlog_grows(columns.intended_s, columns.end_s, since_s, until_s)
     span_s = until_s - since_s
+    broken = broken_in(Counter(columns.words[place] for place in columns.error[is_mine]))
     return Point(
         rate_per_s=rate_per_s,
         requests=requests,
@@ -81,7 +86,7 @@ def judge(
         wilson_low=low,
         backlog_grows=grows,
         valid=valid,
-        passed=requests > 0 and valid and not grows and low >= slo.target,
+        passed=requests > 0 and valid and not grows and not broken and low >= slo.target,
         e2e_mean_s=_figure(latencies["e2e_intended_ms"], "mean") / 1000,
         ttft_p95_ms=_figure(latencies["ttft_intended_ms"], "p95"),
         output_tokens_per_s=int(np.maximum(answered.output_tokens, 0).sum()) / span_s,
@@ -89,6 +94,7 @@ def judge(
         is_confirmation=is_confirmation,
         folder=folder,
         effective=effective,
+        broken=broken,
     )
 
 

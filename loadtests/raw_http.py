@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Mapping
 from typing import Self
 
 import httptools
-
-# The end of an answer holds `usage`, the last chunk and, if it went wrong, the error.
-TAIL_BYTES = 2048
-_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
-_ERROR = re.compile(rb'(?:^|\n)data: ?\{"error"')
 
 
 def request_bytes(address: str, headers: Mapping[str, str], body: Mapping[str, object]) -> bytes:
@@ -129,30 +123,28 @@ class Connection(asyncio.Protocol):
 
 
 class TimedConnection(Connection):
-    """Notes when each event of the last request arrived, and keeps the end of the answer."""
+    """Notes when each event of the last request arrived, and keeps its answer, to be judged later.
+
+    Attributes:
+        pieces: the body as it came.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.arrivals_s: list[float] = []
-        self.tail = b""
+        self.content_type = ""
+        self.pieces: list[bytes] = []
 
     def start(self, request: bytes) -> asyncio.Future[float]:
-        self.arrivals_s, self.tail = [], b""
+        self.arrivals_s, self.pieces, self.content_type = [], [], ""
         return super().start(request)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-type":
+            self.content_type = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
         now_s, before = time.perf_counter(), self.events
         super().on_body(body)
         self.arrivals_s += [now_s] * (self.events - before)
-        self.tail = (self.tail + body)[-TAIL_BYTES:]
-
-    @property
-    def completion_tokens(self) -> int:
-        """What the answer's `usage` says; 0 where it says nothing."""
-        found = _TOKENS.findall(self.tail)
-        return int(found[-1]) if found else 0
-
-    @property
-    def has_error_event(self) -> bool:
-        """Whether the stream ended with an error instead of an answer."""
-        return _ERROR.search(self.tail) is not None
+        self.pieces.append(body)

@@ -86,6 +86,11 @@ class Reading(ABC):
         """What the assistant said, where it was to be kept."""
         return "".join(self._texts)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of the answer came: comments are signs of life, and an error is no answer."""
+        return bool(self._reasons)
+
     def begin(self, content_type: str) -> None:
         """The headers have come."""
         self._is_stream = content_type.lower().startswith(EVENT_STREAM)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import random
 import sys
 import tempfile
@@ -26,8 +25,12 @@ import aiohttp
 
 from loadtests.bench.compare.contenders import CONTENDERS, MODEL, Place, free_port
 from loadtests.bench.processes import Child
+from loadtests.dialects import reading
+from loadtests.ends import in_words
+from loadtests.reading import Expected, Reading
 from serving.catalogue import tiny
 from serving.config.replicas import ReplicaRoutingConfig
+from serving.errors import ComptoirError
 from serving.gateway.asgi import build_asgi
 from serving.gateway.forwarding import Lane
 from serving.gateway.services import Services
@@ -100,19 +103,18 @@ class RoundRobin:
 
 async def converse(
     session: aiohttp.ClientSession, url: str, key: str, number: int, *, is_streamed: bool
-) -> list[Any]:
-    """One conversation; returns the `usage` of each turn."""
+) -> list[Reading]:
+    """One conversation; returns the answer of each turn."""
     words = random.Random(number)
     system = random.Random(f"system {number % SYSTEM_PROMPTS}")
     messages = [{"role": "system", "content": " ".join(system.choices(WORDS, k=80))}]
-    usages = []
+    answers = []
     for _ in range(TURNS):
         await asyncio.sleep(words.uniform(0.0, 0.3))
         messages.append({"role": "user", "content": " ".join(words.choices(WORDS, k=20))})
-        text, usage = await ask(session, url, key, messages, is_streamed=is_streamed)
-        usages.append(usage)
-        messages.append({"role": "assistant", "content": text})
-    return usages
+        answers.append(await ask(session, url, key, messages, is_streamed=is_streamed))
+        messages.append({"role": "assistant", "content": answers[-1].text})
+    return answers
 
 
 async def ask(
@@ -122,9 +124,13 @@ async def ask(
     messages: list[dict[str, str]],
     *,
     is_streamed: bool,
-) -> tuple[str, Any]:
-    """One turn; returns the answer's text and its `usage`."""
-    body = {
+) -> Reading:
+    """One turn.
+
+    Raises:
+        ComptoirError: the answer is none, so that nothing can be learned from its tokens.
+    """
+    body: dict[str, Any] = {
         "model": MODEL,
         "messages": messages,
         "max_tokens": 16,
@@ -134,19 +140,16 @@ async def ask(
     if is_streamed:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     headers = {"authorization": f"Bearer {key}"}
-    texts, usage = [], None
-    async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as response:
+    path = "/v1/chat/completions"
+    answer = reading(Expected.of(path, body), keep_text=True)
+    async with session.post(f"{url}{path}", json=body, headers=headers) as response:
         response.raise_for_status()
-        if not is_streamed:
-            answer = await response.json()
-            return answer["choices"][0]["message"]["content"], answer["usage"]
-        async for line in response.content:
-            if not line.startswith(b"data: {"):
-                continue
-            chunk = json.loads(line[6:])
-            usage = chunk.get("usage") or usage
-            texts += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
-    return "".join(texts), usage
+        answer.begin(response.content_type)
+        async for piece in response.content.iter_any():
+            answer.feed(piece)
+    if answer.finish() or answer.prompt_tokens < 0:
+        raise ComptoirError(f"an answer is none: {in_words(answer.failure) or 'it has no usage'}")
+    return answer
 
 
 async def measure(policy: str, urls: Sequence[str], *, is_streamed: bool) -> Found:
@@ -172,13 +175,13 @@ async def measure(policy: str, urls: Sequence[str], *, is_streamed: bool) -> Fou
                 converse(session, url, key, number, is_streamed=is_streamed)
                 for number in range(CONVERSATIONS)
             )
-            usages = list(itertools.chain.from_iterable(await asyncio.gather(*talks)))
+            found = list(itertools.chain.from_iterable(await asyncio.gather(*talks)))
     finally:
         await listener.close()
         await services.upstream.stop()
     return Found(
-        sum(usage["prompt_tokens"] for usage in usages),
-        sum((usage["prompt_tokens_details"] or {}).get("cached_tokens", 0) for usage in usages),
+        sum(answer.prompt_tokens for answer in found),
+        sum(answer.cached_tokens for answer in found),
     )
 
 

@@ -9,19 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from loadtests.ends import broken_in_words, counts_in_words, remarks
 from loadtests.scenario import Scenario
 from serving.commands.output import console, errors, say
-
-# By the words of a record.
-_FAILURES = {
-    "connect": "no connection",
-    "timeout": "no answer in time",
-    "reset": "connection lost",
-    "http": "refused by status",
-    "stream": "broken stream",
-    "protocol": "not as the API answers",
-    "cancelled": "not answered at the end",
-}
 
 
 def arrivals_in_words(scenario: Scenario) -> str:
@@ -79,7 +69,7 @@ def show_summary(summary: dict[str, Any]) -> None:
             _pair(latency.get("ttft_intended_ms"), "p50", "p95"),
             _pair(latency.get("itl_ms"), "p50", "p99"),
             _pair(latency.get("e2e_intended_ms"), "p50", "p95"),
-            f"{100 * one['attainment']:.1f} % {'holds' if holds(one) else 'MISSED'}",
+            f"{100 * one['attainment']:.1f} % {slo_in_words(one)}",
         )
     console.print(table)
     say(
@@ -89,6 +79,11 @@ def show_summary(summary: dict[str, Any]) -> None:
     )
     if summary["errors"]:
         say(f"failed: {failures_in_words(summary)}")
+    for remark in remarks(summary):
+        say(remark)
+    if summary.get("broken"):
+        errors.print("BROKEN ANSWERS:", style="bold red", end=" ")
+        errors.print(broken_in_words(summary), markup=False, soft_wrap=True)
     if not summary["valid"]:
         errors.print("INVALID:", style="bold red", end=" ")
         errors.print("; ".join(summary["invalid_because"]), markup=False, soft_wrap=True)
@@ -96,9 +91,9 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 def failures_in_words(summary: dict[str, Any]) -> str:
     """How often which failure, the most frequent first."""
-    counts = [f"{count} {_FAILURES.get(word, word)}" for word, count in summary["errors"].items()]
+    counts = counts_in_words(summary["errors"])
     statuses = [f"{count} x {status}" for status, count in summary["statuses"].items()]
-    return ", ".join(counts) + (f" ({', '.join(statuses)})" if statuses else "")
+    return counts + (f" ({', '.join(statuses)})" if statuses else "")
 
 
 def no_answer_in_words(url: str, summary: dict[str, Any]) -> str:
@@ -116,5 +111,12 @@ def _pair(figures: dict[str, float] | None, first: str, second: str) -> str:
 
 
 def holds(group: dict[str, Any]) -> bool:
-    """Whether a class met its SLO."""
-    return bool(group["attainment"] >= group["slo"]["target"])
+    """Whether a class met its SLO; one with broken answers meets none, however many others were good."""
+    return bool(group["attainment"] >= group["slo"]["target"]) and not group.get("broken")
+
+
+def slo_in_words(group: dict[str, Any]) -> str:
+    """The verdict on a class."""
+    if group.get("broken"):
+        return "BROKEN"
+    return "holds" if holds(group) else "MISSED"

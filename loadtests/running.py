@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from loadtests.finish import EXIT_INVALID, load_summary
+from loadtests.finish import EXIT_BROKEN, EXIT_INVALID, load_summary
 from loadtests.record import RECORDS, SUMMARY
 from loadtests.run_folder import PROGRESS, read_note
 from loadtests.scenario import Scenario
@@ -76,7 +76,7 @@ def run(
             limit_s = START_S + scenario.duration_s + scenario.drain_s + END_S
             with _terminate_as_interrupt():
                 interrupted = _wait(child, folder, None if web_port else limit_s, on_progress)
-    if child.returncode not in (0, 1, EXIT_INVALID) or not (folder / SUMMARY).exists():
+    if child.returncode not in (0, 1, EXIT_INVALID, EXIT_BROKEN) or not (folder / SUMMARY).exists():
         raise ComptoirError(f"the load generator failed: {_reason(folder / LOG)}")
     return Finished(folder, load_summary(folder), interrupted)
 

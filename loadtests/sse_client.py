@@ -1,6 +1,7 @@
 """Our own load client: parallel chat completions, streamed or not, every event timed.
 
-It decodes no JSON while it measures, so that on a small machine most of the CPU is left to the server.
+It decodes no JSON while it measures, so that on a small machine most of the CPU is left to the server:
+answers are kept, and judged when all have come.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from loadtests.bench.summary import percentile
+from loadtests.dialects import judged
 from loadtests.raw_http import TimedConnection, request_bytes
+from loadtests.reading import Expected
 
 # `usage` and `[DONE]`: the events at the end of a stream that carry no token.
 TOKENLESS_EVENTS = 2
@@ -47,32 +51,60 @@ class Burst:
         return request_bytes(self.address, self.headers, body)
 
 
+class _Kept(NamedTuple):
+    """An answer that came, whatever it is."""
+
+    content_type: str
+    pieces: list[bytes]
+    arrivals_s: list[float]
+    began_s: float
+    latency_s: float
+
+
 @dataclass
 class Samples:
     """What was seen, request by request; times in seconds."""
 
+    burst: Burst
     latencies_s: list[float] = field(default_factory=list)
     ttfts_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
     per_token_s: list[float] = field(default_factory=list)
     tokens: int = 0
     errors: int = 0
+    _kept: list[_Kept] = field(default_factory=list)
 
-    def add(self, connection: TimedConnection, latency_s: float, burst: Burst) -> None:
+    def add(self, connection: TimedConnection, latency_s: float) -> None:
         """Take in one request that has ended."""
-        tokens = connection.completion_tokens
-        if connection.errors or connection.has_error_event or tokens != burst.tokens:
+        if connection.errors:
             self.errors += 1
             return
-        self.tokens += tokens
-        self.latencies_s.append(latency_s)
-        if not burst.stream:
-            return
-        arrivals_s = connection.arrivals_s[:-TOKENLESS_EVENTS]
-        self.ttfts_s.append(arrivals_s[0] - connection.began_s)
+        one = connection
+        self._kept.append(
+            _Kept(one.content_type, one.pieces, one.arrivals_s, one.began_s, latency_s)
+        )
+
+    def judge(self) -> None:
+        """Look at all answers: only complete, well-formed ones count."""
+        burst = self.burst
+        for one in self._kept:
+            expected = Expected(stream=burst.stream, tokens=burst.tokens)
+            answer = judged(expected, one.content_type, b"".join(one.pieces))
+            if answer.failure or answer.output_tokens != burst.tokens:
+                self.errors += 1
+                continue
+            self.tokens += burst.tokens
+            self.latencies_s.append(one.latency_s)
+            if burst.stream:
+                self._add_times(one)
+        self._kept.clear()
+
+    def _add_times(self, one: _Kept) -> None:
+        arrivals_s = one.arrivals_s[:-TOKENLESS_EVENTS]
+        self.ttfts_s.append(arrivals_s[0] - one.began_s)
         self.gaps_s += [b - a for a, b in pairwise(arrivals_s)]
-        if tokens > 1:
-            self.per_token_s.append((arrivals_s[-1] - arrivals_s[0]) / (tokens - 1))
+        if self.burst.tokens > 1:
+            self.per_token_s.append((arrivals_s[-1] - arrivals_s[0]) / (self.burst.tokens - 1))
 
     def figures(self, seconds: float) -> dict[str, float]:
         """The figures of a burst that took so long."""
@@ -98,12 +130,14 @@ class Samples:
 
 async def run(burst: Burst) -> dict[str, float]:
     """Keep `streams` requests in flight until every prompt has been answered."""
-    samples = Samples()
+    samples = Samples(burst)
     requests = iter([burst.request(prompt) for prompt in burst.prompts])
     began_s = time.perf_counter()
     count = min(burst.streams, len(burst.prompts))
     await asyncio.gather(*(_work(burst, requests, samples) for _ in range(count)))
-    return samples.figures(time.perf_counter() - began_s)
+    elapsed_s = time.perf_counter() - began_s
+    samples.judge()
+    return samples.figures(elapsed_s)
 
 
 async def _work(burst: Burst, requests: Iterator[bytes], samples: Samples) -> None:
@@ -120,6 +154,6 @@ async def _work(burst: Burst, requests: Iterator[bytes], samples: Samples) -> No
             samples.errors += 1
             connection = None
             continue
-        samples.add(connection, latency_s, burst)
+        samples.add(connection, latency_s)
     if connection is not None:
         connection.close()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from loadtests.columns import Columns, Group, Ints, Mask
+from loadtests.ends import broken_in
 from loadtests.record import Record
 from loadtests.scenario import Scenario, SloConfig
 from loadtests.statistics import LittlesLaw, occupancy, spread, wilson_lower
@@ -92,12 +93,17 @@ def _figures(columns: Columns, good: Mask, span: tuple[float, float]) -> dict[st
     counted, counted_good = columns.where(is_counted), good[is_counted]
     answered = counted.where(counted.ok)
     is_ended = (columns.end_s >= since_s) & (columns.end_s < until_s)
-    requests, kept = len(counted), int(counted_good.sum())
+    requests, kept, errors = len(counted), int(counted_good.sum()), _errors(counted)
+    has_usage = answered.prompt_tokens >= 0
+    is_short = has_usage & (answered.output_tokens < answered.asked_output)
     law = _law(columns, counted, span)
     return {
         "requests": requests,
         "ok": len(answered),
-        "errors": _errors(counted),
+        "errors": errors,
+        "broken": broken_in(errors),
+        "without_usage": int((~has_usage).sum()),
+        "ended_early": int(is_short.sum()),
         "statuses": _statuses(counted),
         "rate_per_s": float((columns.ok & is_ended).sum() / span_s),
         "offered_per_s": requests / span_s,

@@ -66,8 +66,15 @@ class Rate:
         return sum(one.backlog_grows for one in self.counted)
 
     @property
+    def broken(self) -> int:
+        """Answers that were none. Not one is chance: a server must not give them at any rate."""
+        return sum(one.broken for one in self.runs)
+
+    @property
     def state(self) -> State:
         """What is known of the rate: `open` asks for another run."""
+        if self.broken:
+            return "fails"
         if self.counted and (self.high < self.target or self.growing > 1):
             return "fails"
         if self.low >= self.target and 2 * self.growing < len(self.counted):
@@ -85,6 +92,8 @@ class Rate:
         again = "; again" if self.state == "open" else ""
         if self.state == "holds":
             return "holds, confirmed" if self.is_confirmed else "holds"
+        if self.broken:
+            return f"{self.broken} broken answers"
         if not self.counted:
             return "invalid" + again
         if self.high < self.target:

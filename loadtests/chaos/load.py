@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import aiohttp
+
+from loadtests.dialects import reading
+from loadtests.ends import End, in_words
+from loadtests.reading import Expected, Reading
 
 Fate = Literal["answered", "not started", "broken, said so", "broken silently"]
 
@@ -31,12 +36,14 @@ class Load:
     Args:
         url: the endpoint, without /v1.
         tokens: of each answer.
+        headers: of each request.
     """
 
     url: str
     model: str
     workers: int = 12
     tokens: int = 48
+    headers: Mapping[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _stopping: bool = False
@@ -44,7 +51,7 @@ class Load:
     async def __aenter__(self) -> Load:
         timeout = aiohttp.ClientTimeout(total=120)
         self._session = aiohttp.ClientSession(
-            timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=0), headers=self.headers
         )
         self._tasks = [asyncio.create_task(self._work(n)) for n in range(self.workers)]
         return self
@@ -69,6 +76,8 @@ class Load:
             "ignore_eos": True,
             "stream": streamed,
         }
+        if streamed:
+            body["stream_options"] = {"include_usage": True}
         began_s = time.monotonic()
         fate, detail = await self._send(body)
         outcome = Outcome(began_s, time.monotonic(), streamed, fate, detail)
@@ -76,21 +85,24 @@ class Load:
         return outcome
 
     async def _send(self, body: dict[str, Any]) -> tuple[Fate, str]:
-        started = False
+        path = "/v1/chat/completions"
+        answer = reading(Expected.of(path, body))
         try:
-            async with self._session.post(f"{self.url}/v1/chat/completions", json=body) as response:
+            async with self._session.post(f"{self.url}{path}", json=body) as response:
                 if response.status != 200:
                     return "not started", f"status {response.status}"
-                if not body["stream"]:
-                    await response.read()
-                    return "answered", ""
-                async for line in response.content:
-                    started = started or line.startswith(b"data: ")
-                    if line.startswith(b'data: {"error"'):
-                        return "broken, said so", ""
-                    if line.startswith(b"data: [DONE]"):
-                        return "answered", ""
-                return "broken silently", "the stream ended without [DONE]"
+                answer.begin(response.content_type)
+                async for piece in response.content.iter_any():
+                    answer.feed(piece)
+            end = answer.finish()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            fate: Fate = "broken silently" if started else "not started"
-            return fate, type(error).__name__
+            return _fate(answer, answer.lost()), type(error).__name__
+        return _fate(answer, end), in_words(end)
+
+
+def _fate(answer: Reading, end: End) -> Fate:
+    if not end:
+        return "answered"
+    if not answer.has_begun:
+        return "not started"
+    return "broken, said so" if end == "error_event" else "broken silently"

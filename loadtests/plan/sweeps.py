@@ -93,7 +93,11 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
     held = _number(document, "rate_per_s", where)
     failed = document.get("rate_fails_per_s")
     runs = list(document.get("points", ()))
-    points = [one for one in runs if one["rate_per_s"] <= held and one.get("valid", True)]
+    points = [
+        one
+        for one in runs
+        if one["rate_per_s"] <= held and one.get("valid", True) and not one.get("broken")
+    ]
     slo = validated(SloConfig, document.get("slo") or {}, f"{where}: slo")
     likely = (crossing(runs, slo.target) if failed is not None else None) or held
     gpu = hardware.get("gpu")
@@ -128,15 +132,15 @@ def crossing(runs: Sequence[Mapping[str, Any]], target: float) -> float | None:
     """The rate at which the share of good requests falls below the target; None where it never does.
 
     The shares are made to fall with the rate (isotonic regression, weighted by requests); between two of its
-    levels the rate is interpolated in logarithms. A run whose backlog grew cannot go on: its share counts as
-    below the target.
+    levels the rate is interpolated in logarithms. A run whose backlog grew cannot go on, and one with
+    broken answers proves nothing: its share counts as below the target.
     """
     levels: list[_Level] = []
     for one in sorted(runs, key=lambda run: float(run["rate_per_s"])):
         if not one.get("valid", True) or one["requests"] < 1:
             continue
         share = float(one["attainment"])
-        if one.get("backlog_grows"):
+        if one.get("backlog_grows") or one.get("broken"):
             share = min(share, target - BACKLOG_MISSES)
         place = math.log(one["rate_per_s"])
         levels.append(_Level(float(one["requests"]), place, place, share))

@@ -59,7 +59,8 @@ class ReferenceConfig(FrozenConfig):
     error_share: float = Field(default=0.0, ge=0, le=1, description="answered with status 500")
     break_share: float = Field(default=0.0, ge=0, le=1, description="answers cut off in the middle")
     end: str = Field(
-        default="", description="how answers end wrongly: the word of a record, or one with a variant"
+        default="",
+        description="how answers end wrongly: the word of a record, or one with a variant",
     )
     end_share: float = Field(default=1.0, ge=0, le=1, description="of the answers that end so")
     early_role: bool = Field(
@@ -72,8 +73,8 @@ class ReferenceConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.error_share + self.break_share > 1:
-            raise ValueError("error_share and break_share are more than 1 together")
+        if self.error_share + self.break_share + (self.end_share if self.end else 0) > 1:
+            raise ValueError("error_share, break_share and end_share are more than 1 together")
         if self.end and self.end not in NAMES:
             raise ValueError(f"end: there is no '{self.end}'; there are: {', '.join(NAMES)}")
         return self

@@ -52,9 +52,7 @@ class Reference:
         loop = asyncio.get_running_loop()
         loop.call_later(in_s, lambda: self.freezes.append(self.clock.freeze(for_s)))
 
-    def ask(
-        self, connection: Wire, asked: messages.Asked, request_id: str, end: str = ""
-    ) -> None:
+    def ask(self, connection: Wire, asked: messages.Asked, request_id: str, end: str = "") -> None:
         """Plan the answer and begin it; `end` names one of `wayward`'s, if it is to end as none should."""
         arrival_s = time.perf_counter()
         number = self._arrived
@@ -76,7 +74,11 @@ class Reference:
         truth.start_s = plan.start_s + self.clock.frozen_s
         breaks = draw >= 1 - self.config.break_share
         possible = wayward.ways(asked)
-        if not end and self.config.end in possible and 0 <= draw - self.config.error_share < self.config.end_share:
+        if (
+            not end
+            and self.config.end in possible
+            and 0 <= draw - self.config.error_share < self.config.end_share
+        ):
             end = self.config.end
         make = Stream if asked.stream else Whole
         reply: Reply = make(self, connection, asked, truth, plan.start_s, plan.due_s)

@@ -51,7 +51,9 @@ class Frames:
         return self.finish + self.usage + self.done + LAST_CHUNK
 
 
-def frames(asked: Asked, number: int, tokens: int | None = None, reason: str | None = "length") -> Frames:
+def frames(
+    asked: Asked, number: int, tokens: int | None = None, reason: str | None = "length"
+) -> Frames:
     """A stream's pieces.
 
     Args:
@@ -92,7 +94,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-# ---- chat completions, completions, embeddings ---------------------------------------------------------------
+# ---- chat completions, completions, embeddings -------------------------------------------------------
 
 
 def _head(asked: Asked, number: int) -> Document:
@@ -168,7 +170,12 @@ def _response(asked: Asked, number: int, tokens: int, reason: str | None) -> Doc
         "content": [text],
     }
     head = _head(asked, number)
-    statuses = {"length": "incomplete", "stop": "completed", "abort": "cancelled", "error": "failed"}
+    statuses = {
+        "length": "incomplete",
+        "stop": "completed",
+        "abort": "cancelled",
+        "error": "failed",
+    }
     cut = {"reason": "max_output_tokens"} if reason == "length" else None
     return {
         "id": head["id"],

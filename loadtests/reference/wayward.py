@@ -1,7 +1,7 @@
-"""Answers that end as none should, to be asked for by name: what a load client must not take for good ones.
+"""Answers that end as none should, each with a name: what a load client must not take for good ones.
 
-A request asks for one with the header `x-reference-end`; the option `end` answers a share of all so. Every name
-begins with the word that the client must have for it (`loadtests.ends`).
+A request asks for one with the header `x-reference-end`; the option `end` answers a share of all so. Every
+name begins with the word that the client must have for it (`loadtests.ends`).
 """
 
 from __future__ import annotations

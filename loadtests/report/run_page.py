@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from loadtests.columns import Columns
+from loadtests.ends import BROKEN, remarks, sentence_of
 from loadtests.record import LAG, METRICS, RECORDS, REPORT, SCENARIO, SUMMARY, read_records
 from loadtests.report.chart import milliseconds, number, percent
 from loadtests.report.page import (
@@ -33,6 +34,7 @@ from loadtests.run_folder import read_rows
 from loadtests.scenario import Scenario
 from serving.errors import ConfigError
 
+BROKEN_ANSWERS = "BROKEN ANSWERS: the server said 200 to requests that it did not answer"
 INVALID = "INVALID: these figures say nothing about the server"
 # Little's law holds within this on a run whose load was steady: docs/load-testing.md.
 LAW_SHARE = 0.05
@@ -121,6 +123,13 @@ def verdict_of(summary: Mapping[str, Any]) -> Verdict:
     """Whether the run is to be believed, and then whether promises were kept."""
     if not summary["valid"]:
         return Verdict("bad", INVALID, tuple(summary["invalid_because"]))
+    if summary.get("broken"):
+        counts = (
+            f"{summary['errors'][word]:,} × {word}: {sentence_of(word)}"
+            for word in summary["errors"]
+            if word in BROKEN
+        )
+        return Verdict("bad", BROKEN_ANSWERS, tuple(counts))
     missed = [
         f"{one['class']} ({one['model']}, tenant {one['tenant']}): {percent(one['attainment'])} of requests"
         f" good, the target is {percent(one['slo']['target'])}"
@@ -203,6 +212,7 @@ def _sections(
     yield Section(
         "errors",
         "Errors",
+        " ".join(f"{remark[0].upper()}{remark[1:]}." for remark in remarks(summary)),
         tables=(errors,) if errors else (),
         empty="" if errors else "None among the requests that count.",
     )

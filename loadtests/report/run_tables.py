@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loadtests.ends import sentence_of
 from loadtests.report.chart import milliseconds, number, percent
 from loadtests.report.page import Cell, Table, cells, latency_of
 from loadtests.scenario import Scenario
@@ -18,16 +19,6 @@ LATENCIES = (
     ("E2E, from the actual send", "e2e_ms"),
 )
 COLUMNS = ("p50", "p90", "p95", "p99", "max", "mean")
-# The words of `Record.error`.
-ERRORS = {
-    "connect": "no connection could be made",
-    "timeout": "no complete answer within the time allowed",
-    "reset": "the connection broke",
-    "http": "an HTTP status other than 200",
-    "stream": "the stream ended with an error event",
-    "protocol": "the answer could not be understood",
-    "cancelled": "given up when the run ended",
-}
 LIMITS = (("TTFT", "ttft_ms"), ("ITL p99", "itl_ms"), ("TPOT", "tpot_ms"), ("E2E", "e2e_ms"))
 
 
@@ -56,6 +47,8 @@ def _promise_row(group: Mapping[str, Any]) -> tuple[Cell, ...]:
     limits = ", ".join(f"{name} ≤ {number(slo[key])} ms" for name, key in LIMITS if slo.get(key))
     if not requests:
         verdict = Cell("no requests", "faint")
+    elif group.get("broken"):
+        verdict = Cell("broken answers", "bad")
     elif group["attainment"] >= slo["target"]:
         verdict = Cell("met", "good")
     else:
@@ -118,7 +111,7 @@ def error_table(summary: Mapping[str, Any]) -> Table | None:
             for one in summary["groups"]
             if word in one["errors"]
         ]
-        meaning = ERRORS.get(word, "")
+        meaning = sentence_of(word)
         if word == "http" and statuses:
             meaning = f"{meaning} ({statuses})"
         rows.append(

@@ -125,6 +125,8 @@ def verdict_of(sweep: Mapping[str, Any]) -> Verdict:
             if fails is None
             else f"; {number(fails)} requests/s, the lowest that failed, is too much"
         )
+        if broken := sum(point.get("broken", 0) for point in sweep["points"]):
+            low += f"; {broken:,} answers with status 200 were incomplete or malformed"
         return Verdict("warn", f"No rate was confirmed to hold the objectives{low}")
     count = sweep["hardware"]["replicas"]
     on = f"{count} replica{'' if count == 1 else 's'}"
@@ -164,6 +166,8 @@ def _keys(sweep: Mapping[str, Any]) -> Iterator[Key]:
 
 def _verdict(point: Mapping[str, Any], target: float) -> Cell:
     """What one run alone shows of its rate."""
+    if point.get("broken"):
+        return Cell(f"{point['broken']:,} broken answers", "bad")
     if not point["valid"]:
         return Cell("does not count")
     match Rate(point["rate_per_s"], target, (Point(**point),)).state:

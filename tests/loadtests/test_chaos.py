@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from loadtests.chaos.faults import AT_ONCE_S, DYING_S, Fault, judge
-from loadtests.chaos.load import Fate, Outcome
+from loadtests.chaos.load import Fate, Load, Outcome
 from loadtests.chaos.stack import is_called
+from loadtests.reference import running
 
 ENGINE = Fault("engine", "VLLM::EngineCore")
 SPAWNED = (
@@ -55,3 +58,28 @@ def test_an_engine_whose_title_did_not_take_is_found_by_how_it_was_started() -> 
     assert is_called(SPAWNED, ENGINE.title)
     assert not is_called(SPAWNED, GATEWAY.title)
     assert not is_called("/usr/bin/python -m multiprocessing.resource_tracker", ENGINE.title)
+
+
+@pytest.mark.parametrize(
+    ("end", "streamed", "whole"),
+    [
+        ("", "answered", "answered"),
+        ("http", "not started", "not started"),
+        ("reset", "not started", "not started"),
+        ("error_body", "not started", "not started"),
+        ("malformed:empty-object", "not started", "not started"),
+        ("truncated:cut", "broken silently", "not started"),
+        ("aborted", "broken silently", "broken silently"),
+        ("no_finish_reason", "broken silently", "broken silently"),
+        ("short", "broken silently", "broken silently"),
+        ("error_event", "broken, said so", None),
+        ("truncated", "broken silently", None),
+    ],
+)
+async def test_only_a_whole_answer_is_one(end: str, streamed: Fate, whole: Fate | None) -> None:
+    with running(ttft_ms=0, itl_ms=0) as server:
+        headers = {"x-reference-end": end} if end else {}
+        async with Load(server.url, "m", workers=0, headers=headers) as load:
+            assert (await load.one(0, streamed=True, tokens=9)).fate == streamed
+            if whole is not None:
+                assert (await load.one(1, streamed=False, tokens=9)).fate == whole

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import gevent
+import httptools
+import orjson
 import pytest
 
 from loadtests.answer import Answer
@@ -25,15 +27,14 @@ def chunk(data: bytes) -> bytes:
 
 
 def event(text: str, **more: object) -> bytes:
-    import orjson
-
     return b"data: " + orjson.dumps({"choices": [{"delta": {"content": text}}], **more}) + b"\n\n"
 
 
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,' + (
     b'"prompt_tokens_details":{"cached_tokens":4}}}\n\n'
 )
-DONE = b"data: [DONE]\n\n"
+FINISH = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = FINISH + b"data: [DONE]\n\n"
 END = b"0\r\n\r\n"
 
 
@@ -73,6 +74,17 @@ def answering(*pieces: bytes | float) -> Script:
                 connection.sendall(piece)
 
     return script
+
+
+WHOLE = (
+    b'{"choices":[{"message":{"content":"yes"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":2,"completion_tokens":1}}'
+)
+
+
+def whole(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
 
 
 def ask(url: str, timeout_s: float = 5.0, keep_text: bool = False) -> tuple[Record, Answer]:
@@ -116,9 +128,7 @@ def test_reasoning_and_tool_calls_are_text_too(serve) -> None:
 
 
 def test_an_answer_that_is_not_streamed(serve) -> None:
-    body = b'{"choices":[{"message":{"content":"yes"}}],"usage":{"prompt_tokens":2,"completion_tokens":1}}'
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    record, answer = ask(serve(answering(head % len(body) + body)), keep_text=True)
+    record, answer = ask(serve(answering(whole(WHOLE))), keep_text=True)
     assert (record.status, record.error, record.first_s) == (200, "", None)
     assert (record.prompt_tokens, record.output_tokens, answer.text) == (2, 1, "yes")
 
@@ -126,22 +136,50 @@ def test_an_answer_that_is_not_streamed(serve) -> None:
 @pytest.mark.parametrize(
     ("pieces", "word"),
     [
-        ((HEAD, chunk(event("a")), END), "protocol"),  # no [DONE]
-        ((HEAD, chunk(event("a"))), "reset"),
-        ((HEAD, chunk(event("a")), chunk(b'data: {"error":{"code":502}}\n\n'), END), "stream"),
+        ((HEAD, chunk(event("a")), END), "truncated"),
+        ((HEAD, chunk(event("a"))), "truncated"),
+        ((HEAD,), "truncated"),
+        ((HEAD, chunk(event("a") + DONE)), "truncated"),  # HTTP's own end is missing
+        ((whole(WHOLE)[:-1],), "truncated"),
+        ((HEAD, chunk(event("a")), chunk(b'data: {"error":{"code":502}}\n\n'), END), "error_event"),
+        ((HEAD, chunk(event("a")), chunk(b'data: {"error":{"code":502}}\n\n')), "error_event"),
         ((b"HTTP/1.1 429 Busy\r\ncontent-length: 2\r\n\r\n{}",), "http"),
-        ((HEAD, chunk(b"data: {no json\n\n"), END), "protocol"),
-        ((b"no http at all\r\n\r\n",), "protocol"),
+        ((b"HTTP/1.1 429 Busy\r\ncontent-length: 2\r\n\r\n{",), "http"),
+        ((HEAD, chunk(b"data: {no json\n\n"), END), "malformed"),
+        ((HEAD, chunk(b"data: {no json\n\n"), 2.0), "malformed"),
+        ((b"no http at all\r\n\r\n",), "malformed"),
         ((b"",), "reset"),
+        ((b"HTTP/1.1 200 OK\r\n",), "reset"),
         ((HEAD, chunk(event("a")), 2.0), "timeout"),
     ],
 )
 def test_every_failure_has_its_word(serve, pieces: tuple[bytes | float, ...], word: str) -> None:
     # The second script is for the one retry of a connection that was idle; there is none here.
-    record, _ = ask(serve(answering(*pieces)), timeout_s=1.0)
+    record, _ = ask(serve(answering(*pieces)), timeout_s=0.15 if word == "timeout" else 5.0)
     assert record.error == word
     assert not record.is_ok
     assert record.end_s >= record.sent_s
+
+
+def test_a_stream_that_hangs_after_an_error_event_ended_with_the_error() -> None:
+    record = Record(0, "c", "chat", "m", "t")
+    answer = Answer(record)
+    answer.parser = httptools.HttpResponseParser(answer)
+    answer.parser.feed_data(HEAD + chunk(b'data: {"error":{"code":502}}\n\n'))
+    answer.timed_out()
+    assert record.error == "error_event"
+
+
+def test_a_body_without_a_length_ends_with_its_connection(serve) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: "
+    for good in (
+        head + b"text/event-stream\r\n\r\n" + event("a") + DONE,
+        head + b"application/json\r\n\r\n" + WHOLE,
+    ):
+        record, _ = ask(serve(answering(good)))
+        assert record.error == ""
+    record, _ = ask(serve(answering(head + b"application/json\r\n\r\n" + WHOLE[:-1])))
+    assert record.error == "malformed"
 
 
 def test_nobody_listens(serve) -> None:
@@ -152,21 +190,16 @@ def test_nobody_listens(serve) -> None:
 
 
 def test_connections_are_kept_and_one_that_was_closed_meanwhile_is_replaced(serve) -> None:
-    body = b'{"usage":{"prompt_tokens":2,"completion_tokens":1}}'
-    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
-        len(body)
-    )
-
     def two(connection: socket.socket) -> None:
         for _ in range(2):
             connection.recv(65536)
-            connection.sendall(answer + body)
+            connection.sendall(whole(WHOLE))
 
-    client = Client(Endpoint.parse(serve(two, answering(answer + body))))
-    request = client.request_bytes("/v1/embeddings", b"{}", {})
+    client = Client(Endpoint.parse(serve(two, answering(whole(WHOLE)))))
+    request = client.request_bytes("/v1/chat/completions", b"{}", {})
     words = []
     for _ in range(3):
-        record = Record(0, "c", "embeddings", "m", "t")
+        record = Record(0, "c", "chat", "m", "t")
         gevent.spawn(client.ask, request, record).get(timeout=20)
         words.append((record.status, record.error))
         time.sleep(0.05)

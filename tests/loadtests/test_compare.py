@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,19 @@ def test_failures_lower_goodput(tmp_path: Path) -> None:
     bad = leave(tmp_path / "bad", make_records(1, 1500, failing=0.4))
     found = verdicts(compare(good, bad))
     assert (found["goodput"], found["throughput"]) == ("worse", "worse")
+
+
+def test_a_candidate_with_broken_answers_is_worse_however_few(tmp_path: Path) -> None:
+    records = make_records(1, 1500, failing=0)
+    good = leave(tmp_path / "good", records)
+    broken = [replace(one, error="truncated") if one.number == 900 else one for one in records]
+    bad = leave(tmp_path / "bad", broken)
+    result = compare(good, bad)
+    assert result["worse"]
+    assert "worse" not in verdicts(result).values()
+    assert "incomplete or malformed" in result["notes"][-1]
+    assert not compare(bad, good)["worse"]
+    assert not compare(bad, bad)["worse"]
 
 
 def test_a_candidate_that_answers_nothing_is_worse(tmp_path: Path) -> None:

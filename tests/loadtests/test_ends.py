@@ -54,7 +54,9 @@ def ask(
 ) -> Record:
     client = Client(Endpoint.parse(server.url), timeout_s=timeout_s)
     record = Record(0, "c", "chat", "m", "t")
-    request = client.request_bytes(path, orjson.dumps(body), {"x-reference-end": end} if end else {})
+    request = client.request_bytes(
+        path, orjson.dumps(body), {"x-reference-end": end} if end else {}
+    )
     expected = Expected.of(path, body)
     gevent.spawn(client.ask, request, record, expected=expected).get(timeout=20)
     client.close()
@@ -75,7 +77,7 @@ def every_way() -> Iterator[tuple[str, bool, str]]:
             yield path, stream, name
 
 
-@pytest.mark.parametrize(("path", "stream"), kinds())
+@pytest.mark.parametrize(("path", "stream"), list(kinds()))
 def test_a_good_answer_counts(server: Running, path: str, stream: bool) -> None:
     record = ask(server, path, body_of(path, stream=stream))
     assert (record.error, record.status, record.is_ok) == ("", 200, True)
@@ -85,7 +87,7 @@ def test_a_good_answer_counts(server: Running, path: str, stream: bool) -> None:
     assert len(record.gaps_ms) == (TOKENS - 1 if stream else 0)
 
 
-@pytest.mark.parametrize(("path", "stream", "name"), every_way())
+@pytest.mark.parametrize(("path", "stream", "name"), list(every_way()))
 def test_an_answer_that_is_none_has_its_word(
     server: Running, path: str, stream: bool, name: str
 ) -> None:
@@ -152,7 +154,9 @@ def test_an_answer_without_content_can_be_one(message: dict[str, Any]) -> None:
     assert judged(Expected(), "application/json", chat(**message)).failure == ""
 
 
-def test_a_token_that_is_part_of_a_character_is_an_answer_and_thirty_without_text_are_none() -> None:
+def test_a_token_that_is_part_of_a_character_is_an_answer_and_thirty_without_text_are_none() -> (
+    None
+):
     for tokens, word in ((0, "empty"), (1, ""), (30, "empty")):
         whole = judged(Expected(), "application/json", chat(tokens=tokens, content=""))
         assert whole.failure == word, tokens
@@ -168,7 +172,10 @@ def test_usage_that_is_missing_is_no_fault_of_the_answer() -> None:
 @pytest.mark.parametrize(
     ("path", "document"),
     [
-        ("/v1/rerank", {"results": [{"index": 0, "relevance_score": 0.0}], "usage": {"total_tokens": 4}}),
+        (
+            "/v1/rerank",
+            {"results": [{"index": 0, "relevance_score": 0.0}], "usage": {"total_tokens": 4}},
+        ),
         ("/v1/score", {"data": [{"score": 0.0}], "usage": {"prompt_tokens": 4}}),
         ("/v1/classify", {"data": [{"label": "a"}], "usage": {"prompt_tokens": 4}}),
         ("/v1/embeddings", {"data": [{"embedding": [0.0]}], "usage": {"prompt_tokens": 4}}),
@@ -197,7 +204,9 @@ def test_each_choice_needs_its_finish_reason() -> None:
 def test_comments_ids_and_names_of_events_are_no_garbage() -> None:
     chunks = [
         b": alive\n\nid: 7\nretry: 10\nevent: message\ndata: ",
-        orjson.dumps({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}),
+        orjson.dumps(
+            {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+        ),
         b"\n\ndata: [DONE]\n\n",
     ]
     assert judged(Expected(), "text/event-stream", b"".join(chunks)).failure == ""

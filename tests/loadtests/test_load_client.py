@@ -11,16 +11,24 @@ from loadtests.sse_client import Burst
 
 EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":%d}}\n\n'
+FINISH = b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 BROKEN = b'data: {"error":{"message":"the engine stopped"}}\n\n'
-WHOLE = b'{"choices":[],"usage":{"completion_tokens":2,"total_tokens":11}}'
+WHOLE = (
+    b'{"choices":[{"message":{"content":"a a"},"finish_reason":"length"}],'
+    b'"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}'
+)
 
 Answers = Callable[[list[bytes]], Awaitable[str]]
 
 
 def chunked(pieces: list[bytes]) -> bytes:
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
-    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n"
+    return (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        + body
+        + b"0\r\n\r\n"
+    )
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def burst(address: str, *, requests: int = 1, tokens: int = 2, stream: bool = Tr
 
 
 async def test_a_complete_stream_is_timed_event_by_event(answering: Answers) -> None:
-    address = await answering([chunked([EVENT, EVENT, EVENT, USAGE % 2, DONE])] * 2)
+    address = await answering([chunked([EVENT, EVENT, FINISH, USAGE % 2, DONE])] * 2)
     found = await sse_client.run(burst(address, requests=2))
     assert (found["errors"], found["tokens"]) == (0, 4)
     assert 0 < found["ttft_p50_ms"] <= found["ttft_p99_ms"] <= found["latency_p99_ms"]
@@ -60,9 +68,15 @@ async def test_a_complete_stream_is_timed_event_by_event(answering: Answers) -> 
 @pytest.mark.parametrize(
     "pieces",
     [
-        [EVENT, EVENT, USAGE % 1, DONE],  # fewer tokens than asked for
-        [EVENT, EVENT, DONE],  # no usage
-        [EVENT, EVENT, USAGE % 2, BROKEN],  # an error at the end
+        [EVENT, EVENT, FINISH, USAGE % 1, DONE],  # fewer tokens than asked for
+        [EVENT, EVENT, FINISH, USAGE % 3, DONE],  # more
+        [EVENT, EVENT, FINISH, DONE],  # no usage
+        [EVENT, EVENT, FINISH, USAGE % 2, BROKEN],  # an error at the end
+        [EVENT, EVENT, FINISH, USAGE % 2],  # no end
+        [EVENT, EVENT, USAGE % 2, DONE],  # no finish reason
+        [EVENT, EVENT, FINISH.replace(b"length", b"abort"), USAGE % 2, DONE],
+        [EVENT, b"garbage\n\n", EVENT, FINISH, USAGE % 2, DONE],
+        [b"data: {}\n\n", FINISH, USAGE % 2, DONE],
     ],
 )
 async def test_a_stream_that_is_not_what_was_asked_for_is_an_error(
@@ -84,7 +98,7 @@ async def test_a_refusal_is_an_error_and_the_next_request_is_sent_all_the_same(
 async def test_a_connection_that_the_server_closes_between_requests_is_opened_again(
     answering: Answers,
 ) -> None:
-    last = chunked([EVENT, EVENT, USAGE % 2, DONE]).replace(
+    last = chunked([EVENT, EVENT, FINISH, USAGE % 2, DONE]).replace(
         b"OK\r\n", b"OK\r\nconnection: close\r\n"
     )
     found = await sse_client.run(burst(await answering([last]), requests=3))

@@ -20,7 +20,7 @@ from loadtests.report.chart import Chart, Line, milliseconds, number, percent
 from loadtests.report.page import without_user
 from loadtests.report.plot import as_json
 from loadtests.report.run_charts import charts_of
-from loadtests.report.run_page import INVALID
+from loadtests.report.run_page import BROKEN_ANSWERS, INVALID
 from loadtests.report.run_page import verdict_of as run_verdict_of
 from loadtests.report.series import panels
 from loadtests.report.sweep_charts import charts_of as sweep_charts_of
@@ -507,3 +507,23 @@ def test_points_of_a_generator_that_was_late_are_listed_and_not_drawn() -> None:
     sweep["points"][3]["valid"] = False
     assert all(16 not in one.lines[0].x for one in sweep_charts_of(sweep))
     assert "INVALID" in [cell.text for cell in points_table(sweep, {}).rows[3]]
+
+
+def test_a_run_with_a_broken_answer_meets_no_objective_and_says_which(tmp_path: Path) -> None:
+    records = make_records(failing=0)
+    records[-1].error = "error_body"
+    records[-2].output_tokens, records[-2].asked_output = 3, 30
+    folder = leave(tmp_path / "run", records, lag=make_lag())
+    report.build(folder)
+    text = read(folder).text
+    assert BROKEN_ANSWERS in text
+    assert "1 × error_body: status 200, and the body is an error" in text
+    assert "broken answers" in text
+    assert "1 answers have fewer tokens than planned" in text
+    assert "every objective was met" not in text
+
+
+def test_a_sweep_with_broken_answers_says_so() -> None:
+    point = {"rate_per_s": 1.0, "broken": 2, "valid": True}
+    sweep = {"rate_per_s": 0.0, "rate_fails_per_s": 1.0, "points": [point]}
+    assert "2 answers with status 200 were incomplete" in verdict_of(sweep).headline

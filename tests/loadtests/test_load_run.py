@@ -19,6 +19,7 @@ import yaml
 from loadtests.plan.sweeps import read_sweep
 from loadtests.record import read_records
 from loadtests.reference import Running, running
+from serving.errors import ConfigError
 
 pytestmark = pytest.mark.services
 
@@ -127,6 +128,44 @@ def test_a_generator_that_is_late_makes_the_run_invalid(server: Running, tmp_pat
     code, _, err = load("run", str(path), "--out", str(tmp_path / "run"))
     assert code == 4
     assert "INVALID" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "end", "words"),
+    [
+        ((), "error_body", "error with status 200"),
+        (("--require-slo",), "malformed:empty-object", "not as the API answers"),
+        ((), "aborted", "aborted by the server"),
+    ],
+)
+def test_a_run_with_broken_answers_does_not_hold_its_slo(
+    tmp_path: Path, options: tuple[str, ...], end: str, words: str
+) -> None:
+    # One in ten: the class would keep its target without them.
+    with running(ttft_ms=5, itl_ms=1, end=end, end_share=0.1) as server:
+        path = scenario(server, tmp_path, duration_s=3, warmup_s=0.1)
+        document = yaml.safe_load(path.read_text())
+        document["classes"] = [{"name": "chat", "model": "reference", "slo": {"target": 0.5}}]
+        path.write_text(yaml.safe_dump(document))
+        code, out, err = load("run", str(path), "--out", str(tmp_path / "run"), *options)
+    assert code == 6, err
+    assert "BROKEN" in out
+    assert "holds" not in out
+    assert words in err
+    assert end.partition(":")[0] in {one.error for one in read_records(tmp_path / "run")}
+    assert load("report", str(tmp_path / "run"))[0] == 0
+
+
+def test_a_sweep_does_not_build_on_broken_answers(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    options = ["--class", "whole", "--from", "40", "--to", "40", "--duration", "2"]
+    with running(ttft_ms=5, itl_ms=1, end="empty", end_share=0.3) as server:
+        path = scenario(server, tmp_path)
+        code, out, _ = load("sweep", str(path), *options, "--out", str(folder), "--max-points", "1")
+    assert code == 6
+    assert "broken answers" in out
+    with pytest.raises(ConfigError, match="confirmed no rate"):
+        read_sweep(folder)
 
 
 def test_ctrl_c_keeps_what_was_measured(server: Running, tmp_path: Path) -> None:

@@ -126,6 +126,26 @@ def test_the_figures_of_a_small_run_are_these() -> None:
     assert found["littles_law"]["off_by_share"] == pytest.approx(0)
 
 
+def test_broken_answers_and_what_was_not_as_asked_are_counted_by_themselves() -> None:
+    scenario = make_scenario(duration_s=11, warmup_s=0, arrivals={"kind": "closed"})
+    found = summarise(
+        scenario,
+        [
+            one_record(1.5, prompt_tokens=9),
+            one_record(2.5, prompt_tokens=9, error="truncated"),
+            one_record(3.5, error="http", status=500),
+            one_record(4.5, prompt_tokens=-1, output_tokens=-1, asked_output=30),
+            one_record(5.5, prompt_tokens=9, asked_output=30),
+            one_record(6.5, prompt_tokens=9, asked_output=3),
+        ],
+        [],
+        [],
+    )
+    assert (found["ok"], found["broken"]) == (4, 1)
+    assert (found["without_usage"], found["ended_early"]) == (1, 1)
+    assert [one["broken"] for one in found["groups"]] == [1, 0]
+
+
 def test_requests_of_the_warm_up_count_for_no_share_and_no_latency() -> None:
     scenario = make_scenario(duration_s=20, warmup_s=10, arrivals={"kind": "closed"})
     slow = [one_record(second + 0.1, 0.8) for second in range(9)]

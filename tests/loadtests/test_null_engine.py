@@ -46,7 +46,7 @@ async def test_a_stream_has_as_many_chunks_as_tokens_were_asked_for_and_its_end(
 ) -> None:
     await running.ask({"stream": True, "max_tokens": 7})
     assert running.connection.events == 7 + EXTRA_EVENTS
-    assert running.connection.tail.endswith(
+    assert b"".join(running.connection.pieces).endswith(
         b'"stop_reason":null,"token_ids":null}]}\n\ndata: [DONE]\n\n'
     )
     assert running.connection.errors == 0
@@ -64,7 +64,7 @@ async def test_an_answer_that_is_not_streamed_comes_at_once_with_its_usage(
     running: Running,
 ) -> None:
     await running.ask({"stream": False, "max_tokens": 1000})
-    answer = json.loads(running.connection.tail)
+    answer = json.loads(b"".join(running.connection.pieces))
     assert answer["usage"]["completion_tokens"] == 64
     assert answer["choices"][0]["message"]["content"]
 

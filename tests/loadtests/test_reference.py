@@ -159,7 +159,7 @@ def test_prompt_ids_in_a_chat_are_counted_instead_of_its_words(http: httpx.Clien
         ("chat/completions", b'{"messages": "hello"}', 400),
         ("completions", b'{"prompt": "a", "max_tokens": -1}', 400),
         ("completions", b'{"prompt": "a", "max_tokens": "many"}', 400),
-        ("responses", b"{}", 404),
+        ("rerank", b"{}", 404),
     ],
 )
 def test_what_it_cannot_answer_gets_an_openai_error(
@@ -389,6 +389,32 @@ def test_errors_and_breaks_are_drawn_from_the_seed() -> None:
     assert 5 <= once.count("http") <= 19
 
 
+def test_a_share_of_the_answers_ends_as_it_is_told_to() -> None:
+    with (
+        running(ttft_ms=0, itl_ms=0, end="error_body", end_share=0.4, error_share=0.3) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as http,
+    ):
+        seen = []
+        for number in range(40):
+            answer = ask(http, id=str(number), **body(3, stream=number % 2 == 0))
+            is_error = answer.status_code == 200 and answer.text.startswith('{"error"')
+            seen.append("error_body" if is_error else "" if answer.status_code == 200 else "http")
+            assert eventually(server, str(number)).error == seen[-1]
+        assert 6 <= seen.count("error_body") <= 26
+        assert set(seen) == {"error_body", "http", ""}
+
+
+def test_an_end_that_a_request_cannot_have_is_refused(http: httpx.Client) -> None:
+    for end in ("well", "error_event"):
+        answer = http.post(
+            "/v1/chat/completions",
+            json=body(3, stream=False),
+            headers={"x-reference-end": end},
+        )
+        assert answer.status_code == 400
+        assert "x-reference-end" in answer.json()["error"]["message"]
+
+
 # ---- the process -----------------------------------------------------------------------------------------
 
 
@@ -413,6 +439,8 @@ def test_a_wrong_option_is_named_before_anything_starts() -> None:
         (["--itl-ms", "-1"], "itl_ms: "),
         (["--mode", "wild"], "mode: "),
         (["--error-share", "0.6", "--break-share", "0.6"], "more than 1 together"),
+        (["--end", "well"], "there is no 'well'; there are: http, reset"),
+        (["--end", "empty", "--end-share", "0.6", "--break-share", "0.6"], "more than 1 together"),
         (["--host", "192.0.2.1"], "cannot listen"),
     ],
 )

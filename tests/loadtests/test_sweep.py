@@ -186,7 +186,7 @@ def record(at_s: float, took_s: float, **more: object) -> Record:
 )
 def test_a_request_is_good_when_it_keeps_every_promise(slo: dict[str, float], good: bool) -> None:
     assert is_good(record(0.0, 0.2), SloConfig(**slo)) is good
-    assert not is_good(record(0.0, 0.2, error="stream"), SloConfig())
+    assert not is_good(record(0.0, 0.2, error="timeout"), SloConfig())
     late = replace(record(0.0, 0.2), intended_s=-1.0)
     assert not is_good(late, SloConfig(ttft_ms=500)), "a late send counts from its intended time"
 
@@ -213,11 +213,30 @@ def test_a_queue_that_grows_is_seen_before_the_slo_is_missed() -> None:
 
 
 def test_misses_in_a_burst_tell_less_than_as_many_alone() -> None:
-    alone = [record(t / 10, 0.2, error="stream" if t % 40 == 0 else "") for t in range(2000)]
-    burst = [record(t / 10, 0.2, error="stream" if t < 50 else "") for t in range(2000)]
+    alone = [record(t / 10, 0.2, error="timeout" if t % 40 == 0 else "") for t in range(2000)]
+    burst = [record(t / 10, 0.2, error="timeout" if t < 50 else "") for t in range(2000)]
     points = [judge(10, some, SloConfig(), (0.0, 200.0), valid=True) for some in (alone, burst)]
     assert [one.attainment for one in points] == [0.975, 0.975]
     assert points[0].effective == 2000
     assert points[1].effective < 100
     assert [one.passed for one in points] == [True, False]
     assert Rate.of(points[1:], 10, TARGET).verdict == "too close to tell; again"
+
+
+def test_a_rate_with_a_broken_answer_holds_nothing_and_is_not_run_again() -> None:
+    good = [record(t / 10, 0.2) for t in range(2000)]
+    bad = [replace(one, error="truncated") if one.intended_s == 100 else one for one in good]
+    points = [judge(10, some, SloConfig(), (0.0, 200.0), valid=True) for some in (good, bad)]
+    assert [(one.broken, one.passed) for one in points] == [(0, True), (1, False)]
+    rate = Rate.of(points, 10, TARGET)
+    assert (rate.state, rate.verdict) == ("fails", "1 broken answers")
+    # One that was lost with its connection is a failure among others, as load makes them.
+    lost = [replace(one, error="reset") if one.intended_s == 100 else one for one in good]
+    assert judge(10, lost, SloConfig(), (0.0, 200.0), valid=True).passed
+
+
+def test_a_search_looks_below_rates_with_broken_answers() -> None:
+    points = [replace(point(8, 1.0), broken=3)]
+    assert Search(8.0, 100.0).next_rate(points, TARGET) == (4.0, False)
+    points += [point(4, 1.0)]
+    assert bracket(points, TARGET) == (4.0, 8.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -11,6 +10,8 @@ from typing import Any
 
 import openai
 
+from loadtests.dialects import reading
+from loadtests.reading import Expected
 from tests.stack.conftest import Stack
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Tell me something long"}]
@@ -92,6 +93,7 @@ class Load:
 
     def _ask(self, client: openai.OpenAI, session: str, streamed: bool) -> None:
         more = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+        answer = reading(Expected(stream=streamed, tokens=self._tokens))
         heard_s = time.monotonic()
         with client.chat.completions.with_streaming_response.create(
             model=self._model,
@@ -101,18 +103,14 @@ class Load:
             extra_headers={"x-comptoir-session": session},
             extra_body={"ignore_eos": True, **more},
         ) as response:
-            tokens, done = 0, not streamed
-            for line in response.iter_lines():
+            answer.begin(response.headers["content-type"])
+            for piece in response.iter_bytes():
                 now = time.monotonic()
                 self.longest_wait_s = max(self.longest_wait_s, now - heard_s)
                 heard_s = now
-                if line == "data: [DONE]":
-                    done = True
-                elif line:
-                    event = json.loads(line.removeprefix("data: "))
-                    tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+                answer.feed(piece)
             model = response.headers["x-comptoir-model"]
-        if not done or tokens != self._tokens:
-            text = f"{model}: an answer of {tokens} tokens, complete: {done}"
+        if (end := answer.finish()) or answer.output_tokens != self._tokens:
+            text = f"{model}: {answer.output_tokens} of {self._tokens} tokens, {end or 'ended so'}"
             self.failures.append(Failure(time.monotonic(), None, text))
         self.answers[model] += 1
