@@ -174,6 +174,41 @@ class UnsupportedMediaTypeError(RequestError):
     code = "unsupported_media_type"
 
 
+class MalformedHttpError(RequestError):
+    """What came is not a request as RFC 9112 defines it."""
+
+    code = "invalid_http"
+
+
+class RequestTimeoutError(RequestError):
+    """The request did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class ExpectationFailedError(RequestError):
+    """The header `Expect` asks for something else than 100-continue."""
+
+    status = 417
+    code = "expectation_failed"
+
+
+class HeadTooLargeError(RequestError):
+    """The request line and headers are longer than anyone needs."""
+
+    status = 431
+    code = "head_too_large"
+
+
+class TooManyConnectionsError(RequestError):
+    """One address has more connections, or requests, open than it may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_connections"
+
+
 class RateLimitedError(RequestError):
     """The caller, or the model, is at its limit; `retry_after_s` says when to come back."""
 
@@ -191,6 +226,36 @@ class ModelUnavailableError(ComptoirError):
     status = 503
     type = "service_unavailable_error"
     code = "model_unavailable"
+
+
+class EndpointFullError(ComptoirError):
+    """The endpoint has no room for one more connection."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "endpoint_full"
+
+
+class ShuttingDownError(ComptoirError):
+    """This process is going away and did not finish the request; another one answers."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "shutting_down"
+
+
+class TransferEncodingError(ComptoirError):
+    """The body is framed in a way that is not understood."""
+
+    status = 501
+    code = "unsupported_transfer_encoding"
+
+
+class HttpVersionError(ComptoirError):
+    """Another version of HTTP than 1.0 and 1.1."""
+
+    status = 505
+    code = "unsupported_http_version"
 
 
 class EngineFailedError(ComptoirError):

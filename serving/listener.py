@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
-from collections.abc import Generator
+from collections.abc import Callable
 from typing import Any
 
-import uvicorn
-
+from serving.config.connections import ConnectionsConfig
 from serving.errors import StackError
-from serving.http_protocol import BoundedHttp
+from serving.http.connection import HttpConnection, Server
+from serving.http.table import ConnectionTable
 
 # A silent connection is probed; it ends when its other end has not answered for half a minute.
 PROBE_AFTER_S = 15
@@ -23,18 +24,29 @@ PROBE_EVERY_S = 5
 PROBES = 3
 
 
-class _EmbeddedServer(uvicorn.Server):
-    """A uvicorn server that leaves the process's signals alone: they belong to Ray's worker."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+# How often limits on time are looked at, unless one of them is shorter.
+CHECK_EVERY_S = 0.25
+# Requests that were told that the listener closes have so long to end.
+CUT_S = 2.0
+# What is written then has so long to leave.
+FLUSH_S = 1.0
+BACKLOG = 2048
+# Files that are not connections of clients: each request may need one to a replica, too.
+OTHER_FILES = 256
 
 
 class Listener:
     """Serves one ASGI app on one address until it is closed."""
 
-    def __init__(self, app: Any, host: str, port: int = 0, *, share_port: bool = False) -> None:
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int = 0,
+        *,
+        share_port: bool = False,
+        connections: ConnectionsConfig | None = None,
+    ) -> None:
         """Bind at once, so that a taken port is known before anything heavy starts.
 
         Args:
@@ -42,28 +54,22 @@ class Listener:
             host: address to listen on.
             port: TCP port; 0 takes a free one.
             share_port: let several replicas on one node listen on the same port (SO_REUSEPORT).
+            connections: limits on connections; the defaults are a public endpoint's.
 
         Raises:
             StackError: the address cannot be bound; the message says which and why.
         """
         self._socket = _bind(host, port, share_port)
-        self._server = _EmbeddedServer(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                http=BoundedHttp,
-                ws="none",
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=75,
-                # Tracebacks of handlers may hold request text; the apps report errors themselves.
-                log_level="critical",
-            )
-        )
-        self._task: asyncio.Task[None] | None = None
+        self._app = app
+        self._limits = connections or ConnectionsConfig()
+        self.table = ConnectionTable(self._limits, _connections_possible())
+        self._server: asyncio.Server | None = None
+        self._protocol: Callable[[], HttpConnection] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        limits = self._limits
+        shortest_s = min(limits.head_timeout_s, limits.body_timeout_s, limits.idle_timeout_s)
+        shortest_s = min(shortest_s, limits.write_stall_s, limits.linger_s)
+        self._period_s = min(CHECK_EVERY_S, max(0.005, shortest_s / 4))
 
     @property
     def port(self) -> int:
@@ -73,16 +79,14 @@ class Listener:
     @property
     def listens(self) -> bool:
         """Whether it accepts connections."""
-        return self._task is not None and not self._task.done()
+        return self._server is not None and self._server.is_serving()
 
     async def start(self) -> None:
         """Accept connections; returns as soon as the first one would be answered."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        while not self._server.started:
-            if self._task.done():
-                self._task.result()
-                raise StackError("the HTTP listener stopped while it started")
-            await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        self._protocol = Server(self._app, self._limits, self.table, loop).protocol
+        self._server = await loop.create_server(self._protocol, sock=self._socket, backlog=BACKLOG)
+        self._check()
 
     def begin_drain(self) -> None:
         """Lame duck: go on accepting and answering, but tell clients not to come back on their connection.
@@ -92,16 +96,67 @@ class Listener:
         ends idle connections, waits for open requests, and has those that are left end
         (`ClientConnection.on_shutdown`).
         """
+        self.table.is_draining = True
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """Stop accepting, let open requests finish for `grace_s` seconds, then cut them."""
-        if self._task is None:
+        """Stop accepting, let open requests finish for `grace_s`, then have them end, then cut them."""
+        if self._server is None or self._protocol is None:
             self._socket.close()
             return
-        self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]
-        self._server.should_exit = True
-        await self._task
+        self.begin_drain()
+        await self._stop_accepting(self._server, self._protocol)
+        table = self.table
+        for connection in list(table.connections):
+            connection.retire()
+        if not await table.settled(grace_s):
+            for connection in list(table.connections):
+                if connection.exchange is not None:
+                    connection.exchange.cut()
+            await table.settled(CUT_S if grace_s else 0.1)
+        for connection in list(table.connections):
+            connection.close()
+        if not await table.settled(FLUSH_S if grace_s else 0.1, empty=True):
+            for connection in list(table.connections):
+                connection.abort()
+            await table.settled(FLUSH_S, empty=True)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _stop_accepting(
+        self, server: asyncio.Server, protocol: Callable[[], HttpConnection]
+    ) -> None:
+        """Take every connection that the kernel has made for this socket: closing it would reset them."""
+        if not server.is_serving():
+            return
+        loop = asyncio.get_running_loop()
+        own = self._socket.dup()
+        # From now on the kernel makes (nearly) no new ones; where the port is shared, others get them.
+        own.listen(0)
+        waiting = []
+        with contextlib.suppress(OSError):
+            while True:
+                waiting.append(own.accept()[0])
+        server.close()
+        own.close()
         self._socket.close()
+        for accepted in waiting:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(protocol, accepted)
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.table.check(loop.time())
+        self._timer = loop.call_later(self._period_s, self._check)
+
+
+def _connections_possible() -> int:
+    """Raise the limit on open files as far as it goes; returns how many connections that is good for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(16, (soft - OTHER_FILES) // 2) if soft != resource.RLIM_INFINITY else 1_000_000
 
 
 def _watch_peers(sock: socket.socket) -> None:

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from serving.config.admission import AdmissionConfig, BreakerConfig, RetryConfig
 from serving.config.autoscaling import AutoscalingConfig
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
+from serving.config.connections import ConnectionsConfig
 from serving.config.engine_args import EngineArgs
 from serving.config.keys import KeyConfig as KeyConfig
 from serving.config.keys import hash_key as hash_key
@@ -101,6 +102,7 @@ class GatewayConfig(FrozenConfig):
     keys: tuple[KeyConfig, ...] = ()
     keys_file: Path | None = None
     limits: RequestLimits = RequestLimits()
+    connections: ConnectionsConfig = ConnectionsConfig()
     routing: RoutingConfig = RoutingConfig()
     replica_routing: ReplicaRoutingConfig = ReplicaRoutingConfig()
     admission: AdmissionConfig = AdmissionConfig()

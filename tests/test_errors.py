@@ -16,13 +16,18 @@ TYPES = {
     403: {"permission_error"},
     404: {"invalid_request_error"},
     405: {"invalid_request_error"},
+    408: {"invalid_request_error"},
     413: {"invalid_request_error"},
     415: {"invalid_request_error"},
+    417: {"invalid_request_error"},
     429: {"rate_limit_error"},
+    431: {"invalid_request_error"},
     500: {"server_error"},
+    501: {"server_error"},
     502: {"server_error"},
     503: {"service_unavailable_error"},
     504: {"timeout_error"},
+    505: {"server_error"},
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.config.connections import ConnectionsConfig
 from serving.errors import StackError
 from serving.listener import Listener
 
@@ -165,19 +166,17 @@ async def test_headers_without_end_are_cut_off(part: bytes) -> None:
                 writer.write(part)
                 await writer.drain()
         with contextlib.suppress(ConnectionError):
-            assert b"400" in await asyncio.wait_for(reader.readline(), 5)
+            assert b"431" in await asyncio.wait_for(reader.readline(), 5)
         writer.close()
     finally:
         await listener.close()
 
 
-async def test_a_connection_that_sends_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.http_protocol.HEAD_TIMEOUT_S", 0.05)
-
+async def test_a_connection_that_sends_nothing_is_closed() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("nothing was sent")
 
-    listener = Listener(app, "127.0.0.1")
+    listener = Listener(app, "127.0.0.1", connections=ConnectionsConfig(head_timeout_s=0.05))
     await listener.start()
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from serving.config.autoscaling import AutoscalingConfig
+from serving.config.connections import ConnectionsConfig
 from serving.config.prefill import PrefillConfig
 from serving.errors import ConfigError
 from serving.settings import (
@@ -392,6 +393,7 @@ def section(title: str) -> str:
     [
         ("The gateway", "", GatewayConfig),
         ("Limits of a request", "limits.", RequestLimits),
+        ("Connections", "connections.", ConnectionsConfig),
         ("API keys", "keys.", KeyConfig),
         ("The site", "site.", SiteConfig),
         ("A model", "", ModelConfig),

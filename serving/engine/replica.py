@@ -14,6 +14,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+from serving.config.connections import ConnectionsConfig
 from serving.engine import handover, progress, signals
 from serving.engine.access import GatewayDoor
 from serving.engine.metering import Meter
@@ -80,7 +81,9 @@ class ModelReplica:
             self._group = this_group()
         app = await self._server.asgi_app(self._meter)
         self._door = GatewayDoor(app, self._token, self._has_failed)
-        self._listener = Listener(self._door, self._host)
+        self._listener = Listener(
+            self._door, self._host, connections=ConnectionsConfig.between_us()
+        )
         await self._listener.start()
         progress.report(self._plan.model_id, "ready")
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.config.keys import INFERENCE
-from serving.errors import ComptoirError, MethodNotAllowedError
+from serving.errors import ComptoirError, MethodNotAllowedError, ShuttingDownError
 from serving.gateway import render
 from serving.gateway.admission import BusyError
 from serving.gateway.body import ClientLeftError, read_object
@@ -57,7 +57,7 @@ class Inference:
         request_id = uuid.uuid4().hex
         task = asyncio.current_task()
         # Whatever it is doing, a request whose client has gone stops there, and so does its engine.
-        client.on_lost = task.cancel if task else None
+        client.on_lost = client.on_shutdown = task.cancel if task else None
         try:
             if not client.is_lost:
                 await self._answer(scope, receive, send, client, request_id)
@@ -67,7 +67,7 @@ class Inference:
             if not client.is_lost:
                 raise
         finally:
-            client.on_lost = None
+            client.on_lost = client.on_shutdown = None
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, client: ClientConnection, request_id: str
@@ -78,8 +78,16 @@ class Inference:
             endpoint = self._services.endpoints[path]
             if scope["method"] != "POST":
                 raise MethodNotAllowedError("this endpoint has another HTTP method: POST")
-            asked = await self._check(endpoint, Headers(scope=scope), receive, request_id)
+            asked = await self._check(endpoint, Headers(scope=scope), receive, client, request_id)
             response = await self._forward(asked, client, send, waiting, began_s)
+        except asyncio.CancelledError:
+            if client.is_lost or not client.is_cut:
+                raise
+            cut = ShuttingDownError("this gateway is going away: try again", retry_after_s=1.0)
+            if client.has_begun:
+                await waiting.fail(cut, dialect_of(path))
+                return
+            response = await self._failed(cut, path, request_id, waiting)
         except ComptoirError as error:
             response = await self._failed(error, path, request_id, waiting)
         except Exception as error:  # noqa: BLE001 - the last resort: it must not show the client's text
@@ -106,12 +114,18 @@ class Inference:
         return response
 
     async def _check(
-        self, endpoint: Endpoint, headers: Headers, receive: Receive, request_id: str
+        self,
+        endpoint: Endpoint,
+        headers: Headers,
+        receive: Receive,
+        client: ClientConnection,
+        request_id: str,
     ) -> Asked:
         """Who asks, and what may be sent to an engine."""
         caller = self._services.keys.admit(
             INFERENCE, headers.get("authorization"), headers.get("x-api-key")
         )
+        client.recognised()
         config = self._services.config
         body = await read_object(headers, receive, config.limits.max_body_bytes)
         return Asked(

@@ -24,7 +24,11 @@ class GatewayReplica:
         self._models = RayDirectory(config.discovery_period_s)
         self._services = Services.build(config, lambda: self._models.current, self._models.wake)
         self._listener = Listener(
-            build_asgi(self._services), config.host, config.port, share_port=True
+            build_asgi(self._services),
+            config.host,
+            config.port,
+            share_port=True,
+            connections=config.connections,
         )
         await self._services.upstream.start()
         await self._models.start()

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from serving.config.keys import SCOPES, Scope
 from serving.gateway import listing, report
 from serving.gateway.services import Services
+from serving.http_protocol import client_of
 from serving.observability.metrics import CONTENT_TYPE
 from serving.routing.directory import Model
 from serving.tenancy.keys import Caller
@@ -79,9 +80,11 @@ def build_router(services: Services) -> APIRouter:
 
 
 def _caller(services: Services, request: Request, *needs: Scope) -> Caller:
-    return services.keys.admit(
+    caller = services.keys.admit(
         needs, request.headers.get("authorization"), request.headers.get("x-api-key")
     )
+    client_of(request.scope).recognised()
+    return caller
 
 
 def _allowed(services: Services, name: Any, caller: Caller) -> Model:

@@ -1,0 +1,41 @@
+"""Configuration of the client's side of connections: how many, how long, and which proxies are believed."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Self
+
+from pydantic import Field
+
+from serving.config.base import FrozenConfig
+
+
+class ConnectionsConfig(FrozenConfig):
+    """Bounds on connections; all times hold for one message, not for a connection as a whole."""
+
+    # At most so many connections, of which so many on which no key was accepted yet. None: no bound.
+    max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_unauthenticated: int | None = Field(default=1000, ge=1, le=1_000_000)
+    # Of one address (IPv6: one /64 network); loopback and trusted proxies do not count. None: no bound.
+    max_per_address: int | None = Field(default=1000, ge=1, le=1_000_000)
+    # The request line and headers must be here so long after their first byte.
+    head_timeout_s: float = Field(default=15.0, ge=0.01, le=3600)
+    # The body must be whole after so long, and meanwhile arrive at this rate at least.
+    body_timeout_s: float = Field(default=120.0, ge=0.01, le=3600)
+    body_min_bytes_per_s: int = Field(default=512, ge=0, le=1_000_000_000)
+    # A kept-alive connection may rest so long between two requests.
+    idle_timeout_s: float = Field(default=75.0, ge=0.01, le=3600)
+    # A client that takes (nearly) nothing of what is ready for it for so long loses its connection.
+    write_stall_s: float = Field(default=30.0, ge=0.01, le=3600)
+    # What still comes on a connection that closes is read so long, so that its last answer is not lost.
+    linger_s: float = Field(default=5.0, ge=0.01, le=60)
+    # Networks of proxies: their `X-Forwarded-For` is believed.
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    # Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2; it is believed
+    # instead of `X-Forwarded-For`.
+    proxy_protocol: bool = False
+
+    @classmethod
+    def between_us(cls) -> Self:
+        """For a replica: its clients are gateways, few and known, and slow when their own clients are."""
+        return cls(max_unauthenticated=None, max_per_address=None, write_stall_s=3600.0)

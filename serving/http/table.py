@@ -1,0 +1,188 @@
+"""All connections of one listener: how many there may be, and which one goes when there are too many."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from serving.config.connections import ConnectionsConfig
+from serving.errors import ComptoirError, EndpointFullError, TooManyConnectionsError
+from serving.http.proxies import Address, counted_as, is_within
+
+if TYPE_CHECKING:
+    from serving.http.connection import HttpConnection
+
+# How many connections of an address that has too many are looked at for one that can go.
+MAX_LOOKED_AT = 64
+
+
+class ConnectionTable:
+    """Counts connections, and finds the one that is missed least.
+
+    A connection without a request in progress can go: strangers first, the one that has rested longest first.
+    So whoever holds connections and asks nothing makes room for those who come to ask.
+    """
+
+    def __init__(self, limits: ConnectionsConfig, max_connections: int | None = None) -> None:
+        """Args: max_connections: instead of the configured number, where the system allows less."""
+        self.limits = limits
+        self._max = min(limits.max_connections, max_connections or limits.max_connections)
+        self.connections: dict[HttpConnection, None] = {}
+        self._strangers: dict[HttpConnection, None] = {}
+        self._resting: dict[HttpConnection, None] = {}
+        self._unrecognised = 0
+        self._addresses: dict[str, dict[HttpConnection, None]] = {}
+        self._forwarded: dict[str, int] = {}
+        self.is_draining = False
+        self._waiter: asyncio.Future[None] | None = None
+        # What has been turned away or made to go, for those who look after the endpoint.
+        self.refused = self.evicted = 0
+
+    # ---- what connections tell ---------------------------------------------------------------------------
+
+    def admit(self, connection: HttpConnection) -> ComptoirError | None:
+        """A new connection; returns why it cannot stay."""
+        self.connections[connection] = None
+        self._strangers[connection] = None
+        self._unrecognised += 1
+        limit = self.limits.max_unauthenticated
+        if limit is not None and self._unrecognised > limit and not self._evict(connection, True):
+            return self._full()
+        if len(self.connections) > self._max and not self._evict(connection, False):
+            return self._full()
+        return self.count(connection)
+
+    def count(self, connection: HttpConnection) -> ComptoirError | None:
+        """Count it for its address, once that is known; returns why it cannot stay."""
+        address = connection.address
+        limit = self.limits.max_per_address
+        if limit is None or address is None or address.is_loopback or connection.is_proxy:
+            return None
+        own = self._addresses.setdefault(counted_as(address), {})
+        own[connection] = None
+        if len(own) <= limit:
+            return None
+        for number, other in enumerate(own):
+            if number == MAX_LOOKED_AT:
+                break
+            if other is not connection and (other in self._strangers or other in self._resting):
+                self.evicted += 1
+                other.abort()
+                return None
+        return self._crowded()
+
+    def begin(self, connection: HttpConnection) -> None:
+        """It has a request in progress."""
+        self._strangers.pop(connection, None)
+        self._resting.pop(connection, None)
+
+    def rest(self, connection: HttpConnection) -> None:
+        """It has none any more."""
+        (self._resting if connection.is_recognised else self._strangers)[connection] = None
+        self._notify()
+
+    def recognise(self, connection: HttpConnection) -> None:
+        """A key was accepted on it."""
+        if connection in self.connections:
+            self._unrecognised -= 1
+            connection.is_recognised = True
+            if self._strangers.pop(connection, self) is None:
+                self._resting[connection] = None
+
+    def remove(self, connection: HttpConnection) -> None:
+        """It is closed."""
+        if connection not in self.connections:
+            return
+        del self.connections[connection]
+        self.begin(connection)
+        self._unrecognised -= not connection.is_recognised
+        if connection.address is not None:
+            key = counted_as(connection.address)
+            own = self._addresses.get(key)
+            if own is not None:
+                own.pop(connection, None)
+                if not own:
+                    del self._addresses[key]
+        self._notify()
+
+    # ---- addresses ---------------------------------------------------------------------------------------
+
+    def trusts(self, address: Address) -> bool:
+        """Whether it is a trusted proxy's."""
+        return is_within(address, self.limits.trusted_proxies)
+
+    def enter(self, address: Address) -> ComptoirError | None:
+        """A request that a proxy forwards for this address; returns why it cannot be answered."""
+        key, limit = counted_as(address), self.limits.max_per_address
+        count = self._forwarded.get(key, 0) + 1
+        if limit is not None and count > limit and not address.is_loopback:
+            return self._crowded()
+        self._forwarded[key] = count
+        return None
+
+    def leave(self, address: Address) -> None:
+        """Its answer is whole."""
+        key = counted_as(address)
+        count = self._forwarded.get(key, 0) - 1
+        if count > 0:
+            self._forwarded[key] = count
+        else:
+            self._forwarded.pop(key, None)
+
+    # ---- for the listener --------------------------------------------------------------------------------
+
+    @property
+    def open_count(self) -> int:
+        """Connections with a request in progress, or with a first one still to come."""
+        idle = sum(
+            connection.requests > 0
+            for group in (self._strangers, self._resting)
+            for connection in group
+        )
+        return len(self.connections) - idle
+
+    def check(self, now_s: float) -> None:
+        """Enforce every connection's limits."""
+        for connection in list(self.connections):
+            connection.check(now_s)
+
+    async def settled(self, timeout_s: float, *, empty: bool = False) -> bool:
+        """Wait until no request is open, or with `empty` no connection; False if `timeout_s` passed first."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        while self.connections if empty else self.open_count:
+            left_s = until_s - loop.time()
+            if left_s <= 0:
+                return False
+            self._waiter = loop.create_future()
+            await asyncio.wait([self._waiter], timeout=left_s)
+            self._waiter = None
+        return True
+
+    # ---- inside ------------------------------------------------------------------------------------------
+
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _evict(self, newcomer: HttpConnection, strangers_only: bool) -> bool:
+        for group in (self._strangers,) if strangers_only else (self._strangers, self._resting):
+            oldest = next(iter(group)) if group else None
+            if oldest is not None and oldest is not newcomer:
+                self.evicted += 1
+                oldest.abort()
+                # Its end is told in the next round of the loop; it must not be found again before.
+                group.pop(oldest, None)
+                return True
+        return False
+
+    def _full(self) -> ComptoirError:
+        self.refused += 1
+        return EndpointFullError("the endpoint has no room for more connections", retry_after_s=1.0)
+
+    def _crowded(self) -> ComptoirError:
+        self.refused += 1
+        return TooManyConnectionsError(
+            f"an address may have {self.limits.max_per_address} connections or forwarded requests open",
+            retry_after_s=1.0,
+        )

@@ -1,0 +1,106 @@
+"""How fast a body must come, whether answers are taken, and what the kernel knows of the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+
+# A client that takes less than this within the stall limit takes nothing.
+STALL_BYTES = 16 * 1024
+# The rate of a body is looked at over so long.
+RATE_WINDOW_S = 10.0
+# The states of a connection (Linux, include/net/tcp_states.h).
+_TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8
+
+
+class BodyWatch:
+    """How long a request's body may take, in all and for its next piece."""
+
+    __slots__ = ("_last_s", "_least_bytes", "_mark")
+
+    def __init__(self, now_s: float, limit_s: float, least_bytes_per_s: int) -> None:
+        self._last_s = now_s + limit_s
+        self._least_bytes = least_bytes_per_s * RATE_WINDOW_S
+        self._mark = 0
+
+    def next_look_s(self, now_s: float) -> float:
+        """When `is_late` should be asked again."""
+        return min(self._last_s, now_s + RATE_WINDOW_S)
+
+    def is_late(self, now_s: float, received_bytes: int, *, is_paused: bool) -> bool:
+        """Whether too little has come since the last look, or the time is over.
+
+        Args:
+            is_paused: whether it was the server that read no more.
+        """
+        came, self._mark = received_bytes - self._mark, received_bytes
+        return now_s >= self._last_s or (came < self._least_bytes and not is_paused)
+
+
+class StallWatch:
+    """Whether a client takes what is ready for it.
+
+    What its machine acknowledges counts, not what is left in the buffer: an answer may still be growing.
+    """
+
+    __slots__ = ("_limit_s", "_mark", "_transport", "_until_s")
+
+    def __init__(self, transport: asyncio.Transport, limit_s: float) -> None:
+        self._transport = transport
+        self._limit_s = limit_s
+        self._mark = 0
+        self._until_s = math.inf
+
+    def begin(self, now_s: float) -> None:
+        """Something is ready and has not been taken."""
+        self._mark = _acknowledged_bytes(self._transport)
+        self._until_s = now_s + self._limit_s
+
+    def end(self) -> None:
+        """Enough has been taken."""
+        self._until_s = math.inf
+
+    def has_stalled(self, now_s: float) -> bool:
+        """Whether the client has taken next to nothing for the whole limit."""
+        if self._until_s == math.inf:
+            return False
+        if not self._transport.get_write_buffer_size():
+            self._until_s = math.inf
+        elif now_s >= self._until_s:
+            if _acknowledged_bytes(self._transport) - self._mark < STALL_BYTES:
+                return True
+            self.begin(now_s)
+        return False
+
+
+def is_reset(transport: asyncio.Transport) -> bool:
+    """Whether the other end has gone for good; asyncio says so only to those who read or write."""
+    return _tcp_state(transport) == _TCP_CLOSE
+
+
+def has_ended_input(transport: asyncio.Transport) -> bool:
+    """Whether the other end will send nothing more, though not all of what it sent may have been read."""
+    return _tcp_state(transport) == _TCP_CLOSE_WAIT
+
+
+def _tcp_state(transport: asyncio.Transport) -> int:
+    info = _tcp_info(transport)
+    return info[0] if info else 0
+
+
+def _acknowledged_bytes(transport: asyncio.Transport) -> int:
+    info = _tcp_info(transport)
+    if len(info) < 128:
+        return -transport.get_write_buffer_size()
+    return int(struct.unpack_from("=Q", info, 120)[0])
+
+
+def _tcp_info(transport: asyncio.Transport) -> bytes:
+    """Linux' `struct tcp_info`; empty where the transport is none of TCP."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return b""
+    info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    return info
