@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import resource
 import socket
 from collections.abc import Callable
@@ -84,7 +85,8 @@ class Listener:
     async def start(self) -> None:
         """Accept connections; returns as soon as the first one would be answered."""
         loop = asyncio.get_running_loop()
-        self._protocol = Server(self._app, self._limits, self.table, loop).protocol
+        context = contextvars.copy_context()
+        self._protocol = Server(self._app, self._limits, self.table, loop, context).protocol
         self._server = await loop.create_server(self._protocol, sock=self._socket, backlog=BACKLOG)
         self._check()
 

@@ -33,6 +33,7 @@ there a client gets HALF_CLOSE_GRACE_S.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
 import math
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class Server:
     limits: ConnectionsConfig
     table: ConnectionTable
     loop: asyncio.AbstractEventLoop
+    context: contextvars.Context
 
     def protocol(self) -> HttpConnection:
         """A protocol for one more connection."""
@@ -85,7 +87,9 @@ class Server:
 
     def begin(self, exchange: Exchange) -> None:
         """Give a request to the application."""
-        exchange.task = self.loop.create_task(exchange.run(self.app))
+        # Not in the context of whoever calls: a request that was sent ahead begins where another's task ends.
+        coroutine = exchange.run(self.app)
+        exchange.task = self.loop.create_task(coroutine, context=self.context.copy())
 
 
 class HttpConnection(asyncio.Protocol):
