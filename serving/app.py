@@ -39,17 +39,29 @@ def build_gateway(args: dict[str, Any]) -> serve.Application:
         ConfigError: a key of `args` does not fit.
     """
     config = GatewayConfig.from_args(args, ProcessSettings.load())
-    deployment = serve.deployment(
-        GatewayReplica,
-        name=GATEWAY_DEPLOYMENT,
-        num_replicas=config.replicas,
+    deployment = serve.deployment(GatewayReplica, **gateway_options(config))
+    # `config.keys` holds those of `keys_file`, too; what of it is in force changes with the file.
+    in_args = GatewayConfig.model_validate({"keys": args.get("keys") or ()}).keys
+    return deployment.bind(config, in_args)
+
+
+def gateway_options(config: GatewayConfig) -> dict[str, Any]:
+    """Ray Serve's options for the gateways."""
+    return {
+        "name": GATEWAY_DEPLOYMENT,
+        "num_replicas": config.replicas,
         # Always: only then does Serve give it back when a rollout's override is taken away.
-        user_config=user_config(config.routing),
-        ray_actor_options={"num_cpus": 0.1},
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
-        graceful_shutdown_timeout_s=config.drain_timeout_s + SHUTDOWN_MARGIN_S,
-    )
-    return deployment.bind(config)
+        "user_config": user_config(config.routing),
+        "ray_actor_options": {"num_cpus": 0.1},
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+        # Serve waits for calls of handles first, and there are none.
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "graceful_shutdown_timeout_s": config.lame_duck_s
+        + config.drain_timeout_s
+        + SHUTDOWN_MARGIN_S,
+        # Serve's own default stops the only gateway before the changed one listens.
+        "max_surge_percent": config.surge_percent,
+    }
 
 
 def build_model(args: dict[str, Any]) -> serve.Application:

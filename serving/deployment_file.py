@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.config.base import unknown_key
-from serving.config.rerouting import routing_from, user_config, user_config_in
+from serving.config.rerouting import live_from, user_config_in
 from serving.config.yaml_file import read_mapping
 from serving.errors import ConfigError
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
@@ -91,14 +91,15 @@ def load_deployment_file(path: Path, process: ProcessSettings) -> DeploymentFile
 
 
 def gateway_args(application: Mapping[str, Any]) -> dict[str, Any]:
-    """A gateway's args as they take effect: the routing in `user_config` wins (docs/rollout.md).
+    """A gateway's args as they take effect: what stands in `user_config` wins (docs/rollout.md).
 
     Raises:
-        ConfigError: that routing does not fit.
+        ConfigError: that does not fit.
     """
     args = dict(application.get("args") or {})
-    changed = user_config_in(application)
-    return args if changed is None else args | user_config(routing_from(changed))
+    changed = dict(user_config_in(application) or {})
+    live_from(changed)
+    return args | changed
 
 
 def _application(path: Path, index: int, application: Any) -> tuple[str, str, dict[str, Any]]:

@@ -23,8 +23,10 @@ from serving.config.engine_args import EngineArgs
 from serving.config.keys import KeyConfig as KeyConfig
 from serving.config.keys import hash_key as hash_key
 from serving.config.keys import read_keys, twice
+from serving.config.limits import RequestLimits as RequestLimits
 from serving.config.prefill import PrefillConfig
 from serving.config.replicas import ReplicaRoutingConfig
+from serving.config.rerouting import LiveConfig
 from serving.config.routing import RoutingConfig
 from serving.errors import ConfigError
 
@@ -83,16 +85,6 @@ class SiteConfig(FrozenConfig):
         return value
 
 
-class RequestLimits(FrozenConfig):
-    """Bounds on one request, checked before an engine sees it."""
-
-    max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
-    max_n: int = Field(default=4, ge=1, le=64)
-    max_stop: int = Field(default=4, ge=1, le=64)
-    max_output_tokens: int = Field(default=131_072, ge=1)
-    max_inputs: int = Field(default=2048, ge=1)
-
-
 class GatewayConfig(FrozenConfig):
     """The endpoint: where it listens, who may call it, what it bounds."""
 
@@ -114,7 +106,11 @@ class GatewayConfig(FrozenConfig):
     response_timeout_s: float = Field(default=600.0, gt=0)
     # A prefill replica that has not finished a prompt by then loses it: the model's own computes it.
     prefill_timeout_s: float = Field(default=60.0, gt=0)
+    # When it stops: `/ready` says 503 for so long and it answers as before; then open requests have so long.
+    lame_duck_s: float = Field(default=5.0, ge=0, le=600)
     drain_timeout_s: float = Field(default=30.0, ge=0)
+    # Gateways that may start beside the old ones when `args` change, in percent of `replicas`.
+    surge_percent: int = Field(default=100, ge=0, le=100)
 
     @model_validator(mode="after")
     def _keys_are_unique(self) -> Self:
@@ -149,14 +145,44 @@ class GatewayConfig(FrozenConfig):
             # Built again, not copied: the rules about all keys hold for both places together.
             merged["keys"] = config.keys + read_keys(config.keys_file)
             config = validated(cls, merged, "gateway")
-        if not config.is_loopback and not config.keys:
+        config._require_keys()
+        return config
+
+    def changed(
+        self, live: LiveConfig, in_args: tuple[KeyConfig, ...], in_file: tuple[KeyConfig, ...]
+    ) -> Self:
+        """This gateway's configuration with what changes while it runs.
+
+        Args:
+            in_args: the keys of its `args`, where `live` names none.
+            in_file: those of its `keys_file`.
+
+        Raises:
+            ConfigError: a key stands twice, or none would be left where there are some.
+        """
+        keys = (in_args if live.keys is None else live.keys) + in_file
+        if (wrong := twice(keys)) is not None:
+            raise ConfigError(f"gateway: {wrong}", param="keys")
+        if self.keys and not keys:
             raise ConfigError(
-                f"host {config.host!r} can be reached from other machines and no API key is "
+                "gateway: keys: no key would be left, and everyone would be let in; to run without "
+                "keys, deploy `args` without them",
+                param="keys",
+            )
+        said = {name: getattr(live, name) for name in ("routing", "limits", "admission")}
+        given = {name: value for name, value in said.items() if value is not None}
+        config = self.model_copy(update=given | {"keys": keys})
+        config._require_keys()
+        return config
+
+    def _require_keys(self) -> None:
+        if not self.is_loopback and not self.keys:
+            raise ConfigError(
+                f"host {self.host!r} can be reached from other machines and no API key is "
                 "configured: run `comptoir keys new NAME` and put the entry it prints under `keys`, "
                 "or listen on 127.0.0.1",
                 param="keys",
             )
-        return config
 
 
 class ModelConfig(FrozenConfig):

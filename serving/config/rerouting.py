@@ -1,7 +1,8 @@
-"""What of the gateway's configuration can change while it runs: its routing, as Serve's `user_config`.
+"""What of the gateway's configuration can change while it runs, as Serve's `user_config`.
 
 Ray Serve restarts the replicas of an application whose `args` change. A deployment's `user_config` it hands
-to the replicas that run, so that a canary's weight changes within a second and no connection is touched.
+to the replicas that run, so that a canary's weight, a key or a limit changes within a second and no
+connection is touched.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serving.config.admission import AdmissionConfig
 from serving.config.base import FrozenConfig, validated
+from serving.config.keys import KeyConfig
+from serving.config.limits import RequestLimits
 from serving.config.routing import RoutingConfig
 
 # The deployment that a gateway application has (serving/app.py).
 GATEWAY_DEPLOYMENT = "GatewayReplica"
 
 
-class Rerouting(FrozenConfig):
-    """`user_config` of the gateway's deployment. It wins over `args.routing`."""
+class LiveConfig(FrozenConfig):
+    """`user_config` of the gateway's deployment. What stands in it wins over the same key of `args`."""
 
-    routing: RoutingConfig
+    routing: RoutingConfig | None = None
+    keys: tuple[KeyConfig, ...] | None = None
+    limits: RequestLimits | None = None
+    admission: AdmissionConfig | None = None
 
 
 def user_config(routing: RoutingConfig) -> dict[str, Any]:
@@ -32,13 +39,22 @@ def user_config(routing: RoutingConfig) -> dict[str, Any]:
     return {"routing": said}
 
 
-def routing_from(config: Mapping[str, Any]) -> RoutingConfig:
+def live_from(config: Mapping[str, Any]) -> LiveConfig:
     """Read a `user_config`.
 
     Raises:
         ConfigError: a key is unknown or its value does not fit.
     """
-    return validated(Rerouting, config, "gateway: user_config").routing
+    return validated(LiveConfig, config, "gateway: user_config")
+
+
+def routing_from(config: Mapping[str, Any]) -> RoutingConfig:
+    """The routing of a `user_config`; that of a gateway without any, where it says nothing of routing.
+
+    Raises:
+        ConfigError: a key is unknown or its value does not fit.
+    """
+    return live_from(config).routing or RoutingConfig()
 
 
 def user_config_in(application: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -155,6 +155,16 @@ class Admission:
         self._clock = clock
         self._doors: dict[str, Door] = {}
 
+    def reconfigure(self, config: AdmissionConfig) -> None:
+        """Go on with other figures; what waits keeps its deadline."""
+        if config == self._config:
+            return
+        self._config = config
+        for door in self._doors.values():
+            door.queue.reconfigure(config)
+            # Looked at anew by the next request or tick.
+            door.replicas, door.refreshed_s = None, -math.inf
+
     async def acquire(
         self,
         model: Model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from ray import serve
@@ -18,6 +19,8 @@ logger = logging.getLogger("ray.serve.comptoir")
 
 # What a call to Serve raises while its controller or a replica is being replaced.
 SERVE_TROUBLE = (RayError, RayServeException, RuntimeError, TimeoutError, ConnectionError)
+
+FULL_PERIOD_S = 0.1
 
 
 class RayDirectory:
@@ -38,6 +41,25 @@ class RayDirectory:
         """Look once, then keep looking."""
         await self._look()
         self._task = asyncio.create_task(self._follow())
+
+    async def full(self, within_s: float) -> bool:
+        """Wait until a replica is known of each model that has one running; False when some stay unknown.
+
+        A gateway that takes requests before says of models that run that they do not.
+        """
+        until_s = time.monotonic() + within_s
+        while not self._is_full():
+            if time.monotonic() >= until_s:
+                return False
+            await asyncio.sleep(FULL_PERIOD_S)
+        return True
+
+    def _is_full(self) -> bool:
+        return all(
+            SEEN.get(app) or not states.get("RUNNING")
+            for app, states in self._wanted.items()
+            if app in self._states
+        )
 
     async def stop(self) -> None:
         """Stop looking."""

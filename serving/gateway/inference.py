@@ -22,8 +22,9 @@ from serving.gateway.admission import BusyError
 from serving.gateway.body import ClientLeftError, read_object
 from serving.gateway.dispatch import Asked
 from serving.gateway.engine_errors import from_engine
+from serving.gateway.open_requests import OpenRequest
 from serving.gateway.render import dialect_of, request_id_headers
-from serving.gateway.services import Services
+from serving.gateway.services import Rules, Services
 from serving.gateway.streaming import (
     MAX_HELD_BYTES,
     Ending,
@@ -35,6 +36,7 @@ from serving.gateway.streaming import (
 from serving.gateway.upstream import ReplicaBrokeError
 from serving.gateway.waiting_stream import DEADLINE_HEADER, WaitingStream, deadline_of
 from serving.http_protocol import ClientConnection, client_of
+from serving.tenancy.keys import Caller
 from serving.trust.fields import Endpoint
 
 STREAM_HEADERS = {
@@ -44,6 +46,8 @@ STREAM_HEADERS = {
 }
 # Requests of one conversation, as the client names it: they get the same arm of an alias, and replica.
 SESSION_HEADER = "x-comptoir-session"
+# Another gateway answers, or the next one does as soon as it is there.
+LEAVING_RETRY_S = 2.0
 
 
 class Inference:
@@ -55,12 +59,15 @@ class Inference:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = client_of(scope)
         request_id = uuid.uuid4().hex
-        task = asyncio.current_task()
+        task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
+        request = OpenRequest(task)
         # Whatever it is doing, a request whose client has gone stops there, and so does its engine.
-        client.on_lost = client.on_shutdown = task.cancel if task else None
+        client.on_lost = task.cancel
+        client.on_shutdown = lambda: request.end(leaving())
+        self._services.open_requests.add(request)
         try:
             if not client.is_lost:
-                await self._answer(scope, receive, send, client, request_id)
+                await self._answer(scope, receive, send, client, request_id, request)
         except ClientLeftError:
             return
         except asyncio.CancelledError:
@@ -68,28 +75,37 @@ class Inference:
                 raise
         finally:
             client.on_lost = client.on_shutdown = None
+            self._services.open_requests.discard(request)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, client: ClientConnection, request_id: str
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        client: ClientConnection,
+        request_id: str,
+        request: OpenRequest,
     ) -> None:
         path, began_s = scope["path"], time.perf_counter()
         waiting = WaitingStream(STREAM_HEADERS | request_id_headers(path, request_id), client, send)
         try:
-            endpoint = self._services.endpoints[path]
+            rules = self._services.rules
+            endpoint = rules.endpoints[path]
             if scope["method"] != "POST":
                 raise MethodNotAllowedError("this endpoint has another HTTP method: POST")
-            asked = await self._check(endpoint, Headers(scope=scope), receive, client, request_id)
-            response = await self._forward(asked, client, send, waiting, began_s)
-        except asyncio.CancelledError:
-            if client.is_lost or not client.is_cut:
-                raise
-            cut = ShuttingDownError("this gateway is going away: try again", retry_after_s=1.0)
-            if client.has_begun:
-                await waiting.fail(cut, dialect_of(path))
-                return
-            response = await self._failed(cut, path, request_id, waiting)
+            headers = Headers(scope=scope)
+            request.caller = caller = rules.keys.admit(
+                INFERENCE, headers.get("authorization"), headers.get("x-api-key")
+            )
+            client.recognised()
+            asked = await self._check(rules, endpoint, caller, headers, receive, request_id)
+            response = await self._forward(asked, client, send, waiting, began_s, request)
         except ComptoirError as error:
             response = await self._failed(error, path, request_id, waiting)
+        except asyncio.CancelledError:
+            if client.is_lost or not request.was_ended():
+                raise
+            response = await self._ended(request, client, path, request_id, waiting)
         except Exception as error:  # noqa: BLE001 - the last resort: it must not show the client's text
             ours = render.unexpected(error, request_id)
             response = await self._failed(ours, path, request_id, waiting)
@@ -113,20 +129,35 @@ class Inference:
             response.headers["allow"] = "POST"
         return response
 
+    async def _ended(
+        self,
+        request: OpenRequest,
+        client: ClientConnection,
+        path: str,
+        request_id: str,
+        waiting: WaitingStream,
+    ) -> Response | None:
+        """Say why it was ended: in a stream as its last event, else while nothing has been sent."""
+        error = request.ended_by or leaving()
+        if request.is_stream or waiting.has_begun:
+            await waiting.fail(error, dialect_of(path))
+            return None
+        if client.has_begun:
+            # Half of a whole answer: only the connection's end says that no more comes.
+            raise asyncio.CancelledError
+        return await self._failed(error, path, request_id, waiting)
+
     async def _check(
         self,
+        rules: Rules,
         endpoint: Endpoint,
+        caller: Caller,
         headers: Headers,
         receive: Receive,
-        client: ClientConnection,
         request_id: str,
     ) -> Asked:
-        """Who asks, and what may be sent to an engine."""
-        caller = self._services.keys.admit(
-            INFERENCE, headers.get("authorization"), headers.get("x-api-key")
-        )
-        client.recognised()
-        config = self._services.config
+        """What may be sent to an engine."""
+        config = rules.config
         body = await read_object(headers, receive, config.limits.max_body_bytes)
         return Asked(
             endpoint,
@@ -145,10 +176,12 @@ class Inference:
         send: Send,
         waiting: WaitingStream,
         began_s: float,
+        request: OpenRequest,
     ) -> Response | None:
         """Ask an engine; returns the response, or None when it has been streamed."""
         dispatcher, metrics = self._services.dispatcher, self._services.metrics
         opened = await dispatcher.open(asked, waiting if asked.body.get("stream") else None)
+        request.has_begun = True
         answer, path = opened.answer, asked.endpoint.path
         model = opened.candidate.model_id
         first_s = time.perf_counter() - began_s
@@ -159,6 +192,7 @@ class Inference:
             if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
                 metrics.ttft.labels(model).observe(first_s)
                 head = None if waiting.has_begun else STREAM_HEADERS | headers
+                request.is_stream = True
                 ending = await stream_answer(answer, head, client, send)
                 is_stream = True
             else:
@@ -172,16 +206,28 @@ class Inference:
         except ReplicaBrokeError:
             dispatcher.broke(opened)
             raise from_engine(502, b"") from None
+        except asyncio.CancelledError:
+            opened.is_broken = opened.is_broken or request.ended_by is not None
+            raise
         finally:
             dispatcher.close(opened)
             metrics.requests.labels(model, str(answer.status)).inc()
             metrics.duration.labels(model).observe(time.perf_counter() - began_s)
         # The slot is free: from here on, only the client is waited for.
+        request.is_stream = False
         if is_stream:
             await end_stream(ending, dialect_of(path), client, send)
         else:
             await end_passed(ending, client, send)
         return None
+
+
+def leaving() -> ShuttingDownError:
+    """What those are told who are still open when the gateway's time to stop is over."""
+    return ShuttingDownError(
+        "this gateway is going away before the answer is complete: try again",
+        retry_after_s=LEAVING_RETRY_S,
+    )
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:

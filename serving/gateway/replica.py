@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
-from serving.config.rerouting import routing_from
-from serving.errors import ConfigError
+from serving.config.keys import KeyConfig
 from serving.gateway.asgi import build_asgi
 from serving.gateway.backend import RayDirectory
+from serving.gateway.live_settings import LiveSettings
+from serving.gateway.neighbours import Neighbours
 from serving.gateway.services import Services
 from serving.listener import Listener
 from serving.settings import GatewayConfig
 
 logger = logging.getLogger("ray.serve.comptoir")
 
+# A new gateway takes requests when it knows the models that run, or after so long without some of them.
+FULL_WITHIN_S = 30.0
+
 
 class GatewayReplica:
-    """Binds the port, follows the models, answers, drains on shutdown."""
+    """Binds the port, follows the models, answers, leaves without a gap.
 
-    async def __init__(self, config: GatewayConfig) -> None:  # type: ignore[misc]  # Ray awaits it
+    Args:
+        keys: those that stand in the gateway's `args` themselves; the others come from `keys_file`.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, config: GatewayConfig, keys: tuple[KeyConfig, ...] | None = None
+    ) -> None:
         self._config = config
         self._models = RayDirectory(config.discovery_period_s)
         self._services = Services.build(config, lambda: self._models.current, self._models.wake)
+        in_args = config.keys if keys is None else keys
+        self._settings = LiveSettings(config, in_args, self._services)
         self._listener = Listener(
             build_asgi(self._services),
             config.host,
@@ -30,22 +43,24 @@ class GatewayReplica:
             share_port=True,
             connections=config.connections,
         )
+        self._neighbours = Neighbours(config.host, config.port)
         await self._services.upstream.start()
         await self._models.start()
+        if not await self._models.full(FULL_WITHIN_S):
+            logger.warning("the gateway begins without knowing all replicas that run")
+        await self._settings.start()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve's hook, after the constructor and whenever `user_config` changes: new routing, in place.
+        """Serve's hook, after the constructor and whenever `user_config` changes: it takes effect in place.
 
-        Routing that does not fit is refused in the log and the old one kept: an error here would make Serve
-        replace every gateway.
+        What does not fit is refused in the log and the old kept: an error here would make Serve replace
+        every gateway.
         """
-        try:
-            self._services.dispatcher.reroute(routing_from(user_config))
-        except ConfigError as error:
-            logger.error("the routing stays as it was: %s", error.message)
+        self._settings.take(user_config)
         if not self._listener.listens:
-            # Not before: the routing of the constructor may be older than this one.
+            # Not before: the settings of the constructor may be older than these.
             await self._listener.start()
+            self._neighbours.join()
 
     async def ready(self) -> bool:
         """Control call: true as soon as the endpoint answers."""
@@ -57,11 +72,22 @@ class GatewayReplica:
         Raises:
             RuntimeError: discovery or the listener has ended; Serve then replaces this replica.
         """
-        if not self._models.follows or not self._listener.listens:
-            raise RuntimeError("the gateway no longer follows its models or its port")
+        if not self._models.follows or not self._listener.listens or not self._settings.follows:
+            raise RuntimeError("the gateway no longer follows its models, its port or its keys")
 
     async def __del__(self) -> None:
-        """Serve's shutdown hook: stop accepting, let open requests finish, then close."""
+        """Serve's shutdown hook: leave without a gap.
+
+        First everybody is told to go elsewhere: balancers by `/ready`, clients by the end of their connection
+        after an answer. Where another gateway takes the connections of this port, balancers must not see a
+        503 that is not its own. Then nobody new is accepted, what is open ends by itself, and at last what is
+        left is ended with an error.
+        """
+        self._neighbours.leave()
+        self._services.is_leaving = not self._neighbours.are_there()
+        self._listener.begin_drain()
+        await asyncio.sleep(self._config.lame_duck_s)
         await self._listener.close(self._config.drain_timeout_s)
+        await self._settings.stop()
         await self._models.stop()
         await self._services.stop()

@@ -36,7 +36,8 @@ def status(services: Services, caller: Caller) -> dict[str, Any]:
         return {"view": view(False), "models": found}
     queues = {each.model_id: each for each in services.admission.snapshots()}
     found = [_model(services, model, queues.get(model.id), now) for model in models]
-    return {"view": view(True), "models": found}
+    settings = {"keys": len(services.keys), "refused": dict(services.refused_changes)}
+    return {"view": view(True), "settings": settings, "models": found}
 
 
 def view(is_whole: bool) -> str:
@@ -112,6 +113,9 @@ def gauges(services: Services) -> Iterable[Moment]:
     """The moment's values for /metrics."""
     now = time.monotonic()
     yield "build_info", {"version": __version__}, 1
+    yield "keys", {}, len(services.keys)
+    for source in ("keys_file", "user_config"):
+        yield "settings_refused", {"source": source}, int(source in services.refused_changes)
     for model in services.directory().models.values():
         services.metrics.expect(model.id)
         yield from _model_gauges(services, model, now)

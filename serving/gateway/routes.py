@@ -52,6 +52,8 @@ def build_router(services: Services) -> APIRouter:
     async def ready(request: Request) -> Response:
         everyone = "all" in request.query_params
         body, status = listing.readiness(services.directory(), everyone=everyone)
+        if services.is_leaving:
+            body, status = body | {"ready": False, "leaving": True}, 503
         if services.keys:
             # Probes carry no key, and what a site hosts is its customers' business.
             del body["models"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving.gateway.admission import Admission
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
+from serving.gateway.open_requests import OpenRequests
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import Upstream
 from serving.gateway.waking import Waking
@@ -20,12 +21,24 @@ from serving.trust.fields import Endpoint, endpoints
 
 
 @dataclass(frozen=True)
-class Services:
-    """The gateway's collaborators."""
+class Rules:
+    """What a request is held to. Replaced whole by a change: a request keeps what it began with."""
 
     config: GatewayConfig
     keys: KeyRing
     endpoints: Mapping[str, Endpoint]
+
+    @classmethod
+    def of(cls, config: GatewayConfig) -> Rules:
+        """Those of a configuration."""
+        return cls(config, KeyRing(config.keys), endpoints(config.limits))
+
+
+@dataclass
+class Services:
+    """The gateway's collaborators."""
+
+    rules: Rules
     directory: Callable[[], Directory]
     upstream: Upstream
     forwarder: Forwarder
@@ -33,6 +46,37 @@ class Services:
     admission: Admission
     dispatcher: Dispatcher
     metrics: GatewayMetrics
+    open_requests: OpenRequests = field(default_factory=OpenRequests)
+    # What of the last changes was refused, by where it stood; the configuration before stays in force.
+    refused_changes: dict[str, str] = field(default_factory=dict)
+    # The gateway is about to stop: balancers shall send nobody here any more.
+    is_leaving: bool = False
+
+    @property
+    def config(self) -> GatewayConfig:
+        """What is in force now."""
+        return self.rules.config
+
+    @property
+    def keys(self) -> KeyRing:
+        """Who is let in now."""
+        return self.rules.keys
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """What models answer, and how requests are checked now."""
+        return self.rules.endpoints
+
+    def apply(self, config: GatewayConfig) -> None:
+        """Go on with another configuration: keys, limits, routing, admission; the rest needs a new process.
+
+        Requests that no replica has begun to answer stop when their key is gone; others go on.
+        """
+        rules = Rules.of(config)
+        self.dispatcher.reroute(config.routing)
+        self.admission.reconfigure(config.admission)
+        self.rules = rules
+        self.open_requests.end(rules.keys.refusal)
 
     @classmethod
     def build(
@@ -53,9 +97,7 @@ class Services:
         admission = Admission(config.admission, directory, config.replicas)
         waking = Waking(config.admission, directory, wake)
         return cls(
-            config=config,
-            keys=KeyRing(config.keys),
-            endpoints=endpoints(config.limits),
+            rules=Rules.of(config),
             directory=directory,
             upstream=upstream,
             forwarder=forwarder,

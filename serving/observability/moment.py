@@ -26,6 +26,8 @@ ENGINE_SIGNALS: Mapping[str, str] = {
 
 MOMENT: Mapping[str, str] = {
     "build_info": "Always 1; the version is a label",
+    "keys": "API keys that are in force",
+    "settings_refused": "1 while the last change does not fit and the settings before stay in force",
     # ---- models, by `model` ----------------------------------------------------------------------------
     "application_state": "1 for the state of the model's Serve application",
     "replicas": "Replicas that gateways can send to",

@@ -36,8 +36,8 @@ class Site:
     @property
     def routing(self) -> dict[str, Any]:
         """As it takes effect, normalised."""
-        found = user_config_in(self.gateway)
-        if found is None:
+        found = user_config_in(self.gateway) or {}
+        if found.get("routing") is None:
             found = {"routing": _args(self.gateway).get("routing") or {}}
         return dict(user_config(routing_from(found))["routing"])
 
@@ -90,9 +90,9 @@ def without_application(document: Mapping[str, Any], name: str) -> Document:
 
 
 def with_routing(document: Mapping[str, Any], routing: Mapping[str, Any]) -> Document:
-    """The document with this routing, as the `user_config` of the gateway; `args` stay as they are.
+    """The document with this routing, in the `user_config` of the gateway; `args` stay as they are.
 
-    Where `args` say the same already, the `user_config` is taken away.
+    Where `args` say the same already, it is taken out of the `user_config`. What else stands there stays.
 
     Raises:
         ConfigError: the routing does not fit.
@@ -102,15 +102,17 @@ def with_routing(document: Mapping[str, Any], routing: Mapping[str, Any]) -> Doc
     in_args = user_config(routing_from({"routing": _args(gateway).get("routing") or {}}))
     deployments = [dict(one) for one in gateway.get("deployments") or ()]
     entry = next((one for one in deployments if one.get("name") == GATEWAY_DEPLOYMENT), None)
+    if entry is None:
+        entry = {"name": GATEWAY_DEPLOYMENT}
+        deployments.append(entry)
+    live = dict(entry.pop("user_config", None) or {})
+    live.pop("routing", None)
     if config != in_args:
-        if entry is None:
-            entry = {"name": GATEWAY_DEPLOYMENT}
-            deployments.append(entry)
-        entry["user_config"] = config
-    elif entry is not None:
-        entry.pop("user_config", None)
-        if set(entry) == {"name"}:
-            deployments.remove(entry)
+        live |= config
+    if live:
+        entry["user_config"] = live
+    elif set(entry) == {"name"}:
+        deployments.remove(entry)
     gateway.pop("deployments", None)
     if deployments:
         gateway["deployments"] = deployments

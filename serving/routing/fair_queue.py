@@ -80,6 +80,12 @@ class FairQueue:
         self.waiting = 0
         self.open = 0
 
+    def reconfigure(self, config: AdmissionConfig) -> None:
+        """Other bounds from now on; what waits stays in its place."""
+        self._config = config
+        for shares in self._by_rank:
+            shares.reconfigure(config)
+
     def admit(self, entry: Entry) -> bool:
         """Dispatch an entry that need not wait: there is room, and nobody waits. Else nothing happens."""
         if self.waiting or self.open >= self.slots:

@@ -69,6 +69,10 @@ class Shares:
         self.waiting = 0
         self.passed_over = 0
 
+    def reconfigure(self, config: AdmissionConfig) -> None:
+        """Other weights from now on; counters stay."""
+        self._config = config
+
     def account(self, tenant: str) -> Account:
         """The tenant's account; a new one, if it is not remembered."""
         account = self.accounts.get(tenant)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from serving.config.keys import INFERENCE, SCOPES, KeyConfig, Scope, hash_key
 from serving.config.revisions import public_name
-from serving.errors import AuthenticationError, PermissionDeniedError, ScopeError
+from serving.errors import AuthenticationError, ComptoirError, PermissionDeniedError, ScopeError
 
 PREFIX = "sk-comptoir-"
 
@@ -82,6 +82,19 @@ class KeyRing:
             )
             for key in keys
         }
+        self._by_salt = {caller.cache_salt: caller for caller in self._callers.values()}
+
+    def refusal(self, caller: Caller) -> ComptoirError | None:
+        """Why a caller who was let in once would not be now; None when they would."""
+        # Made from the key's hash: the same in every ring that holds the key.
+        now = self._by_salt.get(caller.cache_salt) if self._callers else ANONYMOUS
+        if now is None:
+            return AuthenticationError("this API key has been revoked")
+        try:
+            now.needs(*INFERENCE)
+        except ScopeError as error:
+            return error
+        return None
 
     def __len__(self) -> int:
         return len(self._callers)
