@@ -139,7 +139,7 @@ class Inference:
     ) -> Response | None:
         """Say why it was ended: in a stream as its last event, else while nothing has been sent."""
         error = request.ended_by or leaving()
-        if request.is_stream or waiting.has_begun:
+        if client.has_begun and (request.is_stream or waiting.has_begun):
             await waiting.fail(error, dialect_of(path))
             return None
         if client.has_begun:

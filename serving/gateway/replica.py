@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from asyncio import sleep
 from typing import Any
 
 from serving.config.keys import KeyConfig
@@ -86,7 +86,7 @@ class GatewayReplica:
         self._neighbours.leave()
         self._services.is_leaving = not self._neighbours.are_there()
         self._listener.begin_drain()
-        await asyncio.sleep(self._config.lame_duck_s)
+        await sleep(self._config.lame_duck_s)
         await self._listener.close(self._config.drain_timeout_s)
         await self._settings.stop()
         await self._models.stop()

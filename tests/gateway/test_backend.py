@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.serve.schema import ApplicationStatus
 
 from serving.gateway import backend
 from serving.gateway.backend import RayDirectory
+from serving.routing.directory import Replica
 
 
 def application(status: ApplicationStatus, *deployments: str) -> Any:
@@ -60,3 +62,24 @@ async def test_a_model_that_is_being_removed_is_unknown_though_it_still_ends_its
     applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
     applications["yi"] = application(ApplicationStatus.DELETING, "ModelReplica")
     assert await states(RayDirectory(60)) == {"qwen3": "RUNNING"}
+
+
+async def test_a_directory_is_full_when_it_knows_a_replica_of_each_model_that_has_one(
+    applications: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "SEEN", {})
+    monkeypatch.setattr(backend, "FULL_PERIOD_S", 0.01)
+    applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
+    applications["starting"] = application(ApplicationStatus.DEPLOYING, "ModelReplica")
+    applications["starting"].deployments["ModelReplica"] = SimpleNamespace(
+        replica_states={"STARTING": 1}
+    )
+    applications["building"] = application(ApplicationStatus.DEPLOYING)
+    directory = RayDirectory(60)
+    await directory.start()
+    assert not await directory.full(0.0)
+    waiting = asyncio.create_task(directory.full(10))
+    await asyncio.sleep(0)
+    backend.SEEN["qwen3"] = (Replica("r", "http://127.0.0.1:9", "t"),)
+    assert await waiting
+    await directory.stop()

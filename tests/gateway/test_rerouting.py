@@ -53,6 +53,9 @@ class _Nothing:
 
     async def start(self) -> None: ...
 
+    async def full(self, within_s: float) -> bool:
+        return True
+
     async def stop(self) -> None: ...
 
 
@@ -64,7 +67,7 @@ async def test_the_port_opens_with_the_first_routing_and_bad_routing_is_not_take
         probe.bind(("127.0.0.1", 0))
         free_port = probe.getsockname()[1]
     gateway = GatewayReplica.__new__(GatewayReplica)
-    await GatewayReplica.__init__(gateway, GatewayConfig(port=free_port))
+    await GatewayReplica.__init__(gateway, GatewayConfig(port=free_port, lame_duck_s=0))
     dispatcher = gateway._services.dispatcher
     try:
         with pytest.raises(RuntimeError):
@@ -76,7 +79,7 @@ async def test_the_port_opens_with_the_first_routing_and_bad_routing_is_not_take
         assert dispatcher.routing == ROUTING
         with caplog.at_level("ERROR"):
             await gateway.reconfigure({"routing": {"aliases": {"a": []}}})
-        assert "the routing stays as it was" in caplog.text
+        assert "what was in force stays" in caplog.text
         assert dispatcher.routing == ROUTING
         await gateway.check_health()
     finally:

@@ -1,0 +1,138 @@
+"""The gateway as Serve runs it: it listens when it knows the models, and leaves without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.app import SHUTDOWN_MARGIN_S, gateway_options
+from serving.config.rerouting import user_config
+from serving.config.routing import RoutingConfig
+from serving.gateway import replica
+from serving.gateway.neighbours import Neighbours
+from serving.gateway.replica import GatewayReplica
+from serving.routing.directory import Directory, Model, Replica
+from serving.settings import GatewayConfig
+from tests.stack.conftest import free_port
+
+
+class Gate:
+    """Instead of the time in which a gateway tells everybody to go elsewhere: as long as a test wants."""
+
+    def __init__(self) -> None:
+        self.is_closed = asyncio.Event()
+        self.is_open = asyncio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        self.is_closed.set()
+        await self.is_open.wait()
+
+
+class Models:
+    """Stands in for what Ray would give."""
+
+    follows = True
+    current = Directory([Model("m", {"task": "chat"}, (Replica("r", "http://127.0.0.1:9", "t"),))])
+    is_full = True
+
+    def __init__(self, *args: Any) -> None: ...
+
+    def wake(self, model_id: str) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def full(self, within_s: float) -> bool:
+        return self.is_full
+
+    async def stop(self) -> None: ...
+
+
+async def begun(config: GatewayConfig) -> GatewayReplica:
+    gateway = GatewayReplica.__new__(GatewayReplica)
+    await GatewayReplica.__init__(gateway, config)
+    await gateway.reconfigure(user_config(RoutingConfig()))
+    return gateway
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    found = Gate()
+    monkeypatch.setattr(replica, "sleep", found)
+    return found
+
+
+@pytest.fixture
+async def gateway(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> GatewayReplica:
+    monkeypatch.setattr(replica, "RayDirectory", Models)
+    return await begun(GatewayConfig(port=free_port(), drain_timeout_s=0))
+
+
+async def get(gateway: GatewayReplica, path: str) -> httpx.Response:
+    # A connection for each, as a balancer's probe.
+    async with httpx.AsyncClient(verify=False) as client:  # noqa: S501 - plain HTTP
+        return await client.get(f"http://127.0.0.1:{gateway._config.port}{path}")
+
+
+async def test_one_that_leaves_says_so_first_and_answers_meanwhile(
+    gateway: GatewayReplica, gate: Gate
+) -> None:
+    assert (await get(gateway, "/ready")).status_code == 200
+    leaving = asyncio.create_task(GatewayReplica.__del__(gateway))
+    await gate.is_closed.wait()
+    response = await get(gateway, "/ready")
+    assert (response.status_code, response.json()["ready"]) == (503, False)
+    assert (await get(gateway, "/health")).status_code == 200
+    assert (await get(gateway, "/v1/models")).json()["data"][0]["id"] == "m"
+    gate.is_open.set()
+    await leaving
+    with pytest.raises(httpx.ConnectError):
+        await get(gateway, "/health")
+
+
+async def test_balancers_hear_nothing_where_another_gateway_takes_the_port(
+    gateway: GatewayReplica, gate: Gate
+) -> None:
+    other = Neighbours(gateway._config.host, gateway._config.port)
+    other.join()
+    try:
+        leaving = asyncio.create_task(GatewayReplica.__del__(gateway))
+        await gate.is_closed.wait()
+        assert (await get(gateway, "/ready")).status_code == 200
+        gate.is_open.set()
+        await leaving
+    finally:
+        other.leave()
+    with pytest.raises(httpx.ConnectError):
+        await get(gateway, "/health")
+
+
+async def test_a_new_gateway_and_an_old_one_answer_at_one_port(
+    gateway: GatewayReplica, gate: Gate
+) -> None:
+    gate.is_open.set()
+    new = await begun(gateway._config)
+    await GatewayReplica.__del__(gateway)
+    for _ in range(5):
+        assert (await get(new, "/ready")).status_code == 200
+    await GatewayReplica.__del__(new)
+
+
+async def test_models_that_stay_unknown_hold_a_gateway_up_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(replica, "RayDirectory", type("Unsure", (Models,), {"is_full": False}))
+    found = await begun(GatewayConfig(port=free_port(), lame_duck_s=0, drain_timeout_s=0))
+    assert "without knowing all replicas" in caplog.text
+    assert (await get(found, "/health")).status_code == 200
+    await GatewayReplica.__del__(found)
+
+
+def test_a_changed_gateway_starts_before_the_old_one_leaves_and_serve_waits_for_it() -> None:
+    config = GatewayConfig(lame_duck_s=7, drain_timeout_s=11)
+    options = gateway_options(config)
+    assert options["max_surge_percent"] == 100
+    assert options["graceful_shutdown_timeout_s"] == 18 + SHUTDOWN_MARGIN_S
+    assert gateway_options(GatewayConfig(surge_percent=0))["max_surge_percent"] == 0
