@@ -132,7 +132,7 @@ async def test_a_stream_that_is_left_at_the_end_gets_an_error_event(make_site: S
     end_all(site)
     ours, anthropics = await asyncio.gather(*streams)
     last = orjson.loads(ours.text.rstrip().splitlines()[-1].removeprefix("data: "))
-    assert last["error"]["code"] == "model_unavailable"
+    assert last["error"]["code"] == "shutting_down"
     assert "event: error\ndata: " in anthropics.text
     await until(lambda: site.doors[0].open_requests == 0)
 
