@@ -5,7 +5,7 @@ CONFIG ?= deployments/local.yaml
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve stop test check bench bench-referee chaos image clean
+.PHONY: help install install-dev serve stop test check bench bench-referee chaos hostile image clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ bench-referee: install ## hold the load generator against known truth, vllm benc
 
 chaos: install ## kill processes of a stack under load, and count what clients notice
 	@exec .venv/bin/python -m loadtests.chaos $(ARGS)
+
+hostile: install ## attack a gateway with slow, broken and greedy clients: ARGS="http://127.0.0.1:8000 --help"
+	@exec .venv/bin/python -m loadtests.hostile $(ARGS)
 
 image: ## build the container images and their SBOMs, with docker or podman: ARGS="cpu gpu"
 	@exec k8s/images/build.sh $(ARGS)

@@ -1,0 +1,144 @@
+"""Runs the cases one after the other, then generated requests, with a good client and the memory beside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+from loadtests.bench.processes import Child, resident_bytes
+from loadtests.hostile.case import Case
+from loadtests.hostile.fuzz import Fuzzed, fuzz
+from loadtests.hostile.target import NotApplicableError, Target
+from loadtests.hostile.wire import BrokenError
+
+# The good client alone, before the attack.
+BASELINE_S = 5.0
+# How long after the attack memory may take to come back.
+SETTLE_S = 5.0
+# A case that takes longer than any deadline of the endpoint hangs.
+CASE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one case went: `fault` is "" where it held; `skipped` says why it could not be tried."""
+
+    case: Case
+    seconds: float
+    fault: str = ""
+    skipped: str = ""
+
+
+@dataclass
+class Findings:
+    """Everything that was seen."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    fuzzed: Fuzzed = field(default_factory=Fuzzed)
+    calm: dict[str, float] = field(default_factory=dict)
+    attacked: dict[str, float] = field(default_factory=dict)
+    # Of the gateway, in MiB; empty when the process is not ours.
+    memory: list[float] = field(default_factory=list)
+
+
+class Beside:
+    """The good client's process."""
+
+    def __init__(self, target: Target) -> None:
+        self._child = Child.module(
+            "the good client", "loadtests.hostile.beside", target.authority, target.model
+        )
+        self._child.ask(target.other_key or target.key, 30.0)
+
+    async def period(self) -> dict[str, float]:
+        """The figures since the last call."""
+        line = await asyncio.to_thread(self._child.ask, "", 60.0)
+        found: dict[str, float] = json.loads(line)
+        return found
+
+    def stop(self) -> None:
+        """End it."""
+        self._child.stop()
+
+
+@contextmanager
+def beside(target: Target) -> Iterator[Beside]:
+    """A good client for as long as the attack takes."""
+    client = Beside(target)
+    try:
+        yield client
+    finally:
+        client.stop()
+
+
+async def run(
+    target: Target,
+    cases: Sequence[Case],
+    count: int,
+    seed: int,
+    pid: int | None,
+    say: Callable[[str], None],
+) -> Findings:
+    """Attack.
+
+    Args:
+        count: of generated requests.
+        pid: of the gateway, if its memory can be looked at.
+    """
+    found = Findings()
+    process = psutil.Process(pid) if pid is not None else None
+    with beside(target) as good:
+        await asyncio.sleep(1.0)
+        await good.period()
+        await asyncio.sleep(BASELINE_S)
+        found.calm = await good.period()
+        for index, case in enumerate(cases):
+            verdict = await _try(case, target)
+            found.verdicts.append(verdict)
+            _say_verdict(say, index, len(cases), verdict)
+        # Only now: the first attack of each kind allocates what is kept, and is no leak.
+        _remember(found, process)
+        if count:
+            found.fuzzed = await fuzz(
+                target, count, seed, lambda done: say(f"generated requests: {done} of {count}")
+            )
+            await asyncio.sleep(SETTLE_S)
+            _remember(found, process)
+        found.attacked = await good.period()
+    return found
+
+
+async def _try(case: Case, target: Target) -> Verdict:
+    began_s = time.monotonic()
+    fault = skipped = ""
+    try:
+        async with asyncio.timeout(CASE_S + 2 * target.cut_s):
+            await case.attack(target)
+    except BrokenError as error:
+        fault = str(error)
+    except NotApplicableError as reason:
+        skipped = str(reason)
+    except TimeoutError:
+        fault = "it hangs"
+    except OSError as error:
+        fault = f"the connection failed: {type(error).__name__}"
+    return Verdict(case, time.monotonic() - began_s, fault, skipped)
+
+
+def _say_verdict(say: Callable[[str], None], index: int, count: int, verdict: Verdict) -> None:
+    case = verdict.case
+    end = "BROKEN: " + verdict.fault if verdict.fault else "holds"
+    if verdict.skipped:
+        end = f"not tried: {verdict.skipped}"
+    say(f"{index + 1} of {count}  {case.group}/{case.name}: {end} ({verdict.seconds:.1f} s)")
+
+
+def _remember(found: Findings, process: psutil.Process | None) -> None:
+    if process is not None:
+        found.memory.append(resident_bytes([process]) / 2**20)
