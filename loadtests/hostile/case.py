@@ -13,12 +13,16 @@ Attack = Callable[[Target], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Case:
-    """`attack` raises `BrokenError` when the target does what it must not."""
+    """`attack` raises `BrokenError` when the target does what it must not.
+
+    `is_crowd`: it sends so much that other cases would wait for it; it runs alone.
+    """
 
     group: str
     name: str
     holds: str
     attack: Attack
+    is_crowd: bool = False
 
 
 class Cases:
@@ -28,11 +32,11 @@ class Cases:
         self.group = group
         self.all: list[Case] = []
 
-    def add(self, name: str, holds: str) -> Callable[[Attack], Attack]:
+    def add(self, name: str, holds: str, *, is_crowd: bool = False) -> Callable[[Attack], Attack]:
         """Decorate an attack; `holds` says what must hold, as a sentence without a full stop."""
 
         def decorate(attack: Attack) -> Attack:
-            self.all.append(Case(self.group, name, holds, attack))
+            self.all.append(Case(self.group, name, holds, attack, is_crowd))
             return attack
 
         return decorate

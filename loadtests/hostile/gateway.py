@@ -37,7 +37,6 @@ async def serve(engine_url: str, token: str, key_hash: str, other_hash: str) -> 
             KeyConfig(name="attacker", hash=key_hash, models=(MODEL,)),
             KeyConfig(name="other", hash=other_hash),
         ),
-
     )
     services = Services.build(config, lambda: directory)
     listener = Listener(build_asgi(services), "127.0.0.1")

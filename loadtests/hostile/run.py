@@ -21,6 +21,8 @@ from loadtests.hostile.wire import BrokenError
 BASELINE_S = 5.0
 # How long after the attack memory may take to come back.
 SETTLE_S = 5.0
+# Cases that are no crowds, at a time.
+PARALLEL = 12
 # A case that takes longer than any deadline of the endpoint hangs.
 CASE_S = 120.0
 
@@ -98,10 +100,7 @@ async def run(
         await good.period()
         await asyncio.sleep(BASELINE_S)
         found.calm = await good.period()
-        for index, case in enumerate(cases):
-            verdict = await _try(case, target)
-            found.verdicts.append(verdict)
-            _say_verdict(say, index, len(cases), verdict)
+        await try_all(cases, target, found.verdicts, say)
         # Only now: the first attack of each kind allocates what is kept, and is no leak.
         _remember(found, process)
         if count:
@@ -112,6 +111,23 @@ async def run(
             _remember(found, process)
         found.attacked = await good.period()
     return found
+
+
+async def try_all(
+    cases: Sequence[Case], target: Target, verdicts: list[Verdict], say: Callable[[str], None]
+) -> None:
+    """Try several cases at a time, those that are crowds one by one afterwards."""
+    room = asyncio.Semaphore(PARALLEL)
+
+    async def try_one(case: Case) -> None:
+        async with room:
+            verdicts.append(await _try(case, target))
+        _say_verdict(say, len(verdicts), len(cases), verdicts[-1])
+
+    await asyncio.gather(*(try_one(case) for case in cases if not case.is_crowd))
+    for case in cases:
+        if case.is_crowd:
+            await try_one(case)
 
 
 async def _try(case: Case, target: Target) -> Verdict:
@@ -136,7 +152,7 @@ def _say_verdict(say: Callable[[str], None], index: int, count: int, verdict: Ve
     end = "BROKEN: " + verdict.fault if verdict.fault else "holds"
     if verdict.skipped:
         end = f"not tried: {verdict.skipped}"
-    say(f"{index + 1} of {count}  {case.group}/{case.name}: {end} ({verdict.seconds:.1f} s)")
+    say(f"{index} of {count}  {case.group}/{case.name}: {end} ({verdict.seconds:.1f} s)")
 
 
 def _remember(found: Findings, process: psutil.Process | None) -> None:

@@ -256,7 +256,9 @@ async def _(target: Target) -> None:
 
 
 @cases.add(
-    "pipeline-flood", "a thousand pipelined requests are answered in order, or the connection ends"
+    "pipeline-flood",
+    "a thousand pipelined requests are answered in order, or the connection ends",
+    is_crowd=True,
 )
 async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:

@@ -142,7 +142,9 @@ async def _(target: Target) -> None:
         await _stalls(target, wire)
 
 
-@cases.add("many-never-read", "two hundred that do not read leave others' slots alone")
+@cases.add(
+    "many-never-read", "two hundred that do not read leave others' slots alone", is_crowd=True
+)
 async def _(target: Target) -> None:
     request = _long(target)
     wires = [await Wire.open(target, receive_buffer=4096) for _ in range(200)]
@@ -180,17 +182,17 @@ async def _leave(target: Target, leave: Callable[[Wire], None], count: int = 50)
     await is_well(target)
 
 
-@cases.add("leaves", "fifty that leave at any moment hurt nobody")
+@cases.add("leaves", "fifty that leave at any moment hurt nobody", is_crowd=True)
 async def _(target: Target) -> None:
     await _leave(target, Wire.close)
 
 
-@cases.add("resets", "fifty that leave with a reset hurt nobody")
+@cases.add("resets", "fifty that leave with a reset hurt nobody", is_crowd=True)
 async def _(target: Target) -> None:
     await _leave(target, Wire.reset)
 
 
-@cases.add("half-bodies", "fifty that leave in the middle of their body hurt nobody")
+@cases.add("half-bodies", "fifty that leave in the middle of their body hurt nobody", is_crowd=True)
 async def _(target: Target) -> None:
     for index in range(50):
         wire = await Wire.open(target)
@@ -199,7 +201,7 @@ async def _(target: Target) -> None:
     await is_well(target)
 
 
-@cases.add("connects", "five hundred connections that come and go hurt nobody")
+@cases.add("connects", "five hundred connections that come and go hurt nobody", is_crowd=True)
 async def _(target: Target) -> None:
     for index in range(500):
         wire = await Wire.open(target)
@@ -207,7 +209,7 @@ async def _(target: Target) -> None:
     await is_well(target)
 
 
-@cases.add("silent-connections", "a crowd without a key keeps nobody out")
+@cases.add("silent-connections", "a crowd without a key keeps nobody out", is_crowd=True)
 async def _(target: Target) -> None:
     wires: list[Wire] = []
     try:

@@ -87,7 +87,11 @@ for name, value in {
         await one_answer(target, request, (400,))
 
 
-@cases.add("flood", "three hundred requests at once of one tenant leave the other its answers")
+@cases.add(
+    "flood",
+    "three hundred requests at once of one tenant leave the other its answers",
+    is_crowd=True,
+)
 async def _(target: Target) -> None:
     key = target.other_key or target.key
 
@@ -107,7 +111,7 @@ async def _(target: Target) -> None:
         await asyncio.gather(*flood, return_exceptions=True)
 
 
-@cases.add("blamed", "requests that engines fail at close nothing to others")
+@cases.add("blamed", "requests that engines fail at close nothing to others", is_crowd=True)
 async def _(target: Target) -> None:
     failing = (
         ("/v1/responses", {"input": [{"role": "assistant", "content": []}]}),
