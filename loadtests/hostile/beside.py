@@ -17,7 +17,9 @@ from itertools import pairwise
 import uvloop
 
 from loadtests.bench.summary import percentile
+from loadtests.dialects import judged
 from loadtests.raw_http import TimedConnection, request_bytes
+from loadtests.reading import Expected
 
 STREAMS = 4
 TOKENS = 25
@@ -80,7 +82,8 @@ class GoodClient:
 
     def _note(self, connection: TimedConnection, has_failed: bool) -> None:
         arrivals = connection.arrivals_s
-        if has_failed or connection.has_error_event or not arrivals:
+        answer = b"".join(connection.pieces)
+        if has_failed or judged(Expected(stream=True), connection.content_type, answer).failure:
             self.period.failed += 1
             return
         self.period.ttft_ms.append(1000 * (arrivals[0] - connection.began_s))
@@ -95,6 +98,8 @@ async def main(address: str, model: str) -> None:
     client = GoodClient(address, model, key)
     print("ready", flush=True)
     running = asyncio.ensure_future(client.run())
+    # Otherwise a mistake in the client would look like a site that answers nothing.
+    running.add_done_callback(lambda task: task.cancelled() or loop.stop())
     while await loop.run_in_executor(None, sys.stdin.readline):
         period, client.period = client.period, Period()
         print(json.dumps(period.figures() | {"at_s": time.time()}), flush=True)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from loadtests.hostile.target import Target
 from loadtests.hostile.wire import BrokenError, Reply, Wire
 
+# Of 16 KiB each: more than any part of a request may have, but for its body.
+_ENDLESS_PIECES = 64
+
 Attack = Callable[[Target], Awaitable[None]]
 
 
@@ -97,6 +100,22 @@ def expect(reply: Reply | None, statuses: Collection[int]) -> None:
         raise BrokenError(f"status {reply.status}; right is {_words(statuses)}")
     if not reply.is_whole:
         raise BrokenError(f"the answer with status {reply.status} was cut")
+
+
+async def endless(target: Target, request: bytes, statuses: Collection[int]) -> None:
+    """Send a request and then letters without end: that must be refused, or the connection cut.
+
+    Raises:
+        BrokenError: all of it is taken, or it is answered with another status.
+    """
+    async with await Wire.open(target) as wire:
+        await wire.send(request)
+        for _ in range(_ENDLESS_PIECES):
+            if not await wire.try_send(b"x" * 16_384, 2.0):
+                break
+        reply = await wire.reply(timeout_s=target.cut_s + 5)
+        if reply is not None:
+            expect(reply, statuses)
 
 
 async def nothing_more(wire: Wire, *, closes: bool = False, wait_s: float = 0.3) -> None:

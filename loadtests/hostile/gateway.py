@@ -12,8 +12,8 @@ import sys
 
 import uvloop
 
-
 from loadtests.bench.null.gateway import MODEL
+from serving.config.connections import ConnectionsConfig
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
@@ -37,9 +37,16 @@ async def serve(engine_url: str, token: str, key_hash: str, other_hash: str) -> 
             KeyConfig(name="attacker", hash=key_hash, models=(MODEL,)),
             KeyConfig(name="other", hash=other_hash),
         ),
+        connections=ConnectionsConfig(
+            head_timeout_s=CUT_S,
+            body_timeout_s=CUT_S,
+            idle_timeout_s=CUT_S,
+            write_stall_s=CUT_S,
+            linger_s=1.0,
+        ),
     )
     services = Services.build(config, lambda: directory)
-    listener = Listener(build_asgi(services), "127.0.0.1")
+    listener = Listener(build_asgi(services), "127.0.0.1", connections=config.connections)
     await listener.start()
     gc.collect()
     gc.freeze()
