@@ -23,7 +23,9 @@ from serving.http.table import ConnectionTable
 PROBE_AFTER_S = 15
 PROBE_EVERY_S = 5
 PROBES = 3
-
+# What the kernel holds of an answer beyond what is on its way. Without this bound it takes megabytes for each
+# client that does not read, and hides that it does not.
+UNSENT_BYTES = 128 * 1024
 
 # How often limits on time are looked at, unless one of them is shorter.
 CHECK_EVERY_S = 0.25
@@ -177,6 +179,7 @@ def _bind(host: str, port: int, share_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     _watch_peers(sock)
     if share_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

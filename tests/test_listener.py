@@ -14,6 +14,7 @@ import pytest
 
 from serving.config.connections import ConnectionsConfig
 from serving.errors import StackError
+from serving.http_protocol import client_of
 from serving.listener import Listener
 
 
@@ -197,3 +198,27 @@ async def test_connections_whose_other_end_vanishes_do_not_last() -> None:
         assert idle + every * count <= 30
         # It would end connections of clients that are there and read slowly.
         assert not probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
+async def test_little_of_an_answer_is_buffered_for_a_client_that_does_not_read() -> None:
+    taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        client, written = client_of(scope), 0
+        while not client.is_slow and written < 16 * 1024 * 1024:
+            client.write(b"x" * 16_384)
+            written += 16_384
+            # The socket may be written to meanwhile.
+            await asyncio.sleep(0)
+        taken.set_result(written)
+        await asyncio.sleep(60)
+
+    listener = Listener(app, "127.0.0.1")
+    await listener.start()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", listener.port))
+        client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert await taken < 1024 * 1024
+    await listener.close()
