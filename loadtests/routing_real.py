@@ -23,10 +23,11 @@ from typing import Any
 
 import aiohttp
 
-from loadtests.bench.compare.contenders import CONTENDERS, MODEL, Place, free_port
+from loadtests.bench.compare.contenders import CONTENDERS, MODEL, Place
 from loadtests.bench.processes import Child
 from loadtests.dialects import reading
 from loadtests.ends import in_words
+from loadtests.free_ports import free_port
 from loadtests.reading import Expected, Reading
 from serving.catalogue import tiny
 from serving.config.replicas import ReplicaRoutingConfig

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.chaos.load import Outcome
-from loadtests.chaos.stack import ENGINE, ChaosError, Stack
+from loadtests.chaos.stack import ChaosError, Stack
+from loadtests.process_titles import ENGINE, below
 
 # A connection that its gateway took with it is noticed within this time.
 AT_ONCE_S = 1.0
@@ -44,7 +45,7 @@ def inject(fault: Fault, stack: Stack) -> tuple[set[int], float]:
         raise ChaosError(f"there is no process {fault.title}")
     victim = victims[0]
     # An engine goes with its replica.
-    gone = {victim.pid, *(child.pid for child in victim.children(recursive=True))}
+    gone = {victim.pid, *(child.pid for child in below(victim))}
     at_s = time.monotonic()
     victim.send_signal(fault.signal)
     return gone, at_s

@@ -7,7 +7,6 @@ import contextlib
 import copy
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ from typing import Any
 import aiohttp
 import psutil
 
+from loadtests.free_ports import free_port
+from loadtests.process_titles import ENGINE, is_called, title_of
 from serving.commands import processes, stack_ray
 from serving.commands.stack_state import StackState
 from serving.config.yaml_file import read_mapping
 
-# The title of vLLM's engine processes.
-ENGINE = "VLLM::EngineCore"
 START_TIMEOUT_S = 300.0
 RECOVERY_TIMEOUT_S = 180.0
 
@@ -39,7 +38,7 @@ class Stack:
         self._document = read_mapping(config)
         self._model = model
         self._folder = tempfile.TemporaryDirectory(prefix="comptoir-chaos-")
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = Path(self._folder.name) / "up.log"
         self._cache = Path(self._folder.name) / "cache"
@@ -87,9 +86,9 @@ class Stack:
         found = []
         for process in processes.of_stack(self._state.stack_id, self.port):
             with contextlib.suppress(psutil.Error):
-                if is_called(" ".join(process.cmdline()), title):
-                    found.append(process)
-        return sorted(found, key=lambda process: process.create_time())
+                if is_called(title_of(process), title):
+                    found.append((process.create_time(), process.pid, process))
+        return [process for *_, process in sorted(found)]
 
     async def replicas(self) -> int:
         """How many replicas of the model the endpoint knows, as one gateway says; 0 while none answers."""
@@ -138,14 +137,3 @@ class Stack:
             if application["name"] == self._model:
                 application["args"]["replicas"] = {"min": replicas, "max": replicas}
         await asyncio.to_thread(stack_ray.deploy, self._state.dashboard, document)
-
-
-def is_called(command: str, title: str) -> bool:
-    """Whether its title begins so. vLLM's own now and then does not take: that is known by its start."""
-    return command.startswith(title) or (title == ENGINE and "multiprocessing.spawn" in command)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

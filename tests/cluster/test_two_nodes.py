@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from loadtests.process_titles import ENGINE, is_called
 from serving.gateway.peer import PEER_TIMEOUT_S
 from tests.cluster.clients import Clients, Outcome
 from tests.cluster.conftest import MODEL, Cluster
@@ -52,7 +53,7 @@ async def test_each_gateway_reaches_the_replicas_of_both_nodes(
     for machine in (cluster.head, cluster.worker):
         titles = machine.titles()
         assert sum(title.startswith("ray::ServeReplica:gateway") for title in titles) == 1
-        assert sum(title.startswith("VLLM::EngineCore") for title in titles) == 1
+        assert sum(is_called(title, ENGINE) for title in titles) == 1
 
 
 async def test_a_node_that_is_cut_off_costs_no_request_that_had_not_begun(
@@ -107,7 +108,7 @@ async def test_a_node_that_is_cut_off_costs_no_request_that_had_not_begun(
     assert again.fate == "answered"
     assert any(o.gateway == "b" and o.began_s > mended_s + recovery_s for o in seen)
     # Nothing of its former life is left on the node.
-    assert sum(title.startswith("VLLM::EngineCore") for title in cluster.worker.titles()) == 1
+    assert sum(is_called(title, ENGINE) for title in cluster.worker.titles()) == 1
 
 
 async def test_a_node_that_is_drained_breaks_nothing(

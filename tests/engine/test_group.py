@@ -12,8 +12,8 @@ import orjson
 import psutil
 import pytest
 
+from loadtests.process_titles import engines_under
 from serving.engine.group import Group
-from tests.processes import engines_under
 
 BODY = {
     "messages": [{"role": "user", "content": "Bonjour, 你好"}],

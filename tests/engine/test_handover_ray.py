@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.stack.conftest import free_port
+from loadtests.free_ports import free_port
+from loadtests.process_titles import below, title_of
 
 pytestmark = [
     pytest.mark.engine,
@@ -227,6 +228,6 @@ async def test_a_prefill_replica_that_dies_costs_no_request_and_comes_back(site:
 
 def _prefill_processes() -> list[psutil.Process]:
     """The replica and its engine."""
-    found = psutil.Process().children(recursive=True)
-    (replica,) = [one for one in found if ":PrefillReplica" in " ".join(one.cmdline())]
-    return [*replica.children(recursive=True), replica]
+    found = below(psutil.Process())
+    (replica,) = [one for one in found if ":PrefillReplica" in title_of(one)]
+    return [*below(replica), replica]

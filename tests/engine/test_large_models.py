@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
+from loadtests.process_titles import below, title_of, workers_under
 from serving.app import deployment_options
 from serving.catalogue import tiny
 from serving.catalogue.catalogue import Catalogue, load_catalogue
@@ -195,12 +197,10 @@ async def spread_out(
     ids=["tensor", "pipeline"],
 )
 async def test_two_workers_answer_as_one_engine(spread_out: Running) -> None:
-    import psutil
-
     status, raw = await spread_out.post("/v1/chat/completions", dict(BODY))
     assert status == 200, raw
     assert orjson.loads(raw)["usage"]["completion_tokens"] == TOKENS
-    names = [" ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)]
-    assert sum("VLLM::Worker" in name for name in names) == 2, names
+    running = below(psutil.Process())
+    assert len(workers_under(psutil.Process())) == 2, [title_of(one) for one in running]
     stats = await spread_out.replica.record_routing_stats()
     assert stats["generated_tokens"] >= TOKENS

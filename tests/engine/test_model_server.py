@@ -9,9 +9,9 @@ import orjson
 import psutil
 import pytest
 
+from loadtests.process_titles import engines_under
 from serving.catalogue import tiny
 from tests.engine.conftest import Running
-from tests.processes import engines_under
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 

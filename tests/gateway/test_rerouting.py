@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
 
+from loadtests.free_ports import free_port
 from serving.config.rerouting import user_config
 from serving.config.routing import RoutingConfig
 from serving.gateway.replica import GatewayReplica
@@ -63,18 +63,16 @@ async def test_the_port_opens_with_the_first_routing_and_bad_routing_is_not_take
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("serving.gateway.replica.RayDirectory", _Nothing)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free_port = probe.getsockname()[1]
+    port = free_port()
     gateway = GatewayReplica.__new__(GatewayReplica)
-    await GatewayReplica.__init__(gateway, GatewayConfig(port=free_port, lame_duck_s=0))
+    await GatewayReplica.__init__(gateway, GatewayConfig(port=port, lame_duck_s=0))
     dispatcher = gateway._services.dispatcher
     try:
         with pytest.raises(RuntimeError):
             await gateway.check_health()
         await gateway.reconfigure(user_config(ROUTING))
         await gateway.check_health()
-        _, writer = await asyncio.open_connection("127.0.0.1", free_port)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.close()
         assert dispatcher.routing == ROUTING
         with caplog.at_level("ERROR"):

@@ -15,6 +15,7 @@ import pytest
 
 from loadtests.answer import Answer
 from loadtests.client import Client, Endpoint
+from loadtests.free_ports import free_port
 from loadtests.record import Record
 from serving.errors import ConfigError
 
@@ -183,9 +184,7 @@ def test_a_body_without_a_length_ends_with_its_connection(serve) -> None:
 
 
 def test_nobody_listens(serve) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as unused:
-        port = unused.getsockname()[1]
-    record, _ = ask(f"http://127.0.0.1:{port}")
+    record, _ = ask(f"http://127.0.0.1:{free_port()}")
     assert (record.status, record.error) == (0, "connect")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from loadtests.free_ports import free_port
 from loadtests.plan.sweeps import read_sweep
 from loadtests.record import read_records
 from loadtests.reference import Running, running
@@ -108,8 +108,7 @@ def test_every_request_of_the_plan_is_in_the_records_and_at_the_server(
 def test_a_run_at_a_server_that_is_not_there_says_so(
     server: Running, tmp_path: Path, options: tuple[str, ...], code: int
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     path = scenario(server, tmp_path, duration_s=1, warmup_s=0.1)
     run = tmp_path / "run"
     ended, out, err = load(
@@ -184,8 +183,7 @@ def test_ctrl_c_keeps_what_was_measured(server: Running, tmp_path: Path) -> None
 
 
 def test_the_web_ui_shows_our_figures(server: Running, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     path, run = scenario(server, tmp_path, duration_s=3), tmp_path / "run"
     child = command(
         "run", str(path), "--out", str(run), "--web", str(port), preexec_fn=_default_signals

@@ -10,6 +10,7 @@ from loadtests.bench.compare.roles import ROLES, role_of
     [
         (["VLLM::EngineCore"], "engine"),
         (["VLLM::Worker_TP0"], "engine"),
+        (["/v/bin/python", "-c", "from multiprocessing.spawn import spawn_main; x"], "engine"),
         (["/v/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--port", "1"], "replica"),
         (["ray::ServeReplica:gateway:GatewayReplica"], "gateway"),
         (["ray::ServeReplica:qwen3:ModelReplica.check_health"], "replica"),

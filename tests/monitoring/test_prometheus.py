@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from loadtests.free_ports import free_port
 from serving.monitoring import manifests
 from serving.monitoring.dashboards import dashboards, expressions
 from serving.monitoring.external import DCGM, RAY
@@ -84,8 +84,7 @@ async def running(folder: Path, target: str) -> AsyncIterator[Prometheus]:
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     rules = rule_files(CONFIG)[manifests.RULES_FILE]
     (folder / manifests.RULES_FILE).write_text(rules, encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     log = (folder / "log").open("wb")
     process = await asyncio.create_subprocess_exec(
         str(PROMETHEUS),

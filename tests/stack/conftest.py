@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.free_ports import free_port
 from serving.commands import processes
 from serving.commands.stack_state import StackState
 from serving.settings import ProcessSettings
@@ -56,12 +56,6 @@ class Stack:
     def output(self) -> str:
         """What it printed so far."""
         return self.log.read_text() if self.log else ""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(config: Path, folder: Path, **env: str) -> tuple[subprocess.Popen[bytes], Stack]:

@@ -17,9 +17,9 @@ import psutil
 import pytest
 import yaml
 
+from loadtests.process_titles import engines_under, title_of
 from serving.commands import processes
 from serving.environment import cluster_environment
-from tests.processes import engines_under
 from tests.stack.conftest import CANARY, ROOT, Stack
 
 # With the canary: a dying engine dumps its state, which must not hold prompts (test_privacy.py).
@@ -44,13 +44,10 @@ def replicas(stack: Stack) -> dict[str, int]:
 def _look(stack: Stack) -> dict[str, int]:
     found = {}
     for process in processes.of_stack(stack.state.stack_id, stack.port):
-        try:
-            title = " ".join(process.cmdline())
-            is_replica = title.startswith("ray::ServeReplica:") and ":ModelReplica" in title
-            if is_replica and engines_under(process):
-                found[title.split(":")[3]] = process.pid
-        except psutil.Error:
-            continue
+        title = title_of(process)
+        is_replica = title.startswith("ray::ServeReplica:") and ":ModelReplica" in title
+        if is_replica and engines_under(process):
+            found[title.split(":")[3]] = process.pid
     return found
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
+from loadtests.process_titles import title_of
 from serving.commands import processes
 from tests.stack.conftest import ROOT, Stack, start, stop
 from tests.stack.load import Load
@@ -69,14 +69,8 @@ def rollout(stack: Stack, *args: str) -> str:
 
 def gateways(stack: Stack) -> set[int]:
     """Process ids of the gateway's replicas."""
-    found = set()
-    for process in processes.of_stack(stack.state.stack_id, stack.port):
-        try:
-            if ":GatewayReplica" in " ".join(process.cmdline()):
-                found.add(process.pid)
-        except psutil.Error:
-            continue
-    return found
+    found = processes.of_stack(stack.state.stack_id, stack.port)
+    return {one.pid for one in found if ":GatewayReplica" in title_of(one)}
 
 
 def abort_the_next(stack: Stack, kept: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from loadtests.free_ports import free_port
 from serving.engine.plan import COMMON_ENV, CPU_ENV
 from serving.http_client import without_proxies
 from serving.settings import hash_key
@@ -74,13 +74,6 @@ class Contender:
     name: str
     title: str
     launch: Callable[[Place], Launch]
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _vllm(place: Place, *, env: Mapping[str, str]) -> Launch:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from loadtests.process_titles import ENGINE, WORKER, is_called
+
 # In the order of tables: from the client to the engine, then what only accompanies.
 ROLES = ("client", "gateway", "replica", "engine", "controller", "other ray", "launcher", "other")
 
 # The beginning of the title, or of the last part of the program's path.
 _BEGINNINGS = (
-    ("VLLM::EngineCore", "engine"),
-    ("VLLM::Worker", "engine"),
     ("VLLM::APIServer", "replica"),
     ("ray::ServeController", "controller"),
     ("ray::ProxyActor", "gateway"),
@@ -29,6 +29,8 @@ _REPLICA = "ray::ServeReplica:"
 def role_of(command: Sequence[str]) -> str:
     """The role of a process, given its command line."""
     title = command[0] if command else ""
+    if any(is_called(" ".join(command), one) for one in (ENGINE, WORKER)):
+        return "engine"
     if title.startswith(_REPLICA):
         if any(name in title for name in _INGRESSES):
             return "gateway"

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench.compare.clients import Target
-from loadtests.bench.compare.contenders import MODEL, Contender, Place, free_port
+from loadtests.bench.compare.contenders import MODEL, Contender, Place
 from loadtests.bench.processes import Child
+from loadtests.free_ports import free_port
 
 START_TIMEOUT_S = 240.0
 
