@@ -1,8 +1,8 @@
 """Ports for servers that somebody else starts later: nobody takes them in between.
 
 A port of the kernel's choice is free only while it is bound: afterwards any outgoing connection may get it,
-and so may the next one who asks. Those here lie below the ports of outgoing connections, and a lock that lasts
-as long as this process keeps other tests and benchmarks away.
+and so may the next one who asks. Those here lie below the ports of outgoing connections, and a lock that
+lasts as long as this process keeps other tests and benchmarks away.
 """
 
 from __future__ import annotations
