@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from serving.config.connections import ConnectionsConfig
@@ -45,11 +46,15 @@ class ConnectionTable:
         self.connections[connection] = None
         self._strangers[connection] = None
         self._unrecognised += 1
-        limit = self.limits.max_unauthenticated
-        if limit is not None and self._unrecognised > limit and not self._evict(connection, True):
-            return self._full()
-        if len(self.connections) > self._max and not self._evict(connection, False):
-            return self._full()
+        strangers = self.limits.max_unauthenticated
+        while strangers is not None and self._unrecognised > strangers:
+            if not self._evict(self._strangers, connection):
+                return self._full()
+        while len(self.connections) > self._max:
+            if not (
+                self._evict(self._strangers, connection) or self._evict(self._resting, connection)
+            ):
+                return self._full()
         return self.count(connection)
 
     def count(self, connection: HttpConnection) -> ComptoirError | None:
@@ -62,13 +67,11 @@ class ConnectionTable:
         own[connection] = None
         if len(own) <= limit:
             return None
-        for number, other in enumerate(own):
-            if number == MAX_LOOKED_AT:
-                break
+        for other in list(islice(own, MAX_LOOKED_AT)):
             if other is not connection and (other in self._strangers or other in self._resting):
-                self.evicted += 1
-                other.abort()
-                return None
+                self._let_go(other)
+                if len(own) <= limit:
+                    return None
         return self._crowded()
 
     def begin(self, connection: HttpConnection) -> None:
@@ -78,7 +81,9 @@ class ConnectionTable:
 
     def rest(self, connection: HttpConnection) -> None:
         """It has none any more."""
-        (self._resting if connection.is_recognised else self._strangers)[connection] = None
+        if connection in self.connections:
+            group = self._resting if connection.is_recognised else self._strangers
+            group[connection] = None
         self._notify()
 
     def recognise(self, connection: HttpConnection) -> None:
@@ -165,16 +170,19 @@ class ConnectionTable:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _evict(self, newcomer: HttpConnection, strangers_only: bool) -> bool:
-        for group in (self._strangers,) if strangers_only else (self._strangers, self._resting):
-            oldest = next(iter(group)) if group else None
-            if oldest is not None and oldest is not newcomer:
-                self.evicted += 1
-                oldest.abort()
-                # Its end is told in the next round of the loop; it must not be found again before.
-                group.pop(oldest, None)
-                return True
-        return False
+    def _evict(self, group: dict[HttpConnection, None], newcomer: HttpConnection) -> bool:
+        """Let the first one of a group go that is not the newcomer itself; whether there was one."""
+        oldest = next((one for one in islice(group, 2) if one is not newcomer), None)
+        if oldest is None:
+            return False
+        self._let_go(oldest)
+        return True
+
+    def _let_go(self, connection: HttpConnection) -> None:
+        self.evicted += 1
+        # asyncio tells of its end in the next round of the loop; it must not be counted or found until then.
+        self.remove(connection)
+        connection.abort()
 
     def _full(self) -> ComptoirError:
         self.refused += 1
