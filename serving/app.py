@@ -28,6 +28,7 @@ from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
 
 HEALTH_CHECK_PERIOD_S = 1.0
 ROUTING_STATS_PERIOD_S = 0.5
+GATEWAY_STATS_PERIOD_S = 1.0
 # Beyond the drain itself: late arrivals, the engine's own shutdown.
 SHUTDOWN_MARGIN_S = 30.0
 
@@ -61,6 +62,11 @@ def gateway_options(config: GatewayConfig) -> dict[str, Any]:
         + SHUTDOWN_MARGIN_S,
         # Serve's own default stops the only gateway before the changed one listens.
         "max_surge_percent": config.surge_percent,
+        # Each gateway knows what the others have asked models: a rollout looks at one of them only.
+        "request_router_config": RequestRouterConfig(
+            request_router_class="serving.routing.directory_ray.ListeningRouter",
+            request_routing_stats_period_s=GATEWAY_STATS_PERIOD_S,
+        ),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from serving.config.yaml_file import read_mapping
 from serving.errors import ConfigError
 from serving.rollout.changes import changed_args
 from serving.rollout.document import as_yaml, difference, read_site
-from serving.rollout.figures import figures
+from serving.rollout.figures import figures, require_site
 from serving.rollout.steps import (
     Rollout,
     ended,
@@ -93,6 +94,7 @@ def start(
         return
     rollout = find(staged, model)
     run = Run(cluster, _needed(endpoint), timeout_s)
+    run.require_site()
     running = run.bring(running, staged, rollout)
     run.route(running, weighted(running.document, model, weight))
     say(
@@ -156,6 +158,7 @@ def promote(
         return
     run = Run(cluster, _needed(endpoint), timeout_s)
     run.require_health(running, rollout)
+    run.require_site()
     run.end(running, rollout, "new")
     say(
         f"{rollout.new} is what {rollout.model!r} means now; `comptoir rollout export FILE` puts that "
@@ -183,7 +186,9 @@ def abort(
     if dry_run:
         typer.echo(difference(running.document, ended(running.document, model, "old")))
         return
-    Run(cluster, _needed(endpoint), timeout_s).end(running, rollout, "old")
+    run = Run(cluster, _needed(endpoint), timeout_s)
+    run.require_site()
+    run.end(running, rollout, "old")
     say(f"{rollout.model!r} is {rollout.old} again, and {rollout.new} is gone")
 
 
@@ -203,8 +208,10 @@ def status(
     cluster, endpoint = _connect(address, port, url, key)
     running = cluster.running()
     found = [find(running.document, model)] if model else rollouts(running.document)
-    metrics = endpoint.metrics() if endpoint and found else None
-    report = [_report(running, one, metrics) for one in found]
+    seen = endpoint.status() if endpoint and found else None
+    if seen is not None:
+        require_site(seen)
+    report = [_report(running, one, seen) for one in found]
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     elif not report:
@@ -260,12 +267,12 @@ def _needed(endpoint: Endpoint | None) -> Endpoint:
     return endpoint
 
 
-def _report(running: Running, rollout: Rollout, metrics: str | None) -> dict[str, Any]:
+def _report(running: Running, rollout: Rollout, status: Mapping[str, Any] | None) -> dict[str, Any]:
     revisions = []
     for name, percent in ((rollout.old, 100 - rollout.percent), (rollout.new, rollout.percent)):
         one: dict[str, Any] = {"id": name, "state": running.state(name), "weight": percent}
-        if metrics is not None:
-            seen = figures(metrics, name)
+        if status is not None:
+            seen = figures(status, name)
             one |= asdict(seen) | {"error_share": seen.error_share}
         revisions.append(one)
     changes = what_changes(read_site(running.document), rollout)

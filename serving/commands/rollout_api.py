@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +16,7 @@ from serving.commands.endpoint import refusal
 from serving.commands.progress_view import reason
 from serving.errors import StackError
 from serving.rollout.document import Document, running_document, same
+from serving.settings import ProcessSettings
 
 # How a model is asked whether it answers, by its task; others are asked nothing.
 _PROBES: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -62,17 +66,42 @@ class Cluster:
     def submit(self, expected: Mapping[str, Any], document: Mapping[str, Any]) -> Running:
         """Make the cluster run a document, if what it runs is still what this one was made from.
 
+        Serve's API has no version to compare with: commands of one user on one machine take turns, and who
+        is overwritten by another in the moment between looking and writing is told so afterwards.
+
         Raises:
             StackError: somebody else has changed the config meanwhile, or the dashboard does not answer.
             ConfigError: Serve refuses the document.
         """
-        if not same(self.running().document, expected):
+        with self._turn():
+            if not same(self.running().document, expected):
+                raise StackError(
+                    "the config on the cluster has changed meanwhile, and not by this command: nothing "
+                    "more is done; look at it with `comptoir rollout status`, then go on"
+                )
+            stack_ray.deploy(self.address.rstrip("/"), document)
+            now = self.running()
+        if not same(now.document, document):
             raise StackError(
-                "the config on the cluster has changed meanwhile, and not by this command: nothing "
-                "more is done; look at it with `comptoir rollout status`, then go on"
+                "somebody else has changed the config on the cluster at the same moment, and it is "
+                "theirs that runs: nothing more is done; look at it with `comptoir rollout status`, then "
+                "run the command again"
             )
-        stack_ray.deploy(self.address.rstrip("/"), document)
-        return self.running()
+        return now
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One command at a time at this cluster; the kernel lets the next one in if this one dies."""
+        folder = ProcessSettings.load().cache_dir / "rollout"
+        name = hashlib.sha256(self.address.rstrip("/").encode()).hexdigest()[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / f"{name}.lock").open("ab")
+        except OSError as error:
+            raise StackError(f"{folder}: cannot be written: {error.strerror}") from None
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 @dataclass(frozen=True)
@@ -86,10 +115,6 @@ class Endpoint:
         """GET /status."""
         url = self._at("/status")
         return _json(_call(url, headers=self._headers), url)
-
-    def metrics(self) -> str:
-        """GET /metrics."""
-        return _call(self._at("/metrics"), headers=self._headers).decode(errors="replace")
 
     def ask(self, model: str) -> bool:
         """Put one small request to a model; true when it answers, whatever it says.

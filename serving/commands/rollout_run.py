@@ -11,12 +11,13 @@ from serving.commands.output import note
 from serving.commands.rollout_api import Cluster, Endpoint, Running
 from serving.errors import ComptoirError, StackError
 from serving.rollout.document import read_site, without_application
-from serving.rollout.figures import is_ready, open_requests
+from serving.rollout.figures import is_ready, open_requests, require_site
 from serving.rollout.steps import Rollout, decided, ended
 
 POLL_S = 0.5
-# A replica's own count of requests is up to half a second old, and a gateway's look at Serve two.
-QUIET_S = 2.0
+# A replica's own count of requests is up to half a second old, another gateway's a second and a half, and a
+# gateway's look at Serve two.
+QUIET_S = 3.0
 # After Serve says that it runs: until a gateway has found it and it has answered.
 ANSWER_WITHIN_S = 60.0
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
@@ -78,6 +79,14 @@ class Run:
             lambda: self.cluster.running().state(gone) == "GONE" or None, f"{gone} is still ending"
         )
         return self.cluster.running()
+
+    def require_site(self) -> None:
+        """Refuse a key that does not see who still waits, before anything is changed.
+
+        Raises:
+            StackError: it lacks the scope operator, or the endpoint does not answer.
+        """
+        require_site(self.endpoint.status())
 
     def require_health(self, running: Running, rollout: Rollout) -> None:
         """Refuse to send more requests to a revision that is not well.

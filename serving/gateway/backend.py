@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.routing.directory import Directory, Model
-from serving.routing.replica_table import CARDS, PREFILL_SEEN, SEEN
+from serving.routing.replica_table import CARDS, GATEWAYS, PREFILL_SEEN, SEEN
 
 logger = logging.getLogger("ray.serve.comptoir")
 
@@ -33,6 +35,7 @@ class RayDirectory:
         self._prefill_wanted: dict[str, dict[str, int]] = {}
         self._handles: dict[str, asyncio.Task[None]] = {}
         self._prefill_handles: dict[str, asyncio.Task[None]] = {}
+        self._gateway_handles: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._version: tuple[Any, ...] = ()
         self._current = Directory()
@@ -63,7 +66,11 @@ class RayDirectory:
 
     async def stop(self) -> None:
         """Stop looking."""
-        opening = (*self._handles.values(), *self._prefill_handles.values())
+        opening = (
+            *self._handles.values(),
+            *self._prefill_handles.values(),
+            *self._gateway_handles.values(),
+        )
         tasks = [task for task in (self._task, *opening) if task is not None]
         for task in tasks:
             task.cancel()
@@ -100,6 +107,11 @@ class RayDirectory:
             )
         return self._current
 
+    def elsewhere(self) -> list[Mapping[str, Any]]:
+        """What the other gateways last said of what they have asked models (`report.asked`)."""
+        own = _own_id()
+        return [said for name, said in GATEWAYS.items() if name != own]
+
     def wake(self, model_id: str) -> None:
         """Ask Serve for a replica of a model that has none; returns at once."""
         asking = self._handles.get(model_id)
@@ -127,6 +139,7 @@ class RayDirectory:
         for handles, deployment in (
             (self._handles, MODEL_DEPLOYMENT),
             (self._prefill_handles, PREFILL_DEPLOYMENT),
+            (self._gateway_handles, GATEWAY_DEPLOYMENT),
         ):
             for name, app in status.applications.items():
                 if name not in handles and deployment in app.deployments:
@@ -142,6 +155,13 @@ class RayDirectory:
         self._states = states
         self._wanted = _replica_states(status, MODEL_DEPLOYMENT)
         self._prefill_wanted = _replica_states(status, PREFILL_DEPLOYMENT)
+
+
+def _own_id() -> str | None:
+    try:
+        return str(serve.get_replica_context().replica_id.unique_id)
+    except RayServeException:
+        return None
 
 
 def _has_prefill(status: Any, name: str) -> bool:

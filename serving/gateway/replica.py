@@ -11,6 +11,7 @@ from serving.gateway.asgi import build_asgi
 from serving.gateway.backend import RayDirectory
 from serving.gateway.live_settings import LiveSettings
 from serving.gateway.neighbours import Neighbours
+from serving.gateway.report import asked
 from serving.gateway.services import Services
 from serving.listener import Listener
 from serving.settings import GatewayConfig
@@ -33,7 +34,10 @@ class GatewayReplica:
     ) -> None:
         self._config = config
         self._models = RayDirectory(config.discovery_period_s)
-        self._services = Services.build(config, lambda: self._models.current, self._models.wake)
+        models = self._models
+        self._services = Services.build(
+            config, lambda: models.current, models.wake, models.elsewhere
+        )
         in_args = config.keys if keys is None else keys
         self._settings = LiveSettings(config, in_args, self._services)
         self._listener = Listener(
@@ -65,6 +69,10 @@ class GatewayReplica:
     async def ready(self) -> bool:
         """Control call: true as soon as the endpoint answers."""
         return True
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """For the other gateways, so that each can answer for all."""
+        return asked(self._services)
 
     async def check_health(self) -> None:
         """Serve's health hook.

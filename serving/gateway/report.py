@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.samples import Sample
 
 from serving import __version__
 from serving.gateway import listing
@@ -22,6 +26,8 @@ BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 LEAVING = frozenset({"STOPPING", "STOPPED"})
 # Labels of metrics that name a model.
 MODEL_LABELS = ("model", "failed_model")
+# What gateways tell each other of each model.
+ASKED = ("open", "requests", "failed", "first_byte_count", "first_byte_sum")
 
 
 def status(services: Services, caller: Caller) -> dict[str, Any]:
@@ -36,8 +42,55 @@ def status(services: Services, caller: Caller) -> dict[str, Any]:
         return {"view": view(False), "models": found}
     queues = {each.model_id: each for each in services.admission.snapshots()}
     found = [_model(services, model, queues.get(model.id), now) for model in models]
+    elsewhere = services.elsewhere()
+    here = asked(services)
+    for each in found:
+        each["asked"] = together([here, *elsewhere], each["id"])
     settings = {"keys": len(services.keys), "refused": dict(services.refused_changes)}
-    return {"view": view(True), "settings": settings, "models": found}
+    return {
+        "view": view(True),
+        "gateways": 1 + len(elsewhere),
+        "settings": settings,
+        "models": found,
+    }
+
+
+def asked(services: Services) -> dict[str, dict[str, float]]:
+    """What this gateway has asked each model: requests that are open now, and those since its start.
+
+    `open` are those that wait, are held or are being answered. `failed` are those that the model did not
+    answer well, also where another one took over; nothing that the client did wrong.
+    """
+    found: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(ASKED, 0.0))
+    for queue in services.admission.snapshots():
+        found[queue.model_id]["open"] += queue.open + sum(queue.queue.waiting.values())
+    metrics = services.metrics
+    for sample in _samples(metrics.outcomes, "_total"):
+        found[sample.labels["model"]]["requests"] += sample.value
+        if sample.labels["outcome"] in ("failed", "broken"):
+            found[sample.labels["model"]]["failed"] += sample.value
+    for sample in _samples(metrics.failovers, "_total"):
+        for kind in ("requests", "failed"):
+            found[sample.labels["failed_model"]][kind] += sample.value
+    for kind in ("count", "sum"):
+        for sample in _samples(metrics.first_byte, f"_{kind}"):
+            found[sample.labels["model"]][f"first_byte_{kind}"] += sample.value
+    return {name: figures for name, figures in found.items() if any(figures.values())}
+
+
+def together(said: Iterable[Mapping[str, Any]], model_id: str) -> dict[str, float]:
+    """What all gateways have asked a model."""
+    found = dict.fromkeys(ASKED, 0.0)
+    for each in said:
+        for kind, value in (each.get(model_id) or {}).items():
+            if kind in found:
+                found[kind] += value
+    return found
+
+
+def _samples(family: Counter | Histogram, ending: str) -> Iterator[Sample]:
+    for metric in family.collect():
+        yield from (one for one in metric.samples if one.name.endswith(ending))
 
 
 def view(is_whole: bool) -> str:

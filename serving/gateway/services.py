@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from serving.gateway.admission import Admission
 from serving.gateway.dispatch import Dispatcher
@@ -46,6 +47,8 @@ class Services:
     admission: Admission
     dispatcher: Dispatcher
     metrics: GatewayMetrics
+    # What the other gateways say of what they have asked models.
+    elsewhere: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     open_requests: OpenRequests = field(default_factory=OpenRequests)
     # What of the last changes was refused, by where it stood; the configuration before stays in force.
     refused_changes: dict[str, str] = field(default_factory=dict)
@@ -84,6 +87,7 @@ class Services:
         config: GatewayConfig,
         directory: Callable[[], Directory],
         wake: Callable[[str], None] = lambda model_id: None,
+        elsewhere: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
     ) -> Services:
         """Compose everything a gateway needs around a directory of models."""
         upstream = Upstream(
@@ -107,6 +111,7 @@ class Services:
                 config, directory, forwarder, prefill, admission, waking, metrics
             ),
             metrics=metrics,
+            elsewhere=elsewhere,
         )
 
     async def stop(self) -> None:

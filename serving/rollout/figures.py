@@ -1,20 +1,17 @@
-"""What the gateway's /metrics and /status say of a rollout's two revisions. Pure."""
+"""What a gateway's /status says of a rollout's two revisions, for all gateways. Pure."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.errors import StackError
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One revision, since its gateway started: requests it was given, and how they went."""
+    """One revision, since its gateways started: requests it was given, and how they went."""
 
     requests: int = 0
     failed: int = 0
@@ -26,53 +23,55 @@ class Figures:
         return self.failed / self.requests if self.requests else None
 
 
-def figures(text: str, model: str) -> Figures:
-    """Read them from a scrape.
+def figures(status: Mapping[str, Any], model: str) -> Figures:
+    """What all gateways have seen of a model.
 
     A request that another model took over counts here as failed, although its client got an answer: that
     is what one wants to know of a canary. So does a stream that broke, and nothing that the client did wrong.
-
-    Raises:
-        StackError: this is no scrape of a gateway.
     """
-    seen: defaultdict[str, float] = defaultdict(float)
-    try:
-        families = list(text_string_to_metric_families(text))
-    except ValueError:
-        raise StackError("the endpoint's /metrics is not in Prometheus' format") from None
-    for family in families:
-        for sample in family.samples:
-            if model in (sample.labels.get("model"), sample.labels.get("failed_model")):
-                seen[sample.name] += sample.value
-                if sample.name == "comptoir_outcomes_total":
-                    seen[sample.labels["outcome"]] += sample.value
-    taken_over = seen["comptoir_failovers_total"]
-    first_bytes = seen["comptoir_first_byte_seconds_count"]
+    said = _model(status, model).get("asked") or {}
+    answered = said.get("first_byte_count", 0)
     return Figures(
-        requests=int(seen["comptoir_outcomes_total"] + taken_over),
-        failed=int(seen["failed"] + seen["broken"] + taken_over),
-        first_byte_s=seen["comptoir_first_byte_seconds_sum"] / first_bytes if first_bytes else None,
+        requests=int(said.get("requests", 0)),
+        failed=int(said.get("failed", 0)),
+        first_byte_s=said.get("first_byte_sum", 0.0) / answered if answered else None,
     )
 
 
 def open_requests(status: Mapping[str, Any], model: str) -> int:
-    """Requests that wait for a model or are being answered, as a gateway and the engines know them."""
-    for one in status.get("models", ()):
-        if one.get("id") == model:
-            queue = one.get("admission") or {}
-            waiting = sum((queue.get("queue") or {}).get("waiting", {}).values())
-            at_replicas = sum(
-                # This gateway's own count is current; the replica's knows the other gateways.
-                max(int(each.get("in_flight", 0)), int(each.get("open_requests", 0)))
-                for each in one.get("replicas", ())
-            )
-            return int(waiting) + at_replicas
-    return 0
+    """Requests that wait for a model at any gateway or are being answered."""
+    one = _model(status, model)
+    here = one.get("admission") or {}
+    waiting = sum((here.get("queue") or {}).get("waiting", {}).values())
+    replicas = one.get("replicas", ())
+    # This gateway's own count is current; the replicas' know the others, also those that are just leaving.
+    answering = sum(
+        max(int(each.get("in_flight", 0)), int(each.get("open_requests", 0))) for each in replicas
+    )
+    # Of a gateway that leaves only its last request tells, and which of them has the longest queue.
+    queued = max((int(each.get("gateway_queue", 0)) for each in replicas), default=0)
+    everywhere = int((one.get("asked") or {}).get("open", 0))
+    return max(int(waiting) + answering, queued + answering, everywhere)
+
+
+def require_site(status: Mapping[str, Any]) -> None:
+    """Refuse a status that shows one tenant's part: it does not say who still waits.
+
+    Raises:
+        StackError: the key lacks the scope operator.
+    """
+    if status.get("view") == "tenant":
+        raise StackError(
+            "this API key does not see the queues of the site: give one with the scope operator, which "
+            "`comptoir keys new NAME --scope operator --scope inference` makes",
+            param="key",
+        )
 
 
 def is_ready(status: Mapping[str, Any], model: str) -> bool:
     """Whether the gateway can send requests to a model; one that sleeps counts, it wakes for them."""
-    return any(
-        one.get("id") == model and one.get("state") in ("ready", "idle")
-        for one in status.get("models", ())
-    )
+    return _model(status, model).get("state") in ("ready", "idle")
+
+
+def _model(status: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+    return next((one for one in status.get("models", ()) if one.get("id") == model), {})

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
+from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.replica_protocol import PREFILL_DEPLOYMENT
 from serving.routing import replica_table
 from serving.routing.directory import Replica
@@ -21,6 +22,12 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)
+        if self._deployment_id.name == GATEWAY_DEPLOYMENT:
+            said = {one.replica_id.unique_id: dict(one.routing_stats or {}) for one in replicas}
+            for gone in replica_table.GATEWAYS.keys() - said.keys():
+                del replica_table.GATEWAYS[gone]
+            replica_table.GATEWAYS.update(said)
+            return
         app = self._deployment_id.app_name
         for replica in replicas:
             card = replica.replica_metadata.get("card")
@@ -35,6 +42,9 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         super().on_replica_actor_died(replica_id)
         app = self._deployment_id.app_name
         gone = replica_id.unique_id
+        if self._deployment_id.name == GATEWAY_DEPLOYMENT:
+            replica_table.GATEWAYS.pop(gone, None)
+            return
         self._table[app] = tuple(
             replica for replica in self._table.get(app, ()) if replica.id != gone
         )

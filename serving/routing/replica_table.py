@@ -15,3 +15,5 @@ SEEN: dict[str, tuple[Replica, ...]] = {}
 # Those that compute prompts for the others.
 PREFILL_SEEN: dict[str, tuple[Replica, ...]] = {}
 CARDS: dict[str, dict[str, Any]] = {}
+# What each gateway says of what it has asked models, by its replica's id.
+GATEWAYS: dict[str, dict[str, Any]] = {}

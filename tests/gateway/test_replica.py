@@ -42,6 +42,9 @@ class Models:
 
     def wake(self, model_id: str) -> None: ...
 
+    def elsewhere(self) -> list[Any]:
+        return []
+
     async def start(self) -> None: ...
 
     async def full(self, within_s: float) -> bool:

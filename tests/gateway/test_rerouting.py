@@ -51,6 +51,9 @@ class _Nothing:
 
     def wake(self, model_id: str) -> None: ...
 
+    def elsewhere(self) -> list[Any]:
+        return []
+
     async def start(self) -> None: ...
 
     async def full(self, within_s: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,11 +16,11 @@ import yaml
 from typer.testing import CliRunner
 
 from serving.commands import rollout
+from serving.commands.rollout_api import Cluster
 from serving.errors import ConfigError, StackError
-from serving.observability.metrics import GatewayMetrics
-from serving.rollout.document import same
+from serving.rollout.document import same, with_application
 from serving.rollout.steps import started, weighted
-from tests.rollout.sites import application, site
+from tests.rollout.sites import application, model, site
 
 BEFORE = site()
 HALF = weighted(
@@ -33,6 +34,11 @@ class Site:
     def __init__(self) -> None:
         self.document = copy.deepcopy(BEFORE)
         self.tokens: list[str | None] = []
+        self.view = "site"
+        self.puts = 0
+        # How long it takes to write, and what somebody else writes right after.
+        self.slow_s = 0.0
+        self.after_put: Any = None
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -51,7 +57,12 @@ class Site:
                 },
             }
         if path == "/status":
-            return {"models": [{"id": name, "state": "ready", "replicas": []} for name in names]}
+            asked = {"qwen3--r2": {"requests": 4.0, "failed": 1.0}}
+            models = [
+                {"id": name, "state": "ready", "replicas": [], "asked": asked.get(name)}
+                for name in names
+            ]
+            return {"view": self.view, "models": models}
         if path.startswith("/v1/models/"):
             return {"id": path, "task": "chat"}
         return {"choices": []}
@@ -68,12 +79,6 @@ class Site:
 
             def do_GET(self) -> None:
                 ours.tokens.append(self.headers.get("Authorization"))
-                if self.path == "/metrics":
-                    metrics = GatewayMetrics()
-                    metrics.outcomes.labels("qwen3--r2", "ok").inc(3)
-                    metrics.outcomes.labels("qwen3--r2", "failed").inc()
-                    self._send(metrics.render())
-                    return
                 self._send(json.dumps(ours.answer(self.path)).encode())
 
             def do_POST(self) -> None:
@@ -82,7 +87,9 @@ class Site:
 
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                ours.document = json.loads(body)
+                time.sleep(ours.slow_s)
+                ours.puts += 1
+                ours.document = copy.deepcopy(ours.after_put) or json.loads(body)
                 self._send(b"")
 
             def log_message(self, *args: Any) -> None: ...
@@ -222,3 +229,49 @@ def test_without_the_endpoint_nothing_is_removed(running: Site) -> None:
     with pytest.raises(ConfigError, match="--url: is required"):
         call(None, "promote", "qwen3", "--address", running.url)
     assert same(running.document, HALF)
+
+
+@pytest.mark.parametrize("command", ["promote", "abort", "status"])
+def test_a_key_that_does_not_see_the_site_is_refused_before_anything_is_changed(
+    running: Site, command: str
+) -> None:
+    running.document, running.view = copy.deepcopy(HALF), "tenant"
+    with pytest.raises(StackError, match="scope operator"):
+        call(running, command, *(["qwen3"] if command != "status" else []))
+    assert same(running.document, HALF)
+
+
+def test_two_rollouts_at_once_lose_nothing_of_each_other(running: Site) -> None:
+    # Each looks, both see the same, and each writes a document of its own.
+    before = Cluster(running.url).running().document
+    documents = [with_application(before, model(name)) for name in ("yi", "mistral")]
+    running.slow_s = 0.05
+    outcomes: dict[int, str] = {}
+
+    def submit(number: int) -> None:
+        try:
+            Cluster(running.url).submit(before, documents[number])
+            outcomes[number] = "done"
+        except StackError as error:
+            outcomes[number] = error.message
+
+    threads = [threading.Thread(target=submit, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = [number for number, outcome in outcomes.items() if outcome == "done"]
+    assert len(done) == 1
+    assert "has changed meanwhile" in outcomes[1 - done[0]]
+    assert same(running.document, documents[done[0]])
+    assert running.puts == 1
+
+
+def test_who_is_overwritten_in_the_same_moment_is_told(running: Site) -> None:
+    before = Cluster(running.url).running().document
+    theirs = with_application(before, model("yi"))
+    # Someone who takes no turns, such as `serve deploy` on another machine.
+    running.after_put = theirs
+    with pytest.raises(StackError, match="it is theirs that runs"):
+        Cluster(running.url).submit(before, with_application(before, model("mistral")))
+    assert same(running.document, theirs)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.config.rerouting import routing_from, user_config
+from serving.config.rerouting import routing_from, user_config, user_config_in
 from serving.config.routing import RoutingConfig
 from serving.deployment_file import load_deployment_file
 from serving.errors import ConfigError
 from serving.gateway.listing import model_list, name_card
+from serving.rollout.document import read_site, same, with_routing
 from serving.routing.directory import Directory, Model
-from serving.settings import ProcessSettings
+from serving.settings import ProcessSettings, hash_key
 from serving.tenancy.keys import ANONYMOUS, Caller
 from tests.rollout.sites import model, site
 
@@ -45,6 +46,29 @@ def test_in_a_file_the_user_config_wins(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(document))
     file = load_deployment_file(path, ProcessSettings())
     assert list(file.gateway.routing.aliases) == ["new"]
+
+
+def test_a_rollout_leaves_keys_and_limits_in_the_user_config_alone() -> None:
+    live = {"keys": [{"name": "a", "hash": hash_key("a")}], "limits": {"max_n": 2}}
+    before = site(deployments=[{"name": "GatewayReplica", "user_config": live}])
+    changed = with_routing(before, {"aliases": {"new": "glm"}})
+    found = user_config_in(read_site(changed).gateway)
+    assert found is not None
+    assert {key: found[key] for key in live} == live
+    assert list(read_site(changed).routing["aliases"]) == ["new"]
+    assert same(with_routing(changed, {}), before)
+
+
+def test_in_a_file_keys_of_the_user_config_win(tmp_path: Path) -> None:
+    live = {"keys": [{"name": "new", "hash": hash_key("new")}], "limits": {"max_n": 2}}
+    document = site(
+        keys=[{"name": "old", "hash": hash_key("old")}],
+        deployments=[{"name": "GatewayReplica", "user_config": live}],
+    )
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(document))
+    gateway = load_deployment_file(path, ProcessSettings()).gateway
+    assert ([key.name for key in gateway.keys], gateway.limits.max_n) == (["new"], 2)
 
 
 def test_a_wrong_user_config_in_a_file_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.routing import replica_table
 from serving.routing.directory_ray import ListeningRouter
@@ -87,3 +88,17 @@ def test_prefill_replicas_are_kept_apart_and_do_not_say_what_the_model_is(
     prefill.on_replica_actor_died(SimpleNamespace(unique_id="p1"))
     assert replica_table.PREFILL_SEEN["m"] == ()
     assert replica_table.SEEN["m"]
+
+
+def test_gateways_tell_each_other_what_they_have_asked(
+    router: ListeningRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_table, "GATEWAYS", {})
+    gateways = of_deployment(GATEWAY_DEPLOYMENT)
+    asked: Any = {"m": {"open": 2.0}}
+    gateways.update_replicas([running("g1", {}, asked), running("g2", {}, None)])
+    assert {"g1": asked, "g2": {}} == replica_table.GATEWAYS
+    gateways.update_replicas([running("g1", {}, asked)])
+    assert {"g1": asked} == replica_table.GATEWAYS
+    gateways.on_replica_actor_died(SimpleNamespace(unique_id="g1"))
+    assert (replica_table.GATEWAYS, replica_table.SEEN) == ({}, {})
