@@ -272,3 +272,9 @@ class EngineTimeoutError(ComptoirError):
     status = 504
     type = "timeout_error"
     code = "engine_timeout"
+
+
+class AnswerTooLongError(EngineTimeoutError):
+    """The engine is at work on the answer and has not finished it in time: the request asks for too much."""
+
+    code = "answer_too_long"

@@ -15,7 +15,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.config.admission import AdmissionConfig, BreakerConfig, RetryConfig
+from serving.config.admission import (
+    AdmissionConfig,
+    BreakerConfig,
+    QuarantineConfig,
+    RetryConfig,
+)
 from serving.config.autoscaling import AutoscalingConfig
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
 from serving.config.connections import ConnectionsConfig
@@ -100,6 +105,7 @@ class GatewayConfig(FrozenConfig):
     admission: AdmissionConfig = AdmissionConfig()
     breaker: BreakerConfig = BreakerConfig()
     retries: RetryConfig = RetryConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
     replicas: int = Field(default=1, ge=1, le=1024)
     discovery_period_s: float = Field(default=2.0, gt=0, le=60)
     connect_timeout_s: float = Field(default=2.0, gt=0)

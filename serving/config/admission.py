@@ -91,3 +91,12 @@ class RetryConfig(FrozenConfig):
     window_s: float = Field(default=10.0, gt=0, le=600)
     # Ask a second replica when the first has not begun after so long; never by default.
     hedge_after_s: float | None = Field(default=None, gt=0, le=600)
+
+
+class QuarantineConfig(FrozenConfig):
+    """How long a request is kept from the engines that failed on two of them."""
+
+    # 0: never.
+    hold_s: float = Field(default=60.0, ge=0, le=3600)
+    # Of each key, in each gateway; the oldest one makes room.
+    max_per_tenant: int = Field(default=256, ge=1, le=100_000)

@@ -18,6 +18,7 @@ from serving.config.admission import AdmissionConfig, Priority
 from serving.config.routing import Failure
 from serving.errors import RateLimitedError
 from serving.replica_protocol import Usage
+from serving.routing.deadline import Deadline
 from serving.routing.directory import Directory, Model, Replica
 from serving.routing.drain import capacity
 from serving.routing.fair_queue import UNLIMITED, FairQueue, QueueSnapshot
@@ -41,6 +42,14 @@ _REFUSALS: Mapping[str, tuple[str, Failure]] = {
         "try again later",
         "saturated",
     ),
+    "held_full": (
+        "no replica of the model answers now and too many requests wait for it; try again later",
+        "saturated",
+    ),
+    "held_tenant_full": (
+        "no replica of the model answers now and too many of your requests wait for it; try again later",
+        "saturated",
+    ),
     "deadline": (
         "the model is busy: the request would not begin before its deadline; try again later",
         "deadline",
@@ -52,8 +61,8 @@ _REFUSALS: Mapping[str, tuple[str, Failure]] = {
 class BusyError(RateLimitedError):
     """The model is busy and this request does not get a slot: 429 with Retry-After.
 
-    `reason` is "full", "tenant_full", "displaced", "deadline" or "expired"; `failure` is what it is to a
-    fallback.
+    `reason` is "full", "tenant_full", "displaced", "deadline" or "expired", or "held_full" or
+    "held_tenant_full" where nobody can be asked; `failure` is what it is to a fallback.
     """
 
     def __init__(self, reason: str, retry_after_s: float) -> None:
@@ -126,6 +135,12 @@ class Slot:
             self._is_held = False
             self._admission.release(self._door, self._entry, self.usage)
 
+    def give_back(self) -> None:
+        """No engine had the request: its tenant is not charged."""
+        if self._is_held:
+            self._is_held = False
+            self._admission.give_back(self._door, self._entry)
+
     def __enter__(self) -> Slot:
         return self
 
@@ -170,13 +185,13 @@ class Admission:
         model: Model,
         caller: Caller,
         estimate: Estimate,
-        deadline_s: float | None = None,
+        deadline: Deadline | None = None,
         on_wait: OnWait | None = None,
     ) -> Slot:
         """A slot at the model, at once or after waiting; release it when the answer is complete.
 
         Args:
-            deadline_s: how many seconds it may wait; by default `max_wait_s`.
+            deadline: until when it may wait; by default `max_wait_s` from now.
             on_wait: called every `keep_alive_s` while it waits; what it raises ends the waiting.
 
         Raises:
@@ -196,7 +211,7 @@ class Admission:
             door.admitted += 1
             return Slot(self, door, entry)
         now = self._clock()
-        entry.deadline_s = now + (self._config.max_wait_s if deadline_s is None else deadline_s)
+        entry.deadline_s = now + self._config.max_wait_s if deadline is None else deadline.at_s
         refusal = door.queue.offer(entry, now)
         self._dispatch(door)
         if refusal is not None:
@@ -212,6 +227,13 @@ class Admission:
             door.queue.finished(entry)
         else:
             door.queue.finished(entry, usage.prompt_tokens, usage.output_tokens)
+        if door.queue.waiting:
+            self._dispatch(door)
+
+    def give_back(self, door: Door, entry: Entry) -> None:
+        """For `Slot`."""
+        door.queue.give_back(entry)
+        door.admitted -= 1
         if door.queue.waiting:
             self._dispatch(door)
 

@@ -32,6 +32,7 @@ class RayDirectory:
         self._period_s = period_s
         self._states: dict[str, str] = {}
         self._wanted: dict[str, dict[str, int]] = {}
+        self._failing: set[str] = set()
         self._prefill_wanted: dict[str, dict[str, int]] = {}
         self._handles: dict[str, asyncio.Task[None]] = {}
         self._prefill_handles: dict[str, asyncio.Task[None]] = {}
@@ -87,6 +88,7 @@ class RayDirectory:
         version = tuple(
             (
                 *(app, state, id(SEEN.get(app)), id(CARDS.get(app)), str(self._wanted.get(app))),
+                app in self._failing,
                 *(id(PREFILL_SEEN.get(app)), str(self._prefill_wanted.get(app))),
             )
             for app, state in self._states.items()
@@ -102,6 +104,7 @@ class RayDirectory:
                     wanted=self._wanted.get(app, {}),
                     prefill=PREFILL_SEEN.get(app, ()),
                     prefill_wanted=self._prefill_wanted.get(app, {}),
+                    fails_to_start=app in self._failing,
                 )
                 for app, state in self._states.items()
             )
@@ -154,6 +157,7 @@ class RayDirectory:
             PREFILL_SEEN.pop(name, None)
         self._states = states
         self._wanted = _replica_states(status, MODEL_DEPLOYMENT)
+        self._failing = {name for name, app in status.applications.items() if _fails_to_start(app)}
         self._prefill_wanted = _replica_states(status, PREFILL_DEPLOYMENT)
 
 
@@ -183,6 +187,18 @@ def _replica_states(status: Any, deployment: str) -> dict[str, dict[str, int]]:
 
 def _is_building(app: Any) -> bool:
     return not app.deployments
+
+
+def _fails_to_start(app: Any) -> bool:
+    """Whether Serve has failed to start replicas of a model several times in a row, or to build it at all.
+
+    An application is also UNHEALTHY while one of its replicas that crashed is being replaced.
+    """
+    found = app.deployments.get(MODEL_DEPLOYMENT)
+    if found is None:
+        return bool(app.status == "DEPLOY_FAILED")
+    has_failed = found.status in ("UNHEALTHY", "DEPLOY_FAILED")
+    return bool(has_failed and found.status_trigger == "REPLICA_STARTUP_FAILED")
 
 
 async def _open_router(app_name: str, deployment: str) -> None:

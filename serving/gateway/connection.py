@@ -123,6 +123,11 @@ class ReplicaConnection(AnswerReader, asyncio.Protocol):
         self.close()
         return False
 
+    @property
+    def has_vanished(self) -> bool:
+        """Whether the other machine, or the way to it, has gone under the last answer."""
+        return isinstance(self._error, VanishedError)
+
     def send(self, request: bytes) -> None:
         """Send a request; a new answer begins."""
         if self._transport is None or self.state is not _IDLE:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
 
 from serving.config.routing import Failure, RoutingConfig
-from serving.errors import ComptoirError, ModelUnavailableError
-from serving.gateway.admission import Admission, BusyError, Estimate, OnWait, Slot
-from serving.gateway.body import encode
+from serving.errors import ComptoirError, EngineFailedError
+from serving.gateway.admission import Admission, BusyError, OnWait, Slot
 from serving.gateway.engine_errors import from_engine
-from serving.gateway.forwarding import UNKNOWN, Forwarder, Order, Sent
+from serving.gateway.forwarding import Forwarder
+from serving.gateway.holding import Holding
+from serving.gateway.orders import NobodyError, Sent, Tried
 from serving.gateway.prefill import Prefill
+from serving.gateway.preparing import Asked, Preparation, Prepared
 from serving.gateway.upstream import Answer, ReplicaBrokeError
-from serving.gateway.waking import Waking
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.choice import RoutedRequest
-from serving.routing.directory import Directory, Model
-from serving.routing.estimate import tokens_of
+from serving.routing.deadline import Deadline
+from serving.routing.directory import Directory
 from serving.routing.features import features_of
 from serving.routing.models import (
     ModelRouter,
@@ -28,28 +29,9 @@ from serving.routing.models import (
     failure_of,
     sticky_key,
 )
-from serving.routing.prompt_prefix import EMPTY, prompt_prefix, session_key, tenant_salt
 from serving.routing.rules import Candidate
 from serving.settings import GatewayConfig
 from serving.tenancy.keys import Caller
-from serving.trust.fields import Endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that has been checked: who asks what of which endpoint.
-
-    `body` holds what may be sent to an engine; `session` and `user` are the client's own words for whom it
-    speaks for, and go no further than into a hash.
-    """
-
-    endpoint: Endpoint
-    caller: Caller
-    body: dict[str, Any]
-    request_id: str
-    session: str | None = None
-    user: str | None = None
-    deadline_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +59,29 @@ class Opened:
         return headers | deprecation_headers(self.route)
 
 
+@dataclass(slots=True)
+class _Trip:
+    """One request on its way along its route, however often it is held.
+
+    Attributes:
+        deadline: until when it may wait.
+        tried: what was tried, by model.
+        absent: the models of this round that could be asked once somebody answers for them.
+    """
+
+    asked: Asked
+    route: Route
+    deadline: Deadline
+    on_wait: OnWait | None
+    tried: defaultdict[str, Tried] = field(default_factory=lambda: defaultdict(Tried))
+    absent: dict[str, Tried] = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> str:
+        """Who asks."""
+        return self.asked.caller.name
+
+
 def _today() -> date:
     return datetime.now(UTC).date()
 
@@ -91,19 +96,21 @@ class Dispatcher:
         forwarder: Forwarder,
         prefill: Prefill,
         admission: Admission,
-        waking: Waking,
+        holding: Holding,
         metrics: GatewayMetrics,
         today: Callable[[], date] = _today,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self.reroute(config.routing)
         self._directory = directory
         self._forwarder = forwarder
-        self._prefill = prefill
+        self._preparation = Preparation(config, forwarder, prefill)
         self._admission = admission
-        self._waking = waking
+        self._holding = holding
         self._metrics = metrics
         self._today = today
+        self._clock = clock
 
     def reroute(self, routing: RoutingConfig) -> None:
         """Route by this from the next request on; what is under way keeps its route."""
@@ -114,7 +121,7 @@ class Dispatcher:
         """The first answer that has begun; `close` it in the end.
 
         Args:
-            on_wait: called now and then while the request waits for a busy model.
+            on_wait: called now and then while the request waits for a model.
 
         Raises:
             ComptoirError: nobody may, can or will answer; what the last candidate failed with.
@@ -126,27 +133,80 @@ class Dispatcher:
             raise
 
     async def _open(self, asked: Asked, on_wait: OnWait | None) -> Opened:
-        route = self._route(asked)
-        failed: dict[str, Failure] = {}
+        deadline = asked.deadline or self._default_deadline()
+        trip = _Trip(asked, self._route(asked), deadline, on_wait)
+        while (opened := await self._along(trip)) is None:
+            try:
+                await self._holding.until(trip.absent, trip.tenant, trip.deadline, on_wait)
+            except ComptoirError as failure:
+                self._note_outcome(next(iter(trip.absent)), failure)
+                raise
+        return opened
+
+    async def _along(self, trip: _Trip) -> Opened | None:
+        """Ask the candidates in order; None when nobody answers now for any that could be asked."""
+        route, failed = trip.route, dict[str, Failure]()
+        trip.absent = {}
         while (candidate := route.next(failed)) is not None:
-            name = candidate.served_name
+            name, model_id = candidate.served_name, candidate.model_id
             stand_in = route.next(failed | {name: "unhealthy"})
-            if stand_in is not None and not self._forwarder.is_well(candidate.model_id):
+            if not self._can_ask(trip, candidate):
+                # Whoever stands in, it is woken if it sleeps.
+                self._holding.wake(model_id)
+                self._set_aside(trip, candidate, failed)
+                continue
+            is_better = stand_in is not None and not self._forwarder.is_well(model_id)
+            if stand_in is not None and is_better and self._can_ask(trip, stand_in):
+                trip.absent[model_id] = trip.tried[model_id]
                 failed[name] = "unhealthy"
                 continue
-            self._metrics.model_choices.labels(candidate.model_id, candidate.reason).inc()
+            self._metrics.model_choices.labels(model_id, candidate.reason).inc()
             try:
-                return await self._ask(asked, candidate, route, on_wait)
+                return await self._ask(trip, candidate)
+            except NobodyError:
+                if trip.tried[model_id].deaths and not trip.deadline.is_named:
+                    # An engine was at work on it, which is no waiting.
+                    trip.deadline = self._default_deadline()
+                self._set_aside(trip, candidate, failed)
             except ComptoirError as failure:
-                kind = failure.failure if isinstance(failure, BusyError) else failure_of(failure)
-                if kind is not None:
-                    failed[name] = kind
-                    if route.next(failed) is not None:
-                        self._metrics.failovers.labels(candidate.model_id, kind).inc()
-                        continue
-                self._metrics.outcomes.labels(candidate.model_id, outcome_of(failure)).inc()
-                raise
-        raise RuntimeError("a route has a first candidate, and its last one is always asked")
+                if not self._may_go_on(trip, candidate, failure, failed):
+                    self._note_outcome(model_id, failure)
+                    raise
+        return None
+
+    def _can_ask(self, trip: _Trip, candidate: Candidate) -> bool:
+        tried = trip.tried.get(candidate.model_id)
+        return self._forwarder.can_ask(candidate.model_id, tried, trip.tenant)
+
+    def _set_aside(self, trip: _Trip, candidate: Candidate, failed: dict[str, Failure]) -> None:
+        """Nobody answers for this candidate now: others may, or the request is held."""
+        trip.absent[candidate.model_id] = trip.tried[candidate.model_id]
+        failed[candidate.served_name] = "unhealthy"
+        if trip.route.next(failed) is not None:
+            self._metrics.failovers.labels(candidate.model_id, "unhealthy").inc()
+
+    def _may_go_on(
+        self,
+        trip: _Trip,
+        candidate: Candidate,
+        failure: ComptoirError,
+        failed: dict[str, Failure],
+    ) -> bool:
+        """Whether somebody else may answer after this failure, at once or when a model is there again."""
+        kind = failure.failure if isinstance(failure, BusyError) else failure_of(failure)
+        if kind is None or (trip.deadline.is_named and trip.deadline.has_passed(self._clock())):
+            return False
+        failed[candidate.served_name] = kind
+        if trip.route.next(failed) is None:
+            return bool(trip.absent)
+        self._metrics.failovers.labels(candidate.model_id, kind).inc()
+        return True
+
+    def _default_deadline(self) -> Deadline:
+        return Deadline(self._clock() + self._config.admission.max_wait_s)
+
+    def _note_outcome(self, model_id: str, failure: ComptoirError) -> None:
+        self._metrics.outcomes.labels(model_id, outcome_of(failure)).inc()
 
     def close(self, opened: Opened) -> None:
         """Done with the answer. If it is not complete, the engine aborts its request."""
@@ -193,84 +253,52 @@ class Dispatcher:
             asked.endpoint.tasks,
         )
 
-    async def _ask(
-        self, asked: Asked, candidate: Candidate, route: Route, on_wait: OnWait | None
-    ) -> Opened:
-        model = self._directory().models.get(candidate.model_id)
+    async def _ask(self, trip: _Trip, candidate: Candidate) -> Opened:
+        asked, model_id = trip.asked, candidate.model_id
+        model = self._directory().models.get(model_id)
         if model is None:
-            raise ModelUnavailableError("the model has just gone", param="model", retry_after_s=5.0)
-        model = await self._waking.awake(model, asked.deadline_s, on_wait)
-        body = self._body(asked, candidate)
-        encoded = encode(body)
-        estimate = Estimate(*tokens_of(asked.endpoint.path, body, len(encoded)))
+            raise NobodyError
+        prepared = self._preparation.prepare(asked, candidate)
+        self._check_quarantine(prepared)
         slot = await self._admission.acquire(
-            model, asked.caller, estimate, asked.deadline_s, on_wait
+            model, asked.caller, prepared.estimate, trip.deadline, trip.on_wait
         )
         if slot.waited_s:
-            waits = self._metrics.queue_wait.labels(candidate.model_id, asked.caller.priority)
+            waits = self._metrics.queue_wait.labels(model_id, asked.caller.priority)
             waits.observe(slot.waited_s)
         try:
-            order = await self._order(asked, candidate, model, body, encoded)
-            sent = await self._forwarder.open(order)
-            opened = Opened(sent, slot, candidate, route, asked.caller.name)
-            if sent.answer.status >= 400:
+            queued = self._admission.queued(model_id)
+            order = await self._preparation.order(prepared, model, queued, trip.deadline)
+            if trip.deadline.is_named and trip.deadline.has_passed(self._clock()):
+                raise BusyError("expired", self._config.admission.max_retry_after_s)
+            sent = await self._forwarder.open(order, trip.tried[model_id])
+            opened = Opened(sent, slot, candidate, trip.route, trip.tenant)
+            if sent.refusal is not None or sent.answer.status >= 400:
                 await self._refuse(asked, opened)
+        except NobodyError:
+            slot.give_back()
+            raise
         except BaseException:
             slot.release()
             raise
         return opened
 
-    def _body(self, asked: Asked, candidate: Candidate) -> dict[str, Any]:
-        body = asked.body | {"model": candidate.served_name}
-        if asked.endpoint.path == "/v1/responses":
-            body["store"] = False
-        if asked.caller.cache_salt is not None:
-            body["cache_salt"] = asked.caller.cache_salt
-        return body
-
-    async def _order(
-        self,
-        asked: Asked,
-        candidate: Candidate,
-        model: Model,
-        body: dict[str, Any],
-        encoded: bytes,
-    ) -> Order:
-        """What goes to the forwarder, once a prefill replica has computed a prompt that is one for it."""
-        path, model_id = asked.endpoint.path, candidate.model_id
-        prefills = self._prefill.wants(model, path, body, len(encoded))
-        prompt = EMPTY
-        # It is hashed only where that decides something.
-        if self._forwarder.reads_prompts(model_id) or (
-            prefills and self._prefill.forwarder.reads_prompts(model_id)
-        ):
-            prompt = prompt_prefix(
-                path,
-                body,
-                tenant_salt(asked.caller.cache_salt, candidate.served_name),
-                self._config.replica_routing.block_bytes,
-                self._config.replica_routing.max_prompt_bytes,
+    def _check_quarantine(self, prepared: Prepared) -> None:
+        """Raise what a request gets that engines failed at a moment ago: it is not sent to more of them."""
+        left_s = self._forwarder.quarantine.left_s(prepared.suspect, self._clock())
+        if left_s:
+            raise EngineFailedError(
+                "several engines have just failed on this very request: it is not sent again for a while; "
+                "change it, or come back later",
+                retry_after_s=left_s,
             )
-        order = Order(
-            model_id,
-            path,
-            encoded,
-            asked.request_id,
-            RoutedRequest(
-                prompt,
-                session_key(asked.caller.name, asked.session, prompt),
-                len(encoded),
-                is_streamed=bool(body.get("stream")),
-            ),
-            self._admission.queued(model_id),
-        )
-        handed = await self._prefill.compute(order, body) if prefills else None
-        # Who fetches a prompt need not have it, and computes none of it: any replica with little to do.
-        return order if handed is None else replace(order, handed=handed, routed=UNKNOWN)
 
     async def _refuse(self, asked: Asked, opened: Opened) -> None:
         """Raise what an engine's error answer means."""
+        refusal = opened.sent.refusal
         try:
+            if refusal is not None:
+                raise from_engine(refusal.status, refusal.body, asked.body.keys())
             raise from_engine(opened.answer.status, await opened.answer.rest(), asked.body.keys())
         except ReplicaBrokeError:
             raise from_engine(502, b"") from None

@@ -2,100 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import prometheus_client
 
-from serving.errors import (
-    ComptoirError,
-    EngineFailedError,
-    EngineTimeoutError,
-    ModelUnavailableError,
-)
-from serving.gateway.engine_errors import ENGINE_DEAD, stream_error_at
+from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutError
+from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
-from serving.gateway.upstream import Answer, ReplicaGoneError, Upstream
+from serving.gateway.orders import NobodyError, Order, Sent, Tried
+from serving.gateway.upstream import ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.breaker import Breakers
-from serving.routing.choice import Choice, ReplicaPolicy, RoutedRequest
+from serving.routing.choice import ReplicaPolicy
 from serving.routing.directory import Directory, Replica
 from serving.routing.policies import replica_policy
+from serving.routing.quarantine import Quarantine
 from serving.routing.retry_budget import RetryBudget
 from serving.settings import GatewayConfig
 
-RETRY_AFTER_S = 5.0
 # How long a replica that did not answer is passed over, unless it is the only one.
 SUSPECT_S = 3.0
 # A request under which two engines died is taken for the cause, and is not given to a third.
 MAX_DEATHS = 2
-# A request of which no policy may know anything.
-UNKNOWN = RoutedRequest()
+# So long a request waits under which an engine died: what kills several at once shows itself meanwhile, and
+# is not taken for the request's doing.
+DEATH_PAUSE_S = 0.5
+# A request at which two engines failed that live is taken for the cause.
+MAX_FAILURES = 2
+_FAILED = "the engine failed on this request"
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """A request whose prompt is computed: what goes to the replica that answers, and which can read it."""
+class _FailedError(Exception):
+    """The replica lives and failed at the request; whose fault that is, another one will tell."""
 
-    body: bytes
-    build: str
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A request as it goes to a replica, and what the replica policy may know of it.
-
-    `queued`: requests that wait for this model in this gateway. `handed`: the body with which an engine of
-    this build fetches the prompt that a prefill replica has computed, instead of computing it.
-    """
-
-    model_id: str
-    path: str
-    body: bytes
-    request_id: str
-    routed: RoutedRequest = UNKNOWN
-    queued: int = 0
-    handed: Handed | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """An answer that has begun, and who was chosen for it. Give it to `finished` in the end."""
-
-    order: Order
-    answer: Answer
-    choice: Choice
-
-    @property
-    def replica(self) -> Replica:
-        """Who answers."""
-        return self.choice.replica
-
-
-@dataclass(slots=True)
-class _Tried:
-    """What has been tried for one request.
-
-    `machines`: those that gave no sign of life. `deaths`: engines that died under it. `is_free`: the next try
-    costs nothing of the retry budget. `is_handed`: a replica was told where the computed prompt is.
-    """
-
-    replicas: set[str] = field(default_factory=set)
-    machines: set[str] = field(default_factory=set)
-    deaths: int = 0
-    is_free: bool = False
-    is_handed: bool = False
-
-    def body(self, order: Order, replica: Replica) -> bytes:
-        """What goes to this replica. A computed prompt is kept until it was fetched, which is once."""
-        handed = order.handed
-        if handed is None or self.is_handed or handed.build != replica.build:
-            return order.body
-        self.is_handed = True
-        return handed.body
+    def __init__(self, replica_id: str, *, is_busy: bool) -> None:
+        super().__init__(replica_id)
+        self.replica_id = replica_id
+        self.is_busy = is_busy
 
 
 @dataclass(slots=True)
@@ -117,7 +65,6 @@ class Forwarder:
         config: GatewayConfig | None = None,
         metrics: GatewayMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wake: Callable[[str], None] = lambda model_id: None,
         draw: Callable[[], float] = random.random,
         choices: prometheus_client.Counter | None = None,
     ) -> None:
@@ -128,44 +75,64 @@ class Forwarder:
         self._metrics = metrics or GatewayMetrics()
         self._choices = choices or self._metrics.replica_choices
         self._clock = clock
-        self._wake = wake
         self._draw = draw
         self._suspects: dict[str, float] = {}
         self.lanes: dict[str, Lane] = {}
         self.breakers = Breakers(self._config.breaker, draw)
+        self.quarantine = Quarantine(self._config.quarantine)
         self.in_flight: Counter[str] = Counter()
 
-    async def open(self, order: Order) -> Sent:
+    async def open(self, order: Order, tried: Tried | None = None) -> Sent:
         """Send to the best replica, then to others while none has begun to answer.
 
         The caller must call `finished` when it is done with the answer.
 
+        Args:
+            tried: what was tried before the request was held; it goes on from there.
+
         Raises:
-            ModelUnavailableError: no replica answers; it carries Retry-After.
-            ComptoirError: what the engine failed at.
+            NobodyError: no replica can be asked just now; the request may be held and sent again.
+            EngineFailedError: the request is the cause of failures, or nobody is left to tell.
+            EngineTimeoutError: the engine was silent for too long.
         """
-        lane = self._lane(order.model_id)
-        lane.budget.request(self._clock())
-        tried = _Tried()
+        tried = tried if tried is not None else Tried()
+        lane, now = self._lane(order.model_id), self._clock()
+        if not tried.is_counted:
+            tried.is_counted = True
+            lane.budget.request(now, order.tenant)
+        tried.begin(now)
         while candidates := self._candidates(order.model_id, tried):
-            if tried.replicas and not self._may_retry(order.model_id, lane, tried):
+            if not self._may_ask(order, lane, tried):
                 break
-            hedge_after_s = self._config.retries.hedge_after_s
             try:
-                if hedge_after_s is None or len(candidates) < 2:
-                    return await self._send(order, lane, candidates, tried)
-                return await first_of(
-                    lambda: self._send(order, lane, self._candidates(order.model_id, tried), tried),
-                    hedge_after_s,
-                    self.finished,
-                )
+                sent = await self._ask(order, lane, candidates, tried)
             except ReplicaGoneError as gone:
-                tried.deaths += gone.sent
-                tried.is_free = gone.lost
-                if tried.deaths >= MAX_DEATHS:
-                    raise EngineFailedError("the engine failed on this request") from None
+                await self._note_gone(order, tried, gone)
+            except _FailedError as failure:
+                self._note_failure(order, tried, failure)
+            else:
+                for replica_id in tried.failed:
+                    # The same request, and another one could do it.
+                    self.breakers.replica(replica_id).doubt(order.tenant, self._clock())
+                return sent
+        if tried.failed:
+            raise EngineFailedError(_FAILED)
+        tried.again_s = self._clock() + SUSPECT_S
         self._note_model(order.model_id, ok=False)
-        raise self._unavailable(order.model_id)
+        raise NobodyError
+
+    def can_ask(self, model_id: str, tried: Tried | None = None, tenant: str = "") -> bool:
+        """Whether `open` would send a request now of which so much has been tried."""
+        lane, now = self._lane(model_id), self._clock()
+        if tried is not None and not tried.is_free and not lane.budget.can_retry(now, tenant):
+            return False
+        breakers = self.breakers.replicas
+        for replica in lane.replicas:
+            breaker = breakers.get(replica.id)
+            is_allowed = breaker is None or breaker.allows(now)
+            if is_allowed and (tried is None or tried.may_ask(replica, now)):
+                return True
+        return False
 
     def finished(self, sent: Sent) -> None:
         """Done with the answer. If it is not complete, the engine aborts its request."""
@@ -179,8 +146,13 @@ class Forwarder:
             )
 
     def broke(self, sent: Sent) -> None:
-        """The answer had begun and stopped: the replica is to blame, though nobody can take over."""
-        self.breakers.replica(sent.replica.id).broke(self._clock())
+        """The answer had begun and stopped; nobody can take over.
+
+        A machine that vanished is to blame. Everything else may follow the request; a replica that is dead
+        accepts no more connections, and the next request tells.
+        """
+        if sent.answer.has_vanished:
+            self.breakers.replica(sent.replica.id).broke(self._clock())
 
     def is_well(self, model_id: str) -> bool:
         """Whether the model is worth asking first when another could stand in for it."""
@@ -194,8 +166,22 @@ class Forwarder:
 
     # ---- one replica -------------------------------------------------------------------------------------
 
+    async def _ask(
+        self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: Tried
+    ) -> Sent:
+        hedge_after_s = self._config.retries.hedge_after_s
+        if hedge_after_s is None or len(candidates) < 2:
+            return await self._send(order, lane, candidates, tried)
+        return await first_of(
+            lambda: self._send(order, lane, self._candidates(order.model_id, tried), tried),
+            hedge_after_s,
+            self.finished,
+            # The engines work for both: a hedge costs what a retry does.
+            lambda: self._may_ask(order, lane, tried, is_free=False),
+        )
+
     async def _send(
-        self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: _Tried
+        self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: Tried
     ) -> Sent:
         if not candidates:
             raise ReplicaGoneError("nobody is left")
@@ -214,18 +200,26 @@ class Forwarder:
             answer = await self._upstream.post(
                 replica, order.path, tried.body(order, replica), order.request_id, order.queued
             )
-            if answer.status == 200 and stream_error_at(answer.first) == 0:
-                # The engine failed before it produced a token: nothing has reached the client.
+            beginning = judge(answer.status, answer.first)
+            if beginning.verdict in ("failed", "busy", "dead"):
+                # Nothing has reached the client.
                 answer.close()
-                lost = ENGINE_DEAD in answer.first
-                raise ReplicaGoneError("error before the first token", sent=True, lost=lost)
-        except (ReplicaGoneError, EngineTimeoutError) as error:
+                if beginning.verdict == "dead":
+                    raise ReplicaGoneError("its engine is dead", sent=True, lost=True)
+                raise _FailedError(replica.id, is_busy=beginning.verdict == "busy")
+        except ReplicaGoneError as gone:
             self._count_down(replica)
             breaker.record(False, self._clock(), attempt)
-            if isinstance(error, ReplicaGoneError):
-                self._suspects[replica.id] = self._clock() + SUSPECT_S
-                if error.unreachable:
-                    tried.machines.add(replica.machine)
+            self._suspects[replica.id] = self._clock() + SUSPECT_S
+            if gone.unreachable:
+                tried.machines.add(replica.machine)
+            raise
+        except EngineTimeoutError as error:
+            self._count_down(replica)
+            if self._has_stepped(order.model_id, replica):
+                breaker.abandon(self._clock(), attempt)
+                raise AnswerTooLongError(error.message) from None
+            breaker.record(False, self._clock(), attempt)
             raise
         except BaseException:
             self._count_down(replica)
@@ -233,17 +227,25 @@ class Forwarder:
             raise
         finally:
             lane.policy.began(choice)
-        breaker.record(answer.status < 500, self._clock(), attempt)
+        breaker.record(True, self._clock(), attempt)
         self._note_model(order.model_id, ok=True)
-        return Sent(order, answer, choice)
+        return Sent(order, answer, choice, beginning.refusal)
+
+    def _has_stepped(self, model_id: str, before: Replica) -> bool:
+        """Whether the engine of this replica has taken steps since it was as it is here."""
+        stepped_s = before.stats.get("last_step_s")
+        for replica in self._lane(model_id).replicas:
+            if replica.id == before.id:
+                return replica.stats.get("last_step_s") != stepped_s
+        return False
 
     def _count_down(self, replica: Replica) -> None:
         self.in_flight[replica.id] -= 1
         if self.in_flight[replica.id] <= 0:
             del self.in_flight[replica.id]
 
-    def _candidates(self, model_id: str, tried: _Tried) -> Sequence[Replica]:
-        """Whom to ask: not twice, suspects and those with an open breaker only if there is nobody else."""
+    def _candidates(self, model_id: str, tried: Tried) -> Sequence[Replica]:
+        """Whom to ask: not twice, suspects only if there is nobody else, none with an open breaker."""
         replicas: Sequence[Replica] = self._lane(model_id).replicas
         if tried.replicas:
             replicas = [replica for replica in replicas if replica.id not in tried.replicas]
@@ -284,32 +286,53 @@ class Forwarder:
         # With other replicas the model is another: it gets a chance at once.
         self.breakers.keep(known, self.lanes.keys() - {model_id})
 
-    def _may_retry(self, model_id: str, lane: Lane, tried: _Tried) -> bool:
-        if len(tried.replicas) >= self._config.retries.max_attempts:
+    def _may_ask(
+        self, order: Order, lane: Lane, tried: Tried, *, is_free: bool | None = None
+    ) -> bool:
+        """Count one more try, if there may be one: the first is free, others within budget and deadline."""
+        now = self._clock()
+        if tried.attempts >= self._config.retries.max_attempts:
             return False
+        deadline = order.deadline
+        is_named = deadline is not None and deadline.is_named
+        if tried.replicas and deadline is not None and is_named and deadline.has_passed(now):
+            return False
+        if is_free is None:
+            is_free = tried.is_free
         # A lost replica takes all its requests along at once, and does no more work for them. What comes
         # later passes it over: it is a suspect, its breaker opens.
-        if not tried.is_free and not lane.budget.try_retry(self._clock()):
+        if not is_free and not lane.budget.try_retry(now, order.tenant):
             return False
-        self._metrics.retries.labels(model_id).inc()
+        tried.attempts += 1
+        if tried.replicas:
+            self._metrics.retries.labels(order.model_id).inc()
         return True
+
+    async def _note_gone(self, order: Order, tried: Tried, gone: ReplicaGoneError) -> None:
+        tried.is_free = gone.lost
+        if not gone.sent:
+            return
+        tried.deaths += 1
+        if tried.deaths >= MAX_DEATHS:
+            self._hold_back(order)
+        if self._candidates(order.model_id, tried):
+            await asyncio.sleep(DEATH_PAUSE_S)
+
+    def _note_failure(self, order: Order, tried: Tried, failure: _FailedError) -> None:
+        tried.is_free = False
+        tried.failed.append(failure.replica_id)
+        if len(tried.failed) >= MAX_FAILURES:
+            if failure.is_busy:
+                raise EngineFailedError(_FAILED)
+            self._hold_back(order)
+
+    def _hold_back(self, order: Order) -> None:
+        """The request is the cause: its client is told, and the same request is not sent for a while."""
+        self.quarantine.add(order.suspect, self._clock())
+        raise EngineFailedError(_FAILED)
 
     def _note_model(self, model_id: str, *, ok: bool) -> None:
         if ok and model_id not in self.breakers.models:
             return
         breaker, now = self.breakers.model(model_id), self._clock()
         breaker.record(ok, now, breaker.begin(now))
-
-    def _unavailable(self, model_id: str) -> ComptoirError:
-        model = self._directory().models.get(model_id)
-        starting = model is not None and not model.replicas
-        if starting:
-            # It may be scaled to zero: Serve starts a replica when it is asked for one.
-            self._wake(model_id)
-        return ModelUnavailableError(
-            "the model is starting; try again shortly"
-            if starting
-            else "no replica of the model answers now; try again shortly",
-            param="model",
-            retry_after_s=RETRY_AFTER_S,
-        )

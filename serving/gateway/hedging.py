@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 async def first_of(
-    ask: Callable[[], Awaitable[T]], after_s: float, discard: Callable[[T], None]
+    ask: Callable[[], Awaitable[T]],
+    after_s: float,
+    discard: Callable[[T], None],
+    may_ask: Callable[[], bool] = lambda: True,
 ) -> T:
     """The result of the first of one or two calls of `ask` that succeeds.
 
@@ -21,6 +24,7 @@ async def first_of(
         ask: asks somebody else each time.
         after_s: how long the first has before the second begins; if it fails earlier, that is the result.
         discard: gets a result that came too late.
+        may_ask: whether there may be a second one; asked when it is time for it.
 
     Raises:
         Exception: the first's, when neither succeeds.
@@ -29,7 +33,7 @@ async def first_of(
     tasks = {first}
     try:
         await asyncio.wait(tasks, timeout=after_s)
-        if not first.done():
+        if not first.done() and may_ask():
             tasks.add(asyncio.ensure_future(ask()))
         while not any(task.done() and task.exception() is None for task in tasks):
             if all(task.done() for task in tasks):

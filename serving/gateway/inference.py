@@ -20,9 +20,9 @@ from serving.errors import ComptoirError, MethodNotAllowedError, ShuttingDownErr
 from serving.gateway import render
 from serving.gateway.admission import BusyError
 from serving.gateway.body import ClientLeftError, read_object
-from serving.gateway.dispatch import Asked
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
+from serving.gateway.preparing import Asked
 from serving.gateway.render import dialect_of, request_id_headers
 from serving.gateway.services import Rules, Services
 from serving.gateway.streaming import (
@@ -166,7 +166,7 @@ class Inference:
             request_id,
             headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key"),
             _text(body, "user"),
-            deadline_of(headers.get(DEADLINE_HEADER), config.admission),
+            deadline_of(headers.get(DEADLINE_HEADER), config.admission, time.monotonic()),
         )
 
     async def _forward(

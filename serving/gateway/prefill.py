@@ -5,15 +5,18 @@ Nothing here fails a request: what no prefill replica has computed, the answerin
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from serving.config.admission import RetryConfig
 from serving.errors import ComptoirError
 from serving.gateway.body import encode
-from serving.gateway.forwarding import Forwarder, Handed, Order
+from serving.gateway.forwarding import Forwarder
+from serving.gateway.orders import Handed, Order
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing import handover
@@ -74,8 +77,13 @@ class Prefill:
             order: the client's request as it would go to that replica.
             body: the same, before it was encoded.
         """
-        began_s = self._clock()
-        handed = await self._ask(order, body)
+        began_s, deadline = self._clock(), order.deadline
+        named = deadline is not None and deadline.is_named
+        handed = None
+        with suppress(TimeoutError):
+            # Nobody waits longer for a prompt than its client does for the answer.
+            async with asyncio.timeout(deadline.left_s(began_s) if deadline and named else None):
+                handed = await self._ask(order, body)
         outcome: handover.Outcome = "failed" if handed is None else "handed"
         self._metrics.prefills.labels(order.model_id, outcome).inc()
         self._metrics.prefill_time.labels(order.model_id).observe(self._clock() - began_s)

@@ -132,6 +132,7 @@ def _model(services: Services, model: Model, queue: Any, now: float) -> dict[str
         "breaker": breaker.snapshot(now).state if breaker else "closed",
         "retries": dict(lane.budget.snapshot(now)) if lane else None,
         "admission": asdict(queue) if queue else None,
+        "held": services.holding.held(model.id),
         "replicas": _replicas(forwarder, model.replicas, now),
         "prefill": _prefill(services, model, now),
     }
@@ -201,6 +202,7 @@ def _model_gauges(services: Services, model: Model, now: float) -> Iterable[Mome
     name, forwarder = {"model": model.id}, services.forwarder
     yield "application_state", name | {"state": model.state}, 1
     yield "replicas", name, len(model.replicas)
+    yield "requests_held", name, services.holding.held(model.id)
     if model.prefill_min_tokens is not None:
         yield "prefill_replicas", name, len(model.prefill)
     there = sum(count for state, count in model.wanted.items() if state not in LEAVING)

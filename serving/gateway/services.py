@@ -10,10 +10,10 @@ from typing import Any
 from serving.gateway.admission import Admission
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
+from serving.gateway.holding import Holding
 from serving.gateway.open_requests import OpenRequests
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import Upstream
-from serving.gateway.waking import Waking
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.directory import Directory
 from serving.settings import GatewayConfig
@@ -45,6 +45,7 @@ class Services:
     forwarder: Forwarder
     prefill: Prefill
     admission: Admission
+    holding: Holding
     dispatcher: Dispatcher
     metrics: GatewayMetrics
     # What the other gateways say of what they have asked models.
@@ -78,6 +79,7 @@ class Services:
         rules = Rules.of(config)
         self.dispatcher.reroute(config.routing)
         self.admission.reconfigure(config.admission)
+        self.holding.reconfigure(config.admission)
         self.rules = rules
         self.open_requests.end(rules.keys.refusal)
 
@@ -96,10 +98,10 @@ class Services:
         )
         # Gateways of one node share its port, and a scrape meets any of them.
         metrics = GatewayMetrics(uuid.uuid4().hex[:8] if config.replicas > 1 else None)
-        forwarder = Forwarder(directory, upstream, config, metrics, wake=wake)
+        forwarder = Forwarder(directory, upstream, config, metrics)
         prefill = Prefill(directory, config, metrics)
         admission = Admission(config.admission, directory, config.replicas)
-        waking = Waking(config.admission, directory, wake)
+        holding = Holding(config.admission, directory, wake, forwarder.can_ask, metrics)
         return cls(
             rules=Rules.of(config),
             directory=directory,
@@ -107,8 +109,9 @@ class Services:
             forwarder=forwarder,
             prefill=prefill,
             admission=admission,
+            holding=holding,
             dispatcher=Dispatcher(
-                config, directory, forwarder, prefill, admission, waking, metrics
+                config, directory, forwarder, prefill, admission, holding, metrics
             ),
             metrics=metrics,
             elsewhere=elsewhere,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.errors import EngineTimeoutError
+from serving.gateway.blame import names_a_dead_engine
 from serving.gateway.connection import ReplicaConnection
 from serving.gateway.connection_errors import (
     BrokenError,
@@ -13,12 +14,11 @@ from serving.gateway.connection_errors import (
     VanishedError,
     is_unreachable,
 )
-from serving.gateway.engine_errors import ENGINE_DEAD
 from serving.gateway.pool import IdleCount, Pool
 from serving.replica_protocol import QUEUED_HEADER, TOKEN_HEADER
 from serving.routing.directory import Replica
 
-# 401: the address now belongs to another replica; 502, 503: the door knows of a dead engine.
+# Of the door, without a body. 401: the address now belongs to another replica; 502, 503: its engine is dead.
 _GONE = frozenset({401, 502, 503})
 # What is held of an answer that goes out whole: refusals, results of prefill replicas.
 MAX_WHOLE_BYTES = 4 * 1024 * 1024
@@ -101,6 +101,11 @@ class Answer:
             raise ReplicaBrokeError(str(error)) from None
         return self.first if connection.is_complete else None
 
+    @property
+    def has_vanished(self) -> bool:
+        """Whether it stopped because the replica's machine, or the way to it, has gone."""
+        return self._connection is not None and self._connection.has_vanished
+
     def pipe(self, receiver: Receiver) -> None:
         """Give `receiver` everything after `first` as it arrives."""
         if self._connection is not None:
@@ -171,8 +176,8 @@ class Upstream:
                 raise
             # The replica closed it while it was idle, and nobody has had this request (RFC 9112, 9.3.1).
             answer = await _ask(pool, await _acquire(pool, fresh=True), request)
-        died = answer.status == 500 and ENGINE_DEAD in answer.first
-        if died or answer.status in _GONE:
+        died = answer.status == 500 and names_a_dead_engine(answer.first)
+        if died or (answer.status in _GONE and not answer.first):
             answer.close()
             raise ReplicaGoneError(f"status {answer.status}", sent=died, lost=True)
         return answer

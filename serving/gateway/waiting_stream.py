@@ -12,23 +12,24 @@ from serving.config.admission import AdmissionConfig
 from serving.errors import ComptoirError, InvalidFieldError
 from serving.gateway.streaming import send_within
 from serving.http_protocol import ClientConnection
+from serving.routing.deadline import Deadline
 
 DEADLINE_HEADER = "x-comptoir-deadline-ms"
 
 
-def deadline_of(value: str | None, config: AdmissionConfig) -> float:
-    """How many seconds a request may wait: what `x-comptoir-deadline-ms` says, or `max_wait_s`.
+def deadline_of(value: str | None, config: AdmissionConfig, now: float) -> Deadline:
+    """When a request must have begun: after what `x-comptoir-deadline-ms` says, or after `max_wait_s`.
 
     Raises:
         InvalidFieldError: it is not a whole number of milliseconds within bounds.
     """
     if value is None:
-        return config.max_wait_s
+        return Deadline(now + config.max_wait_s)
     longest_ms = int(config.max_deadline_s * 1000)
     text = value.strip()
     # The length is bounded before `int`; `isdecimal` alone takes the digits of every script.
     if text.isascii() and text.isdecimal() and len(text) <= 10 and 0 < int(text) <= longest_ms:
-        return int(text) / 1000
+        return Deadline(now + int(text) / 1000, is_named=True)
     raise InvalidFieldError(
         f"the header {DEADLINE_HEADER} must be a whole number of milliseconds from 1 to {longest_ms}",
         param=DEADLINE_HEADER,

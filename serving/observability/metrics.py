@@ -108,6 +108,9 @@ class GatewayMetrics:
             "From asking a prefill replica to its answer, or to giving up",
             "model",
         )
+        self.held = counter(
+            "held", "Requests held while no replica could be asked, by the reason", "model", "cause"
+        )
         self.retries = counter("retries", "Requests sent to another replica", "model")
         self.queue_wait = seconds(
             "queue_wait_seconds", "Time in the gateway's queue of a busy model", "model", "priority"

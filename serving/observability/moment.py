@@ -41,6 +41,7 @@ MOMENT: Mapping[str, str] = {
     "admission_open": "Requests that have a slot",
     "admission_waiting": "Requests that wait in this gateway's queue",
     "admission_oldest_wait_seconds": "How long the first of the queue has waited",
+    "requests_held": "Requests that this gateway holds because no replica of the model can be asked",
     # ---- replicas, by `model` and `replica` --------------------------------------------------------------
     "in_flight": "Requests of this gateway that the replica has not answered yet",
     "breaker_state": "0 closed, 1 half open, 2 open: the replica is left alone",

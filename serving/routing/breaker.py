@@ -6,14 +6,19 @@ a row, or when too large a share of a sliding window failed.
 
 Who sends a request calls `begin` and gives what it returns to `record`: answers to requests from before the
 breaker's last change say nothing of now and are ignored.
+
+What counts in full is a fault that no request can cause: nobody accepts a connection, the engine is dead, the
+machine has vanished. A request that failed here and that another replica answered (`doubt`) is weaker: it may
+follow the request all the same, so a tenant's doubts count at most as much as those of all other tenants
+together. One tenant alone opens nothing with them.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from serving.config.admission import BreakerConfig
@@ -37,6 +42,24 @@ class BreakerSnapshot:
     retry_in_s: float
 
 
+@dataclass(slots=True)
+class _Bucket:
+    """What was seen in one step of the window."""
+
+    step: int
+    requests: int = 0
+    failures: int = 0
+    doubts: dict[str, int] = field(default_factory=dict)
+
+
+def weight(doubts: Mapping[str, int]) -> int:
+    """What doubts count: of one tenant at most as much as those of all others together."""
+    if len(doubts) < 2:
+        return 0
+    total, most = sum(doubts.values()), max(doubts.values())
+    return min(total, 2 * (total - most))
+
+
 class Breaker:
     """The breaker of one replica, or of one model. Times are seconds of the caller's clock.
 
@@ -50,8 +73,10 @@ class Breaker:
         self._state: State = "closed"
         self._epoch = 0
         self._consecutive = 0
-        # (step, requests, failures), the newest last; at most one for each step of the window.
-        self._buckets: deque[list[int]] = deque()
+        # The newest last; at most one for each step of the window.
+        self._buckets: deque[_Bucket] = deque()
+        # Doubts since the last success, by tenant.
+        self._doubts: dict[str, int] = {}
         # Openings in a row; how many there were in all.
         self._streak = 0
         self._openings = 0
@@ -90,14 +115,31 @@ class Breaker:
                 self._open(now)
             return
         bucket = self._bucket(now)
-        bucket[1] += 1
-        bucket[2] += not ok
-        self._consecutive = 0 if ok else self._consecutive + 1
-        if not ok and self._is_broken():
+        bucket.requests += 1
+        if ok:
+            self._consecutive = 0
+            if self._doubts:
+                self._doubts.clear()
+            return
+        bucket.failures += 1
+        self._consecutive += 1
+        if self._is_broken():
+            self._open(now)
+
+    def doubt(self, tenant: str, now: float) -> None:
+        """This replica failed at a request of the tenant, and another one has answered it."""
+        if self._state != "closed":
+            # A probe decides, and a doubt is too weak for one.
+            return
+        bucket = self._bucket(now)
+        bucket.requests += 1
+        bucket.doubts[tenant] = bucket.doubts.get(tenant, 0) + 1
+        self._doubts[tenant] = self._doubts.get(tenant, 0) + 1
+        if self._is_broken():
             self._open(now)
 
     def broke(self, now: float) -> None:
-        """An answer that had begun has stopped. It speaks of now, whenever the request was sent.
+        """The replica has vanished under an answer that had begun, whenever the request was sent.
 
         While the breaker is not closed it says nothing: the probe decides, and old streams may still die.
         """
@@ -115,8 +157,10 @@ class Breaker:
         return BreakerSnapshot(
             state=self._state,
             consecutive_failures=self._consecutive,
-            window_requests=sum(bucket[1] for bucket in self._buckets),
-            window_failures=sum(bucket[2] for bucket in self._buckets),
+            window_requests=sum(bucket.requests for bucket in self._buckets),
+            window_failures=sum(
+                bucket.failures + sum(bucket.doubts.values()) for bucket in self._buckets
+            ),
             openings=self._openings,
             retry_in_s=max(0.0, self._retry_at_s - now) if self._state == "open" else 0.0,
         )
@@ -124,10 +168,14 @@ class Breaker:
     # ---- inside ------------------------------------------------------------------------------------------
 
     def _is_broken(self) -> bool:
-        if self._consecutive >= self._config.consecutive_failures:
+        in_a_row = self._consecutive + weight(self._doubts)
+        if in_a_row >= self._config.consecutive_failures:
             return True
-        requests = sum(bucket[1] for bucket in self._buckets)
-        failures = sum(bucket[2] for bucket in self._buckets)
+        requests = sum(bucket.requests for bucket in self._buckets)
+        doubts: Counter[str] = Counter()
+        for bucket in self._buckets:
+            doubts.update(bucket.doubts)
+        failures = sum(bucket.failures for bucket in self._buckets) + weight(doubts)
         return (
             requests >= self._config.min_requests
             and failures >= self._config.failure_share * requests
@@ -153,15 +201,16 @@ class Breaker:
         self._epoch += 1
         if state != "half_open":
             self._consecutive = 0
+            self._doubts.clear()
             self._buckets.clear()
 
-    def _bucket(self, now: float) -> list[int]:
+    def _bucket(self, now: float) -> _Bucket:
         """The newest bucket, after those have gone that lie before the window."""
         step = int(now // (self._config.window_s / BUCKETS))
-        while self._buckets and self._buckets[0][0] <= step - BUCKETS:
+        while self._buckets and self._buckets[0].step <= step - BUCKETS:
             self._buckets.popleft()
-        if not self._buckets or self._buckets[-1][0] < step:
-            self._buckets.append([step, 0, 0])
+        if not self._buckets or self._buckets[-1].step < step:
+            self._buckets.append(_Bucket(step))
         return self._buckets[-1]
 
 
@@ -183,20 +232,12 @@ class Breakers:
         return self._get(self.models, model_id)
 
     def choose_allowed(self, replicas: Sequence[Replica], now: float) -> Sequence[Replica]:
-        """The replicas that may be asked. If none may, the least bad one: whose next probe is due first.
-
-        Empty only if `replicas` is.
-        """
+        """The replicas that may be asked; with all breakers open none, until a probe is due."""
         breakers = self.replicas
-        allowed = [
+        return [
             replica
             for replica in replicas
             if (breaker := breakers.get(replica.id)) is None or breaker.allows(now)
-        ]
-        if allowed or not replicas:
-            return allowed
-        return [
-            min(replicas, key=lambda replica: (breakers[replica.id].retry_at_s, replica.id)),
         ]
 
     def keep(self, replica_ids: Collection[str], model_ids: Collection[str]) -> None:

@@ -45,6 +45,8 @@ class Model:
     # Those that compute prompts for the others, and Serve's states of them; most models have none.
     prefill: tuple[Replica, ...] = ()
     prefill_wanted: Mapping[str, int] = field(default_factory=dict)
+    # Serve has tried several times in a row to start a replica, in vain.
+    fails_to_start: bool = False
 
     @property
     def task(self) -> str | None:

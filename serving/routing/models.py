@@ -16,6 +16,7 @@ from typing import get_args
 
 from serving.config.routing import Arm, Failure, Lifetime, RoutingConfig
 from serving.errors import (
+    AnswerTooLongError,
     ComptoirError,
     ContextLengthError,
     EngineTimeoutError,
@@ -233,9 +234,12 @@ def sticky_key(caller: str, session: str | None = None, user: str | None = None)
 def failure_of(error: ComptoirError) -> Failure | None:
     """Which failure an error before the first byte is; None: it is the request's own, nobody takes over.
 
-    A request under which engines died (`EngineFailedError`) is taken for the cause and stays where it was.
+    A request under which engines died or failed (`EngineFailedError`) is taken for the cause and stays where
+    it was, as does one whose answer takes too long.
     What `saturated` and `deadline` are, admission knows.
     """
+    if isinstance(error, AnswerTooLongError):
+        return None
     if isinstance(error, ModelUnavailableError | EngineTimeoutError):
         return "unhealthy"
     return "context" if isinstance(error, ContextLengthError) else None

@@ -4,12 +4,16 @@ Without a bound, retries multiply the load just when there is too much of it. Th
 Finagle (https://finagle.github.io/blog/2016/02/08/retry-budgets/): each request deposits `share`, each retry
 withdraws 1, both are forgotten after `window_s`, and `min_per_s` keeps small sites able to retry. See also
 "Site Reliability Engineering" (Beyer et al., 2016), chapter 21, "Handling Overload".
+
+Of a model's budget a tenant may use what its share of the requests is, and at least one retry: so nobody's
+retries leave the others without.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from serving.config.admission import RetryConfig
 
@@ -19,6 +23,20 @@ BUCKETS = 10
 _TOLERANCE = 1e-6
 
 
+@dataclass(slots=True)
+class _Count:
+    requests: int = 0
+    retries: int = 0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """What was sent in one step of the window, by tenant."""
+
+    step: int
+    counts: dict[str, _Count] = field(default_factory=dict)
+
+
 class RetryBudget:
     """The budget of one gateway for one model. Times are seconds of the caller's clock."""
 
@@ -26,48 +44,73 @@ class RetryBudget:
         self._share = config.share
         self._reserve = config.min_per_s * config.window_s
         self._step_s = config.window_s / BUCKETS
-        # (step, requests, retries), the newest last; at most one for each step of the window.
-        self._buckets: deque[list[int]] = deque()
+        # The newest last; at most one for each step of the window.
+        self._buckets: deque[_Bucket] = deque()
+        # The sums over the window, by tenant.
+        self._tenants: dict[str, _Count] = {}
         self._requests = 0
         self._retries = 0
         self._refused = 0
 
-    def request(self, now: float) -> None:
+    def request(self, now: float, tenant: str = "") -> None:
         """A request was sent for the first time."""
-        self._bucket(now)[1] += 1
+        counts = self._bucket(now).counts
+        count = counts.get(tenant)
+        if count is None:
+            count = counts[tenant] = _Count()
+        count.requests += 1
+        whole = self._tenants.get(tenant)
+        if whole is None:
+            whole = self._tenants[tenant] = _Count()
+        whole.requests += 1
         self._requests += 1
 
-    def try_retry(self, now: float) -> bool:
+    def can_retry(self, now: float, tenant: str = "") -> bool:
+        """Whether a retry is left for the tenant; nothing is taken."""
+        self._bucket(now)
+        whole = self._share * self._requests + self._reserve + _TOLERANCE
+        own = self._tenants.get(tenant) or _Count()
+        if not own.retries and whole >= 1:
+            return True
+        share = own.requests / self._requests if self._requests else 1.0
+        return own.retries + 1 <= whole * share and self._retries + 1 <= whole
+
+    def try_retry(self, now: float, tenant: str = "") -> bool:
         """Take one retry out of the budget; False, and nothing is taken, if there is none."""
-        bucket = self._bucket(now)
-        if self._balance + _TOLERANCE < 1:
+        if not self.can_retry(now, tenant):
             self._refused += 1
             return False
-        bucket[2] += 1
+        self._bucket(now).counts.setdefault(tenant, _Count()).retries += 1
+        self._tenants.setdefault(tenant, _Count()).retries += 1
         self._retries += 1
         return True
 
     def snapshot(self, now: float) -> Mapping[str, float]:
         """Requests and retries in the window, retries left, and retries refused since the start."""
         self._bucket(now)
+        balance = self._share * self._requests + self._reserve - self._retries
         return {
             "requests": self._requests,
             "retries": self._retries,
-            "left": int(max(0.0, self._balance + _TOLERANCE)),
+            "left": int(max(0.0, balance + _TOLERANCE)),
             "refused": self._refused,
         }
 
-    @property
-    def _balance(self) -> float:
-        return self._share * self._requests + self._reserve - self._retries
-
-    def _bucket(self, now: float) -> list[int]:
+    def _bucket(self, now: float) -> _Bucket:
         """The newest bucket, after those have gone that lie before the window."""
         step = int(now // self._step_s)
-        while self._buckets and self._buckets[0][0] <= step - BUCKETS:
-            _, requests, retries = self._buckets.popleft()
-            self._requests -= requests
-            self._retries -= retries
-        if not self._buckets or self._buckets[-1][0] < step:
-            self._buckets.append([step, 0, 0])
+        while self._buckets and self._buckets[0].step <= step - BUCKETS:
+            self._forget(self._buckets.popleft())
+        if not self._buckets or self._buckets[-1].step < step:
+            self._buckets.append(_Bucket(step))
         return self._buckets[-1]
+
+    def _forget(self, bucket: _Bucket) -> None:
+        for tenant, count in bucket.counts.items():
+            self._requests -= count.requests
+            self._retries -= count.retries
+            whole = self._tenants[tenant]
+            whole.requests -= count.requests
+            whole.retries -= count.retries
+            if not whole.requests and not whole.retries:
+                del self._tenants[tenant]

@@ -74,7 +74,10 @@ async def make_site() -> AsyncIterator[SiteFactory]:
             facts = {"task": task, "vendor": "test", "aliases": ["vendor/alias"]} | dict(card or {})
             models = {
                 "fake": Model("fake", facts, tuple(replicas), prefill=tuple(computing)),
-                "sleeping": Model("sleeping", {"task": "chat"}, (), "DEPLOYING"),
+                # Nobody waits for one that does not start.
+                "sleeping": Model(
+                    "sleeping", {"task": "chat"}, (), "DEPLOYING", fails_to_start=True
+                ),
             }
             services = Services.build(config or GatewayConfig(), lambda: Directory(models.values()))
             await services.upstream.start()

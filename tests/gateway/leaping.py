@@ -14,6 +14,7 @@ from serving.gateway.admission import (
     Estimate,
     Slot,
 )
+from serving.routing.deadline import Deadline
 from serving.routing.directory import Directory, Model, Replica
 from serving.tenancy.keys import Caller
 
@@ -82,7 +83,8 @@ class Gate:
     ) -> Slot:
         caller = Caller(name, frozenset({"*"}), priority, weight)
         model = self.directory.models["m"]
-        return await self.admission.acquire(model, caller, SMALL, deadline_s, on_wait)
+        deadline = None if deadline_s is None else Deadline(now() + deadline_s, is_named=True)
+        return await self.admission.acquire(model, caller, SMALL, deadline, on_wait)
 
     def asking(self, *args: Any, **fields: Any) -> asyncio.Task[Slot]:
         return asyncio.create_task(self.ask(*args, **fields))

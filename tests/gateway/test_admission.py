@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from serving.config.admission import AdmissionConfig, BreakerConfig, RetryConfig
+from serving.config.admission import AdmissionConfig, BreakerConfig, QuarantineConfig, RetryConfig
 from serving.config.base import validated
 from serving.errors import ConfigError, EngineFailedError
 from serving.gateway.admission import (
@@ -301,7 +301,12 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "admission.md").read_text(encod
 
 @pytest.mark.parametrize(
     ("name", "config"),
-    [("admission", AdmissionConfig()), ("breaker", BreakerConfig()), ("retries", RetryConfig())],
+    [
+        ("admission", AdmissionConfig()),
+        ("breaker", BreakerConfig()),
+        ("retries", RetryConfig()),
+        ("quarantine", QuarantineConfig()),
+    ],
 )
 def test_every_key_is_documented_with_its_default(name: str, config: BaseModel) -> None:
     section = DOCUMENT.split(f"`{name}` of the gateway.\n")[1].split("of the gateway.")[0]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger
 from ray.serve.schema import ApplicationStatus
 
 from serving.gateway import backend
@@ -16,7 +17,9 @@ from serving.routing.directory import Replica
 
 def application(status: ApplicationStatus, *deployments: str) -> Any:
     """What Serve says of an application, as far as it is read."""
-    replicas = SimpleNamespace(replica_states={"RUNNING": 1})
+    replicas = SimpleNamespace(
+        replica_states={"RUNNING": 1}, status="HEALTHY", status_trigger="UNSPECIFIED"
+    )
     return SimpleNamespace(status=status, deployments=dict.fromkeys(deployments, replicas))
 
 
@@ -72,7 +75,7 @@ async def test_a_directory_is_full_when_it_knows_a_replica_of_each_model_that_ha
     applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
     applications["starting"] = application(ApplicationStatus.DEPLOYING, "ModelReplica")
     applications["starting"].deployments["ModelReplica"] = SimpleNamespace(
-        replica_states={"STARTING": 1}
+        replica_states={"STARTING": 1}, status="UPDATING", status_trigger="CONFIG_UPDATE_STARTED"
     )
     applications["building"] = application(ApplicationStatus.DEPLOYING)
     directory = RayDirectory(60)
@@ -83,3 +86,28 @@ async def test_a_directory_is_full_when_it_knows_a_replica_of_each_model_that_ha
     backend.SEEN["qwen3"] = (Replica("r", "http://127.0.0.1:9", "t"),)
     assert await waiting
     await directory.stop()
+
+
+@pytest.mark.parametrize(
+    ("status", "trigger", "is_hopeless"),
+    [
+        (DeploymentStatus.UNHEALTHY, DeploymentStatusTrigger.HEALTH_CHECK_FAILED, False),
+        (DeploymentStatus.UNHEALTHY, DeploymentStatusTrigger.REPLICA_STARTUP_FAILED, True),
+        (DeploymentStatus.DEPLOY_FAILED, DeploymentStatusTrigger.REPLICA_STARTUP_FAILED, True),
+        (DeploymentStatus.UPDATING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, False),
+    ],
+)
+async def test_only_a_model_that_fails_to_start_again_and_again_is_said_to_be_hopeless(
+    applications: dict[str, Any],
+    status: DeploymentStatus,
+    trigger: DeploymentStatusTrigger,
+    is_hopeless: bool,
+) -> None:
+    app = applications["qwen3"] = application(ApplicationStatus.UNHEALTHY, "ModelReplica")
+    app.deployments["ModelReplica"].status = status
+    app.deployments["ModelReplica"].status_trigger = trigger
+    applications["yi"] = application(ApplicationStatus.DEPLOY_FAILED)
+    directory = RayDirectory(60)
+    await states(directory)
+    assert directory.current.models["qwen3"].fails_to_start is is_hopeless
+    assert directory.current.models["yi"].fails_to_start

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from serving.errors import EngineTimeoutError, ModelUnavailableError
-from serving.gateway.forwarding import SUSPECT_S, Forwarder, Order, Sent
+from serving.errors import EngineFailedError, EngineTimeoutError
+from serving.gateway import forwarding
+from serving.gateway.forwarding import SUSPECT_S, Forwarder
+from serving.gateway.orders import NobodyError, Order, Sent, Tried
 from serving.gateway.upstream import ReplicaGoneError
 from serving.replica_protocol import Usage
 from serving.routing.directory import Directory, Model, Replica
@@ -17,7 +19,8 @@ from serving.settings import GatewayConfig
 
 Reply = Callable[[Replica], Any]
 
-STREAM_ERROR = b'data: {"error"'
+STREAM_ERROR = b'data: {"error": {"message": "x", "code": 500}}\n\n'
+DEAD = b'{"error": {"message": "EngineCore encountered an issue. See", "code": 500}}'
 FREELY = {"max_attempts": 16, "share": 1.0, "min_per_s": 100}
 
 
@@ -26,6 +29,7 @@ class Answer:
         self, first: bytes = b"data", status: int = 200, usage: Usage | None = None
     ) -> None:
         self.first, self.status, self.closed, self.usage = first, status, False, usage
+        self.has_vanished = False
 
     def close(self) -> None:
         self.closed = True
@@ -45,6 +49,8 @@ class Upstream:
         self.asked.append(replica.id)
         await asyncio.sleep(self.delays.get(replica.id, 0))
         reply = self.replies.get(replica.id) or Answer()
+        if callable(reply):
+            reply = reply()
         if isinstance(reply, BaseException):
             raise reply
         return reply
@@ -53,7 +59,6 @@ class Upstream:
 class Site:
     def __init__(self, *names: str, **config: Any) -> None:
         self.now = 100.0
-        self.woken: list[str] = []
         self.upstream = Upstream()
         self.set_replicas(*names)
         self.forwarder = Forwarder(
@@ -63,7 +68,6 @@ class Site:
                 {"replica_routing": {"policy": "least-loaded"}, "retries": FREELY} | config
             ),
             clock=lambda: self.now,
-            wake=lambda model: self.woken.append(model),
             draw=lambda: 0.0,  # among equals, the first
         )
 
@@ -74,11 +78,21 @@ class Site:
         )
         self.directory = Directory([Model("m", {}, replicas)])
 
-    async def send(self, model: str = "m") -> Sent:
-        return await self.forwarder.open(Order(model, "/v1/x", b"{}", "id"))
+    async def send(
+        self, model: str = "m", tenant: str = "a", body: bytes = b"{}", tried: Tried | None = None
+    ) -> Sent:
+        return await self.forwarder.open(Order(model, "/v1/x", body, "id", tenant=tenant), tried)
 
-    async def open(self, model: str = "m") -> str:
-        return (await self.send(model)).replica.id
+    async def open(self, model: str = "m", **order: Any) -> str:
+        return (await self.send(model, **order)).replica.id
+
+    def breaker(self, name: str) -> str:
+        return self.forwarder.breakers.replica(name).snapshot(self.now).state
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "DEATH_PAUSE_S", 0.0)
 
 
 async def test_requests_go_to_the_replica_with_the_fewest() -> None:
@@ -113,7 +127,7 @@ async def test_a_replica_that_is_gone_is_passed_over_and_later_asked_again() -> 
 async def test_a_suspect_is_asked_when_it_is_the_only_one() -> None:
     site = Site("a")
     site.upstream.replies["a"] = ReplicaGoneError("refused")
-    with pytest.raises(ModelUnavailableError):
+    with pytest.raises(NobodyError):
         await site.open()
     del site.upstream.replies["a"]
     assert await site.open() == "a"
@@ -122,30 +136,24 @@ async def test_a_suspect_is_asked_when_it_is_the_only_one() -> None:
 async def test_each_replica_is_asked_once_and_then_the_client_is_told_to_come_back() -> None:
     site = Site("a", "b", "c")
     site.upstream.replies = {name: ReplicaGoneError("refused") for name in "abc"}
-    with pytest.raises(ModelUnavailableError, match="no replica") as raised:
+    with pytest.raises(NobodyError, match="no replica") as raised:
         await site.open()
     assert sorted(site.upstream.asked) == ["a", "b", "c"]
     assert raised.value.retry_after_s
     assert not site.forwarder.in_flight
 
 
-async def test_a_model_without_replicas_is_woken_and_starting() -> None:
+@pytest.mark.parametrize("model", ["m", "other"], ids=["without replicas", "gone"])
+async def test_a_model_that_nobody_answers_for_cannot_be_asked(model: str) -> None:
     site = Site()
-    with pytest.raises(ModelUnavailableError, match="is starting"):
-        await site.open()
-    assert site.woken == ["m"]
-
-
-async def test_a_model_removed_since_it_was_resolved_is_unavailable() -> None:
-    site = Site("a")
-    with pytest.raises(ModelUnavailableError):
-        await site.open("other")
-    assert site.woken == []
+    assert not site.forwarder.can_ask(model)
+    with pytest.raises(NobodyError):
+        await site.open(model)
 
 
 async def test_an_error_event_before_the_first_token_moves_on_and_closes_the_first() -> None:
     site = Site("a", "b")
-    site.upstream.replies["a"] = failed = Answer(STREAM_ERROR + b': {"message": "x"}}\n\n')
+    site.upstream.replies["a"] = failed = Answer(STREAM_ERROR)
     assert await site.open() == "b"
     assert failed.closed
     assert site.forwarder.in_flight == {"b": 1}
@@ -202,11 +210,11 @@ async def test_a_replica_that_keeps_failing_is_left_alone_and_later_probed() -> 
 async def test_retries_end_with_their_budget() -> None:
     site = Site("a", "b", "c", retries={"share": 0, "min_per_s": 0.1, "window_s": 10})
     site.upstream.replies = {name: ReplicaGoneError("refused") for name in "abc"}
-    with pytest.raises(ModelUnavailableError):
+    with pytest.raises(NobodyError):
         await site.open()
     assert len(site.upstream.asked) == 2
     site.now += 0.1
-    with pytest.raises(ModelUnavailableError):
+    with pytest.raises(NobodyError):
         await site.open()
     assert len(site.upstream.asked) == 3
 
@@ -216,7 +224,7 @@ async def test_a_model_whose_replicas_all_fail_is_not_well_until_they_change() -
     site.upstream.replies["a"] = ReplicaGoneError("refused")
     for _ in range(2):
         assert site.forwarder.is_well("m")
-        with pytest.raises(ModelUnavailableError):
+        with pytest.raises(NobodyError):
             await site.open()
     assert not site.forwarder.is_well("m")
     site.set_replicas("b")
@@ -253,12 +261,12 @@ async def test_a_request_is_not_blamed_for_machines_that_vanish() -> None:
         (VANISHED, 400),
         (ReplicaGoneError("closed", sent=True, lost=True), 400),
         # It lives, and may fail because it has too much to do.
-        (ReplicaGoneError("error before the first token", sent=True), 200),
+        (Answer(STREAM_ERROR), 200),
     ],
     ids=["its machine vanished", "it died", "it failed"],
 )
 async def test_what_a_lost_replica_had_costs_nothing_of_the_retry_budget(
-    gone: ReplicaGoneError, answered: int
+    gone: Any, answered: int
 ) -> None:
     site = Site("a", "b", retries={"share": 0, "min_per_s": 0})
     site.upstream.replies["a"] = gone
@@ -272,20 +280,19 @@ async def test_what_a_lost_replica_had_costs_nothing_of_the_retry_budget(
 async def test_each_request_is_sent_again_a_bounded_number_of_times_whatever_is_lost() -> None:
     site = Site("a", "b", "c", "d", retries={"max_attempts": 3, "share": 0, "min_per_s": 0})
     site.upstream.replies = {name: ReplicaGoneError("refused", lost=True) for name in "abcd"}
-    with pytest.raises(ModelUnavailableError):
+    with pytest.raises(NobodyError):
         await site.open()
     assert len(site.upstream.asked) == 3
 
 
 async def test_an_engine_that_dies_before_the_first_token_of_a_stream_is_lost() -> None:
-    dead = b'data: {"error": {"message": "EngineCore encountered an issue"}}\n\n'
-    for first, answers in ((dead, True), (STREAM_ERROR, False)):
+    for first, answers in ((b"data: " + DEAD + b"\n\n", True), (STREAM_ERROR, False)):
         site = Site("a", "b", retries={"share": 0, "min_per_s": 0})
         site.upstream.replies["a"] = Answer(first)
         if answers:
             assert await site.open() == "b"
         else:
-            with pytest.raises(ModelUnavailableError):
+            with pytest.raises(EngineFailedError):
                 await site.open()
 
 

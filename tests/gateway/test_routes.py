@@ -9,12 +9,17 @@ import httpx
 import orjson
 import pytest
 
+from serving.config.admission import AdmissionConfig
 from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig, KeyConfig, RequestLimits, hash_key
 from tests.gateway.conftest import Site, SiteFactory
 
 CHAT: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
 CANARY = "canary-5f2c"
+
+
+# Nobody is waited for.
+IMPATIENT = GatewayConfig(admission=AdmissionConfig(max_wait_s=0.05))
 
 
 async def chat(site: Site, **fields: Any) -> httpx.Response:
@@ -343,7 +348,7 @@ async def test_a_request_whose_engine_dies_goes_to_another_replica(make_site: Si
     dead = FakeEngine(status=500, error_message="EngineCore encountered an issue. See above")
     site = await make_site(dead, FakeEngine())
     assert {(await chat(site)).status_code for _ in range(4)} == {200}
-    assert (await chat(await make_site(dead))).status_code == 503
+    assert (await chat(await make_site(dead, config=IMPATIENT))).status_code == 503
 
 
 async def test_a_request_that_kills_engines_is_not_given_to_a_third(make_site: SiteFactory) -> None:
@@ -378,7 +383,7 @@ async def test_a_replica_that_is_gone_is_passed_over(make_site: SiteFactory) -> 
 
 
 async def test_no_replica_left_is_a_503_with_retry_after(make_site: SiteFactory) -> None:
-    site = await make_site(dead=True)
+    site = await make_site(dead=True, config=IMPATIENT)
     response = await chat(site)
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1

@@ -156,13 +156,28 @@ async def test_a_replica_that_hangs_up_may_have_had_the_request() -> None:
     [(b"401 X", False), (b"502 X", False), (b"503 X", False), (b"500 X", True)],
 )
 async def test_a_replica_that_cannot_answer_is_gone(status: bytes, sent: bool) -> None:
-    body = b"EngineCore encountered an issue"
+    body = b'{"error": {"message": "EngineCore encountered an issue. See"}}' if sent else b""
     reply = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
     async with serving(Server(reply)) as (upstream, replica):
         with pytest.raises(ReplicaGoneError) as raised:
             await ask(upstream, replica)
     assert raised.value.sent is sent
     assert raised.value.lost
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (b"503 X", b'{"error": {"message": "too many requests"}}'),
+        (b"500 X", b'{"error": {"message": "bad: EngineCore encountered an issue"}}'),
+    ],
+)
+async def test_an_engine_that_says_what_it_failed_at_lives(status: bytes, body: bytes) -> None:
+    reply = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+    async with serving(Server(reply)) as (upstream, replica):
+        answer = await upstream.post(replica, "/v1/x", b"{}", "id")
+        assert answer.status == int(status[:3])
+        answer.close()
 
 
 async def test_a_silent_engine_is_a_timeout() -> None:

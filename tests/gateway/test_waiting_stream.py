@@ -68,7 +68,7 @@ async def test_a_stream_that_has_begun_ends_with_an_error_event(dialect: Any) ->
     ("value", "seconds"), [(None, 60.0), ("1", 0.001), ("2500", 2.5), (" 600000 ", 600.0)]
 )
 def test_a_deadline_is_read(value: str | None, seconds: float) -> None:
-    assert deadline_of(value, AdmissionConfig()) == seconds
+    assert deadline_of(value, AdmissionConfig(), 5.0).at_s == 5.0 + seconds
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_deadline_is_read(value: str | None, seconds: float) -> None:
 )
 def test_a_wrong_deadline_is_refused_and_not_repeated(value: str) -> None:
     with pytest.raises(InvalidFieldError) as raised:
-        deadline_of(value, AdmissionConfig())
+        deadline_of(value, AdmissionConfig(), 5.0)
     assert raised.value.param == "x-comptoir-deadline-ms"
     assert raised.value.message == (
         "the header x-comptoir-deadline-ms must be a whole number of milliseconds from 1 to 600000"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ from hypothesis import strategies as st
 from serving.config.admission import BreakerConfig
 from serving.config.base import validated
 from serving.errors import ConfigError
-from serving.routing.breaker import BUCKETS, Breaker, Breakers
+from serving.routing.breaker import BUCKETS, Breaker, Breakers, weight
 from serving.routing.directory import Replica
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
 
-KEYS = {
+KEYS: dict[str, Any] = {
     "consecutive_failures": 3,
     "failure_share": 0.5,
     "min_requests": 10,
@@ -62,6 +63,88 @@ def test_an_old_stream_that_breaks_does_not_disturb_a_probe() -> None:
     assert one.snapshot(1.6).state == "half_open"
     one.record(True, 1.7, attempt)
     assert one.snapshot(1.7).state == "closed"
+
+
+# ---- whose fault it is --------------------------------------------------------------------------------
+
+
+def test_doubts_of_one_tenant_open_nothing_however_many() -> None:
+    one = breaker()
+    for _ in range(1000):
+        one.doubt("a", 0.0)
+    assert one.allows(0.0)
+    # An accident of another tenant does not make them count in full.
+    one.doubt("b", 0.0)
+    assert one.allows(0.0)
+
+
+def test_doubts_of_two_tenants_open_it() -> None:
+    one = breaker()
+    for tenant in ("a", "b", "a"):
+        assert one.allows(0.0)
+        one.doubt(tenant, 0.0)
+    one.doubt("b", 0.0)
+    assert not one.allows(0.0)
+
+
+def test_a_large_share_of_doubts_opens_it_too() -> None:
+    one = breaker()
+    for tenant in ("a", "b", "a", "b"):
+        one.doubt(tenant, 0.0)
+        send(one, True)
+    assert one.allows(0.0)
+    send(one, True)
+    one.doubt("c", 0.0)
+    assert not one.allows(0.0)
+
+
+def test_a_success_takes_doubts_away() -> None:
+    one = breaker(min_requests=100)
+    for _ in range(10):
+        one.doubt("a", 0.0)
+        one.doubt("b", 0.0)
+        send(one, True)
+    assert one.allows(0.0)
+
+
+def test_a_doubt_does_not_decide_a_probe() -> None:
+    one = opened()
+    attempt = one.begin(1.5)
+    for tenant in "ababab":
+        one.doubt(tenant, 1.6)
+    assert one.snapshot(1.6).state == "half_open"
+    one.record(True, 1.7, attempt)
+    assert one.allows(1.7)
+
+
+MOVES = st.sampled_from(["doubt", "ok", "cancelled"])
+
+
+@given(st.lists(st.tuples(MOVES, st.floats(0.0, 3.0)), max_size=300))
+@unhurried
+def test_no_tenant_alone_opens_a_breaker(moves: list[tuple[str, float]]) -> None:
+    one, now = breaker(consecutive_failures=1, min_requests=1), 0.0
+    for move, passed in moves:
+        now += passed
+        if move == "doubt":
+            one.doubt("a", now)
+        elif move == "ok":
+            send(one, True, now)
+        else:
+            one.abandon(now, one.begin(now))
+        assert one.snapshot(now).state == "closed"
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=60))
+@unhurried
+def test_doubts_never_weigh_more_than_there_are_nor_more_than_twice_the_others(
+    tenants: list[str],
+) -> None:
+    doubts = Counter(tenants)
+    total = doubts.total()
+    assert 0 <= weight(doubts) <= total
+    for name in doubts:
+        assert weight(doubts) <= 2 * (total - doubts[name])
 
 
 # ---- opening -----------------------------------------------------------------------------------------
@@ -266,15 +349,17 @@ def test_a_replica_that_fails_is_left_out_until_its_time_has_passed() -> None:
     assert allowed(some, 1.0) == "ac"
 
 
-def test_when_all_fail_the_least_bad_one_is_tried_all_the_same() -> None:
+def test_when_all_fail_nobody_is_asked_before_a_probe_is_due() -> None:
     some = breakers()
     fail(some, "a", 0.0)
     fail(some, "b", 0.1)
     fail(some, "c", 0.2)
-    assert allowed(some, 0.5) == "a"
-    # It fails again and has to wait longest: now another one is the least bad.
+    assert allowed(some, 0.5) == ""
+    assert allowed(some, 1.0) == "a"
+    # It fails again and has to wait longest: now another one is due first.
     fail(some, "a", 1.0, times=1)
-    assert allowed(some, 1.05) == "b"
+    assert allowed(some, 1.05) == ""
+    assert allowed(some, 1.15) == "b"
 
 
 def test_without_replicas_nobody_is_allowed() -> None:
@@ -283,15 +368,13 @@ def test_without_replicas_nobody_is_allowed() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0.0, 2.0)), max_size=80))
 @unhurried
-def test_something_is_always_tried(requests: list[tuple[str, bool, float]]) -> None:
+def test_something_can_always_be_tried_soon(requests: list[tuple[str, bool, float]]) -> None:
     some, now = breakers(), 0.0
     for name, ok, passed in requests:
         now += passed
         send(some.replica(name), ok, now)
-        chosen = some.choose_allowed(REPLICAS, now)
-        assert chosen
-        if len(chosen) > 1:
-            assert all(some.replica(one.id).allows(now) for one in chosen)
+        assert all(some.replica(one.id).allows(now) for one in some.choose_allowed(REPLICAS, now))
+        assert some.choose_allowed(REPLICAS, now + KEYS["max_open_s"])
 
 
 def test_replicas_that_are_gone_are_forgotten() -> None:

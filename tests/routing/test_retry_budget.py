@@ -118,3 +118,42 @@ def test_a_wrong_value_is_refused_by_its_name(keys: dict[str, Any], complaint: s
 
 def test_nothing_is_hedged_by_default() -> None:
     assert RetryConfig().hedge_after_s is None
+
+
+# ---- between tenants -----------------------------------------------------------------------------------
+
+
+def test_a_tenant_uses_no_more_than_its_share_of_the_requests() -> None:
+    one = RetryBudget(RetryConfig(share=0.1, min_per_s=0, window_s=10))
+    for _ in range(50):
+        one.request(0.0, "a")
+        one.request(0.0, "b")
+    assert [one.try_retry(0.0, "a") for _ in range(10)] == [True] * 5 + [False] * 5
+    assert [one.try_retry(0.0, "b") for _ in range(10)] == [True] * 5 + [False] * 5
+
+
+def test_a_small_tenant_has_one_retry_whatever_the_others_have_used() -> None:
+    one = RetryBudget(RetryConfig(share=0.1, min_per_s=0, window_s=10))
+    for _ in range(99):
+        one.request(0.0, "flood")
+    one.request(0.0, "small")
+    while one.try_retry(0.0, "flood"):
+        pass
+    assert one.try_retry(0.0, "small")
+    assert not one.try_retry(0.0, "small")
+
+
+def test_a_tenant_alone_has_the_whole_budget() -> None:
+    one = RetryBudget(RetryConfig(share=0.1, min_per_s=0.5, window_s=10))
+    for _ in range(20):
+        one.request(0.0, "a")
+    assert sum(one.try_retry(0.0, "a") for _ in range(20)) == 7
+
+
+def test_tenants_are_forgotten_with_the_window() -> None:
+    one = RetryBudget(RetryConfig(share=0.1, min_per_s=1, window_s=10))
+    for number in range(100):
+        one.request(0.0, f"t{number}")
+    one.try_retry(0.0, "t1")
+    assert one.snapshot(20.0)["requests"] == 0
+    assert not one._tenants

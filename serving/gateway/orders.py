@@ -1,0 +1,127 @@
+"""One request on its way to replicas: what goes to them, what has been tried, what came of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from serving.errors import ModelUnavailableError
+from serving.gateway.blame import Refusal
+from serving.gateway.upstream import Answer
+from serving.routing.choice import Choice, RoutedRequest
+from serving.routing.deadline import Deadline
+from serving.routing.directory import Replica
+from serving.routing.quarantine import Suspect
+
+RETRY_AFTER_S = 5.0
+# A request of which no policy may know anything.
+UNKNOWN = RoutedRequest()
+
+
+class NobodyError(ModelUnavailableError):
+    """No replica of the model can be asked just now; the request has not begun, and can be held."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no replica of the model answers now; try again shortly",
+            param="model",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A request whose prompt is computed: what goes to the replica that answers, and which can read it."""
+
+    body: bytes
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request as it goes to a replica, and what the replica policy may know of it.
+
+    `queued`: requests that wait for this model in this gateway. `handed`: the body with which an engine of
+    this build fetches the prompt that a prefill replica has computed, instead of computing it. `deadline`:
+    from then on no other replica is asked.
+    """
+
+    model_id: str
+    path: str
+    body: bytes
+    request_id: str
+    routed: RoutedRequest = UNKNOWN
+    queued: int = 0
+    handed: Handed | None = None
+    tenant: str = ""
+    deadline: Deadline | None = None
+
+    @property
+    def suspect(self) -> Suspect:
+        """The request as the quarantine knows it."""
+        return Suspect(self.tenant, self.model_id, self.path, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An answer that has begun, and who was chosen for it. Give it to `finished` in the end.
+
+    `refusal`: the answer is an error of the request, which stood in its stream.
+    """
+
+    order: Order
+    answer: Answer
+    choice: Choice
+    refusal: Refusal | None = None
+
+    @property
+    def replica(self) -> Replica:
+        """Who answers."""
+        return self.choice.replica
+
+
+@dataclass(slots=True)
+class Tried:
+    """What has been tried for one request at one model, in all the rounds between which it was held.
+
+    Attributes:
+        replicas: those that were asked in vain.
+        machines: those that gave no sign of life.
+        failed: replicas that live and failed at it.
+        attempts: replicas asked in this round.
+        deaths: engines that died under it.
+        is_counted: it is part of the retry budget's requests.
+        is_free: the next try costs nothing of the retry budget.
+        is_handed: a replica was told where the computed prompt is.
+        again_s: when those that were asked in vain may be asked once more.
+    """
+
+    replicas: set[str] = field(default_factory=set)
+    machines: set[str] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)
+    attempts: int = 0
+    deaths: int = 0
+    is_counted: bool = False
+    is_free: bool = True
+    is_handed: bool = False
+    again_s: float = math.inf
+
+    def begin(self, now: float) -> None:
+        """A round begins."""
+        self.attempts = 0
+        if now >= self.again_s:
+            self.replicas.clear()
+            self.machines.clear()
+            self.again_s = math.inf
+
+    def may_ask(self, replica: Replica, now: float) -> bool:
+        """Whether the next round could ask it."""
+        return now >= self.again_s or replica.id not in self.replicas
+
+    def body(self, order: Order, replica: Replica) -> bytes:
+        """What goes to this replica. A computed prompt is kept until it was fetched, which is once."""
+        handed = order.handed
+        if handed is None or self.is_handed or handed.build != replica.build:
+            return order.body
+        self.is_handed = True
+        return handed.body
