@@ -111,7 +111,7 @@ class Child:
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(self.pid)
             self._seen.update([root, *root.children(recursive=True)])
-        self._seen = {process for process in self._seen if _is_alive(process)}
+        self._seen = {process for process in self._seen if is_alive(process)}
         for process in list(self._seen):
             with contextlib.suppress(psutil.Error):
                 self._seen.update(process.children(recursive=True))
@@ -152,7 +152,7 @@ class Child:
                     process.terminate() if is_first else process.kill()
             # Not psutil's wait: it also waits until somebody has collected the dead.
             patience_s = time.monotonic() + TERMINATION_S
-            while any(map(_is_alive, processes)) and time.monotonic() < patience_s:
+            while any(map(is_alive, processes)) and time.monotonic() < patience_s:
                 time.sleep(0.02)
             is_first = False
             if time.monotonic() > deadline_s:
@@ -171,7 +171,8 @@ class Child:
         self.stop()
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended: one that nobody has collected yet has."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

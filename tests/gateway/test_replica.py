@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from loadtests.free_ports import free_port
 from serving.app import SHUTDOWN_MARGIN_S, gateway_options
 from serving.config.rerouting import user_config
 from serving.config.routing import RoutingConfig
@@ -16,7 +17,6 @@ from serving.gateway.neighbours import Neighbours
 from serving.gateway.replica import GatewayReplica
 from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig
-from tests.stack.conftest import free_port
 
 
 class Gate:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from loadtests.chaos.faults import AT_ONCE_S, DYING_S, Fault, judge
 from loadtests.chaos.load import Fate, Load, Outcome
-from loadtests.reference import running
+from loadtests.reference import Running, running
 
 ENGINE = Fault("engine", "VLLM::EngineCore")
 GATEWAY = Fault("gateway", "ray::ServeReplica:gateway", takes_requests_along=True)
 AT_S = 100.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with running(ttft_ms=0, itl_ms=0) as found:
+        yield found
 
 
 def outcome(fate: Fate, began_s: float = 99.0, ended_s: float = 100.2) -> Outcome:
@@ -65,10 +72,11 @@ def test_faults_hit_hard_by_default() -> None:
         ("truncated", "broken silently", None),
     ],
 )
-async def test_only_a_whole_answer_is_one(end: str, streamed: Fate, whole: Fate | None) -> None:
-    with running(ttft_ms=0, itl_ms=0) as server:
-        headers = {"x-reference-end": end} if end else {}
-        async with Load(server.url, "m", workers=0, headers=headers) as load:
-            assert (await load.one(0, streamed=True, tokens=9)).fate == streamed
-            if whole is not None:
-                assert (await load.one(1, streamed=False, tokens=9)).fate == whole
+async def test_only_a_whole_answer_is_one(
+    server: Running, end: str, streamed: Fate, whole: Fate | None
+) -> None:
+    headers = {"x-reference-end": end} if end else {}
+    async with Load(server.url, "m", workers=0, headers=headers) as load:
+        assert (await load.one(0, streamed=True, tokens=9)).fate == streamed
+        if whole is not None:
+            assert (await load.one(1, streamed=False, tokens=9)).fate == whole

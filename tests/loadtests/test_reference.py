@@ -21,8 +21,6 @@ from loadtests.reference.wheel import TICK_S, EngineClock, Wheel
 from serving.errors import ConfigError
 
 TTFT_MS, ITL_MS = 40, 8
-# How late a busy machine may be before a test fails; on an idle one it is a millisecond or two.
-LATE_MS = 60
 ROLE, FINISH, USAGE, DONE = 1, 1, 1, 1
 
 
@@ -63,6 +61,11 @@ def eventually(server: Running, id: str) -> Truth:
             return truths[id]
         time.sleep(0.01)
     raise AssertionError(f"{id} does not end")
+
+
+def due_s(truth: Truth) -> np.ndarray:
+    """When each token was to leave, in the engine's time: whatever the machine did, that is exact."""
+    return np.array(truth.tokens_s) - np.array(truth.late_ms) / 1000
 
 
 async def stream(address: str, id: str, tokens: int) -> TimedConnection:
@@ -221,7 +224,6 @@ async def test_the_truth_is_when_tokens_left_just_before_they_arrived(server: Ru
         assert truth.ttft_s * 1000 >= TTFT_MS
         assert truth.end_s >= truth.tokens_s[-1]
     assert min(later_ms) > 0
-    assert float(np.median(later_ms)) < LATE_MS
 
 
 async def test_nothing_is_early_and_the_pace_is_kept_however_late_a_token_was(
@@ -229,12 +231,10 @@ async def test_nothing_is_early_and_the_pace_is_kept_however_late_a_token_was(
 ) -> None:
     await asyncio.gather(*(stream(server.address, f"p{n}", 25) for n in range(8)))
     truths = await asyncio.to_thread(server.truth)
-    late_ms = np.concatenate([truths[f"p{n}"].late_ms for n in range(8)])
-    assert late_ms.min() >= 0
-    assert float(np.median(late_ms)) < LATE_MS
-    for n in range(8):
-        span_ms = sum(truths[f"p{n}"].gaps_s) * 1000
-        assert span_ms == pytest.approx(24 * ITL_MS, abs=LATE_MS)
+    for truth in (truths[f"p{n}"] for n in range(8)):
+        assert min(truth.late_ms) >= 0
+        assert due_s(truth)[0] - truth.arrival_s == pytest.approx(TTFT_MS / 1000)
+        assert np.diff(due_s(truth)) == pytest.approx([ITL_MS / 1000] * 24)
 
 
 def test_requests_without_an_id_are_numbered_and_can_be_forgotten(
@@ -290,12 +290,12 @@ def test_stalls_come_before_every_nth_token() -> None:
     assert gaps_ms == [100, 10, 10, 210, 10, 10, 10, 210, 10, 10]
 
 
-async def test_a_stall_is_seen_by_the_client() -> None:
+async def test_a_stall_delays_what_comes_after_it() -> None:
     with running(mode="stalls", ttft_ms=5, itl_ms=5, stall_every=3, stall_ms=150) as server:
         connection = await stream(server.address, "s", 4)
-    gaps_s = np.diff(connection.arrivals_s[ROLE : ROLE + 4])
-    assert int(np.argmax(gaps_s)) == 1
-    assert gaps_s[1] >= 0.15 - 0.01
+        truth = (await asyncio.to_thread(server.truth))["s"]
+    assert np.diff(due_s(truth)) == pytest.approx([0.005, 0.155, 0.005])
+    assert connection.arrivals_s[ROLE + 2] - truth.arrival_s >= 0.165
 
 
 async def test_the_queue_does_what_its_model_predicts() -> None:
@@ -308,19 +308,21 @@ async def test_the_queue_does_what_its_model_predicts() -> None:
     predicted = simulate(model, arrivals, [3] * 6, [5] * 6, 2)
     assert [truth.start_s for truth in truths] == pytest.approx(predicted.start_s.tolist())
     # Two at a time, 60 ms each.
-    assert predicted.start_s[5] - arrivals[0] == pytest.approx(0.12, abs=0.05)
+    assert predicted.start_s[5] - arrivals[0] >= 0.12 - 1e-6
     off_ms = [
         (truth.tokens_s[0] - at) * 1000 for truth, at in zip(truths, predicted[1], strict=True)
     ]
     assert min(off_ms) >= 0
-    assert float(np.median(off_ms)) < LATE_MS
 
 
 async def test_the_role_can_come_long_before_the_first_token() -> None:
-    with running(ttft_ms=200, early_role=True) as server:
-        connection = await stream(server.address, "early", 2)
-    role_s, first_s, *_ = connection.arrivals_s
-    assert first_s - role_s > 0.1
+    with running(ttft_ms=600_000, early_role=True) as server:
+        connection = await TimedConnection.open(server.address)
+        connection.start(request_bytes(server.address, {}, body(2)))
+        await asyncio.wait_for(connection.first, 20)
+        connection.close()
+    assert b'"role":"assistant"' in b"".join(connection.pieces)
+    assert connection.events == ROLE
 
 
 # ---- faults ----------------------------------------------------------------------------------------------
@@ -330,31 +332,33 @@ async def test_a_freeze_stops_everything_and_plans_go_on_behind_it() -> None:
     with running(ttft_ms=20, itl_ms=10) as server:
         running_stream = asyncio.create_task(stream(server.address, "before", 60))
         await asyncio.sleep(0.1)
-        await asyncio.to_thread(server.freeze, 0.05, 0.8)
-        await asyncio.sleep(0.15)
+        await asyncio.to_thread(server.freeze, 0.0, 0.8)
+        await asyncio.sleep(0.05)
         sent_s = time.perf_counter()
         await stream(server.address, "during", 3)
-        seen = await running_stream
+        await running_stream
         ((began_s, ended_s),) = await asyncio.to_thread(server.freezes)
         truths = await asyncio.to_thread(server.truth)
     assert began_s < sent_s < ended_s
-    assert ended_s - began_s == pytest.approx(0.8, abs=0.1)
+    assert ended_s - began_s >= 0.8
     before, during = truths["before"], truths["during"]
     assert not any(began_s < at < ended_s for at in before.tokens_s)
-    # What was sent just before it may arrive in it.
-    assert not any(began_s + LATE_MS / 1000 < at < ended_s for at in seen.arrivals_s)
     # One long gap, and no burst behind it: what was planned moved with it.
-    long = [gap for gap in before.gaps_s if gap > 0.4]
-    assert len(long) == 1
-    assert sum(before.gaps_s) == pytest.approx(59 * 0.01 + 0.8, abs=0.2)
-    assert float(np.median(before.late_ms)) < LATE_MS
+    gaps_s = np.sort(np.diff(due_s(before)))
+    assert gaps_s[:-1] == pytest.approx([0.01] * 58)
+    assert gaps_s[-1] == pytest.approx(0.01 + ended_s - began_s)
+    assert min(before.late_ms) >= 0
     assert during.arrival_s >= ended_s
 
 
 async def test_a_freeze_can_be_ordered_at_the_start() -> None:
     with running(freeze_at_s=0.05, freeze_for_s=0.4) as server:
-        await asyncio.sleep(0.2)
-        ((began_s, ended_s),) = await asyncio.to_thread(server.freezes)
+        freezes: list[tuple[float, float]] = []
+        for _ in range(200):
+            if freezes := await asyncio.to_thread(server.freezes):
+                break
+            await asyncio.sleep(0.01)
+    ((began_s, ended_s),) = freezes
     assert ended_s - began_s >= 0.4
 
 
@@ -367,19 +371,22 @@ def test_a_freeze_must_be_of_seconds(server: Running, http: httpx.Client) -> Non
 def faults(seed: int) -> list[str]:
     """What becomes of forty requests, every other one streamed."""
     options = {"ttft_ms": 0, "itl_ms": 0.1, "error_share": 0.3, "break_share": 0.3, "seed": seed}
+    seen = []
     with running(**options) as server:
         with httpx.Client(base_url=server.url, trust_env=False) as http:
             for number in range(40):
                 try:
                     answer = ask(http, id=str(number), **body(3, stream=number % 2 == 0))
-                    seen = "" if answer.status_code == 200 else "http"
+                    seen.append("" if answer.status_code == 200 else "http")
                 except httpx.TransportError:
-                    seen = "broken"
-                truth = eventually(server, str(number))
-                assert truth.error == seen
-                assert (truth.status == 500) == (seen == "http")
-                assert (truth.output_tokens == 3) == (seen == "")
-        return [truth.error for truth in server.truth().values()]
+                    seen.append("broken")
+        eventually(server, "39")
+        truths = list(server.truth().values())
+    for truth, word in zip(truths, seen, strict=True):
+        assert truth.error == word
+        assert (truth.status == 500) == (word == "http")
+        assert (truth.output_tokens == 3) == (word == "")
+    return seen
 
 
 def test_errors_and_breaks_are_drawn_from_the_seed() -> None:
@@ -399,7 +406,8 @@ def test_a_share_of_the_answers_ends_as_it_is_told_to() -> None:
             answer = ask(http, id=str(number), **body(3, stream=number % 2 == 0))
             is_error = answer.status_code == 200 and answer.text.startswith('{"error"')
             seen.append("error_body" if is_error else "" if answer.status_code == 200 else "http")
-            assert eventually(server, str(number)).error == seen[-1]
+        eventually(server, "39")
+        assert [truth.error for truth in server.truth().values()] == seen
         assert 6 <= seen.count("error_body") <= 26
         assert set(seen) == {"error_body", "http", ""}
 
