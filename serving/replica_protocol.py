@@ -109,8 +109,8 @@ class Bill:
     """What one request cost one replica; `id` is unique for ever.
 
     `key` stands for the API key (`tenancy.keys.key_id`), "" where there are none. `adapter` is the name of a
-    LoRA adapter, or "". `role` is the replica's: whole, decode or prefill. `outcome` is ok, failed or
-    aborted. `ended_s` is Unix time.
+    LoRA adapter, or "". `is_prefill`: the replica only computed the prompt, which another one bills as well.
+    `outcome` is ok, failed or aborted. `ended_s` is Unix time.
     """
 
     id: str
@@ -119,7 +119,7 @@ class Bill:
     model: str
     adapter: str
     path: str
-    role: str
+    is_prefill: bool
     outcome: str
     ended_s: float
     usage: Usage

@@ -29,6 +29,7 @@ from serving.config.keys import KeyConfig as KeyConfig
 from serving.config.keys import hash_key as hash_key
 from serving.config.keys import read_keys, twice
 from serving.config.limits import RequestLimits as RequestLimits
+from serving.config.metering import MeteringConfig
 from serving.config.prefill import PrefillConfig
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.config.rerouting import LiveConfig
@@ -105,6 +106,7 @@ class GatewayConfig(FrozenConfig):
     admission: AdmissionConfig = AdmissionConfig()
     breaker: BreakerConfig = BreakerConfig()
     retries: RetryConfig = RetryConfig()
+    metering: MeteringConfig = MeteringConfig()
     quarantine: QuarantineConfig = QuarantineConfig()
     replicas: int = Field(default=1, ge=1, le=1024)
     discovery_period_s: float = Field(default=2.0, gt=0, le=60)

@@ -52,7 +52,7 @@ NAME = st.text(max_size=8)
 BILL = BILLED.flatmap(
     lambda usage: st.builds(
         Bill,
-        *(st.just(usage.bill), NAME, NAME, NAME, NAME, NAME, NAME, NAME),
+        *(st.just(usage.bill), NAME, NAME, NAME, NAME, NAME, st.booleans(), NAME),
         st.floats(0, 2e9),
         st.just(usage),
     )

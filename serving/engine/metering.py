@@ -100,7 +100,7 @@ class Meter:
 
     Args:
         model: the model's id.
-        role: whole, decode or prefill.
+        is_prefill: the replica computes prompts for others.
         clock: Unix time, for bills.
         monotonic: seconds that never go back, for leases.
     """
@@ -108,13 +108,14 @@ class Meter:
     def __init__(
         self,
         model: str,
-        role: str = "whole",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         max_bills: int = MAX_BILLS,
+        *,
+        is_prefill: bool = False,
     ) -> None:
         self._model = model
-        self._role = role
+        self._is_prefill = is_prefill
         self._clock = clock
         self._monotonic = monotonic
         self._max_bills = max_bills
@@ -251,7 +252,7 @@ class Meter:
             self._model,
             account.adapter,
             account.path,
-            self._role,
+            self._is_prefill,
             account.outcome,
             round(self._clock(), 3),
             usage,

@@ -48,7 +48,7 @@ class ModelReplica:
         self._listener: Listener | None = None
         self._group: Group | None = None
         self._token = secrets.token_urlsafe(32)
-        self._meter = Meter(plan.model_id, plan.role)
+        self._meter = Meter(plan.model_id, is_prefill=plan.role == "prefill")
         self._start_s = 0.0
         began_s = time.monotonic()
         try:

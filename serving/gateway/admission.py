@@ -126,7 +126,7 @@ class Slot:
         self._entry = entry
         self._is_held = True
         self.waited_s = waited_s
-        # Set it when the engine has said; without it the estimate stays charged.
+        # Set it when the engine has said; without it the estimate stays charged, until `correct`.
         self.usage: Usage | None = None
 
     def release(self) -> None:
@@ -134,6 +134,10 @@ class Slot:
         if self._is_held:
             self._is_held = False
             self._admission.release(self._door, self._entry, self.usage)
+
+    def correct(self, usage: Usage) -> None:
+        """What the request cost became known after its end, or was more."""
+        self._door.queue.correct(self._entry, usage.prompt_tokens, usage.output_tokens)
 
     def give_back(self) -> None:
         """No engine had the request: its tenant is not charged."""

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from serving.config.routing import Failure, RoutingConfig
 from serving.errors import ComptoirError, EngineFailedError
 from serving.gateway.admission import Admission, BusyError, OnWait, Slot
+from serving.gateway.bills import Bills
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
@@ -98,6 +99,7 @@ class Dispatcher:
         admission: Admission,
         holding: Holding,
         metrics: GatewayMetrics,
+        bills: Bills,
         today: Callable[[], date] = _today,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,6 +111,7 @@ class Dispatcher:
         self._admission = admission
         self._holding = holding
         self._metrics = metrics
+        self._bills = bills
         self._today = today
         self._clock = clock
 
@@ -210,23 +213,20 @@ class Dispatcher:
 
     def close(self, opened: Opened) -> None:
         """Done with the answer. If it is not complete, the engine aborts its request."""
-        usage = opened.slot.usage = opened.answer.usage
+        opened.slot.usage = opened.answer.usage
         self._forwarder.finished(opened.sent)
-        opened.slot.release()
+        self._release(opened.slot, opened.sent.order.request_id)
         metrics, model = self._metrics, opened.candidate.model_id
         tenant = metrics.tenant(opened.tenant)
         outcome = "broken" if opened.is_broken else "ok"
         metrics.outcomes.labels(model, outcome).inc()
         tenant[outcome].inc()
-        if usage is None:
-            return
-        for kind, tokens in (
-            ("prompt", usage.prompt_tokens),
-            ("cached", usage.cached_tokens),
-            ("output", usage.output_tokens),
-        ):
-            metrics.tokens.labels(model, kind).inc(tokens)
-            tenant[kind].inc(tokens)
+
+    def _release(self, slot: Slot, request_id: str) -> None:
+        """The next request gets the slot; what this one cost is known, or will be."""
+        slot.release()
+        if slot.usage is None:
+            self._bills.owed(request_id, slot)
 
     def broke(self, opened: Opened) -> None:
         """The answer stopped before its end."""
@@ -279,7 +279,7 @@ class Dispatcher:
             slot.give_back()
             raise
         except BaseException:
-            slot.release()
+            self._release(slot, asked.request_id)
             raise
         return opened
 
@@ -303,6 +303,7 @@ class Dispatcher:
         except ReplicaBrokeError:
             raise from_engine(502, b"") from None
         finally:
+            opened.slot.usage = opened.answer.usage
             self._forwarder.finished(opened.sent)
 
 

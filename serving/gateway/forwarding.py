@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import prometheus_client
 
 from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutError
+from serving.gateway.bills import Bills
 from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
 from serving.gateway.orders import NobodyError, Order, Sent, Tried
@@ -67,6 +68,9 @@ class Forwarder:
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
         choices: prometheus_client.Counter | None = None,
+        bills: Bills | None = None,
+        *,
+        is_prefill: bool = False,
     ) -> None:
         """Args: choices: counts the reasons of choices, by default as `replica_choices`."""
         self._directory = directory
@@ -74,6 +78,8 @@ class Forwarder:
         self._config = config or GatewayConfig()
         self._metrics = metrics or GatewayMetrics()
         self._choices = choices or self._metrics.replica_choices
+        self._bills = bills or Bills(self._metrics)
+        self._is_prefill = is_prefill
         self._clock = clock
         self._draw = draw
         self._suspects: dict[str, float] = {}
@@ -139,8 +145,13 @@ class Forwarder:
         sent.answer.close()
         self._count_down(sent.replica)
         usage = sent.answer.usage
+        if usage is None:
+            return
+        bill = sent.bill(usage, is_prefill=self._is_prefill, ended_s=time.time())
+        self._bills.told(sent.replica, bill, sent.order.tenant)
         lane = self.lanes.get(sent.order.model_id)
-        if usage is not None and lane is not None:
+        # What one sequence of a request has written is cached for its next one: that teaches nothing.
+        if lane is not None and usage.sequences <= 1:
             lane.policy.served(
                 sent.order.routed, sent.choice, usage.cached_tokens, usage.prompt_tokens
             )
@@ -198,7 +209,12 @@ class Forwarder:
         attempt = breaker.begin(self._clock())
         try:
             answer = await self._upstream.post(
-                replica, order.path, tried.body(order, replica), order.request_id, order.queued
+                replica,
+                order.path,
+                tried.body(order, replica),
+                order.request_id,
+                order.queued,
+                self._bills.payer(order.key),
             )
             beginning = judge(answer.status, answer.first)
             if beginning.verdict in ("failed", "busy", "dead"):
@@ -240,6 +256,7 @@ class Forwarder:
         return False
 
     def _count_down(self, replica: Replica) -> None:
+        self._bills.touched(replica)
         self.in_flight[replica.id] -= 1
         if self.in_flight[replica.id] <= 0:
             del self.in_flight[replica.id]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from serving.errors import ModelUnavailableError
 from serving.gateway.blame import Refusal
 from serving.gateway.upstream import Answer
+from serving.replica_protocol import Bill, Usage
 from serving.routing.choice import Choice, RoutedRequest
 from serving.routing.deadline import Deadline
 from serving.routing.directory import Replica
@@ -43,7 +44,8 @@ class Order:
 
     `queued`: requests that wait for this model in this gateway. `handed`: the body with which an engine of
     this build fetches the prompt that a prefill replica has computed, instead of computing it. `deadline`:
-    from then on no other replica is asked.
+    from then on no other replica is asked. `key`: stands for the tenant's key in bills. `adapter`: the LoRA
+    adapter that is asked, "" for the model itself.
     """
 
     model_id: str
@@ -55,6 +57,8 @@ class Order:
     handed: Handed | None = None
     tenant: str = ""
     deadline: Deadline | None = None
+    key: str = ""
+    adapter: str = ""
 
     @property
     def suspect(self) -> Suspect:
@@ -78,6 +82,22 @@ class Sent:
     def replica(self) -> Replica:
         """Who answers."""
         return self.choice.replica
+
+    def bill(self, usage: Usage, *, is_prefill: bool, ended_s: float) -> Bill:
+        """What the replica billed with its answer, as it keeps it."""
+        order, is_refused = self.order, self.refusal is not None or self.answer.status >= 400
+        return Bill(
+            usage.bill,
+            order.request_id,
+            order.key,
+            order.model_id,
+            order.adapter,
+            order.path,
+            is_prefill,
+            "failed" if is_refused else "ok",
+            round(ended_s, 3),
+            usage,
+        )
 
 
 @dataclass(slots=True)

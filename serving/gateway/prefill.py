@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from serving.config.admission import RetryConfig
 from serving.errors import ComptoirError
+from serving.gateway.bills import Bills
 from serving.gateway.body import encode
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.orders import Handed, Order
@@ -34,6 +35,7 @@ class Prefill:
         metrics: GatewayMetrics,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
+        bills: Bills | None = None,
     ) -> None:
         self._directory = directory
         self._seen: tuple[Directory, Directory] | None = None
@@ -52,6 +54,8 @@ class Prefill:
             clock,
             draw=draw,
             choices=metrics.prefill_choices,
+            bills=bills,
+            is_prefill=True,
         )
 
     def wants(self, model: Model, path: str, body: dict[str, object], encoded_bytes: int) -> bool:

@@ -111,6 +111,8 @@ class Preparation:
             queued,
             tenant=asked.caller.name,
             deadline=deadline,
+            key=asked.caller.id,
+            adapter=candidate.served_name if candidate.served_name != model_id else "",
         )
         handed = await self._prefill.compute(order, body) if prefills else None
         # Who fetches a prompt need not have it, and computes none of it: any replica with little to do.

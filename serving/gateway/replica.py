@@ -48,7 +48,7 @@ class GatewayReplica:
             connections=config.connections,
         )
         self._neighbours = Neighbours(config.host, config.port)
-        await self._services.upstream.start()
+        await self._services.start()
         await self._models.start()
         if not await self._models.full(FULL_WITHIN_S):
             logger.warning("the gateway begins without knowing all replicas that run")
@@ -78,10 +78,13 @@ class GatewayReplica:
         """Serve's health hook.
 
         Raises:
-            RuntimeError: discovery or the listener has ended; Serve then replaces this replica.
+            RuntimeError: discovery, the listener or the collecting of bills has ended; Serve then replaces
+                this replica.
         """
         if not self._models.follows or not self._listener.listens or not self._settings.follows:
             raise RuntimeError("the gateway no longer follows its models, its port or its keys")
+        if not self._services.collector.runs:
+            raise RuntimeError("the gateway no longer collects what requests cost")
 
     async def __del__(self) -> None:
         """Serve's shutdown hook: leave without a gap.

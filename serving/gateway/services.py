@@ -7,16 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.config.metering import MeteringConfig
 from serving.gateway.admission import Admission
+from serving.gateway.bills import Bills
+from serving.gateway.collector import Collector
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
+from serving.gateway.journal import Journal
 from serving.gateway.open_requests import OpenRequests
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.directory import Directory
 from serving.settings import GatewayConfig
+from serving.tenancy.bills import BillSink, NoSink
 from serving.tenancy.keys import KeyRing
 from serving.trust.fields import Endpoint, endpoints
 
@@ -48,6 +53,8 @@ class Services:
     holding: Holding
     dispatcher: Dispatcher
     metrics: GatewayMetrics
+    bills: Bills
+    collector: Collector
     # What the other gateways say of what they have asked models.
     elsewhere: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     open_requests: OpenRequests = field(default_factory=OpenRequests)
@@ -81,6 +88,7 @@ class Services:
         self.admission.reconfigure(config.admission)
         self.holding.reconfigure(config.admission)
         self.rules = rules
+        self.bills.learn(rules.keys.names)
         self.open_requests.end(rules.keys.refusal)
 
     @classmethod
@@ -98,12 +106,15 @@ class Services:
         )
         # Gateways of one node share its port, and a scrape meets any of them.
         metrics = GatewayMetrics(uuid.uuid4().hex[:8] if config.replicas > 1 else None)
-        forwarder = Forwarder(directory, upstream, config, metrics)
-        prefill = Prefill(directory, config, metrics)
+        rules = Rules.of(config)
+        bills = Bills(metrics, rules.keys.names)
+        forwarder = Forwarder(directory, upstream, config, metrics, bills=bills)
+        prefill = Prefill(directory, config, metrics, bills=bills)
         admission = Admission(config.admission, directory, config.replicas)
         holding = Holding(config.admission, directory, wake, forwarder.can_ask, metrics)
         return cls(
-            rules=Rules.of(config),
+            rules=rules,
+            bills=bills,
             directory=directory,
             upstream=upstream,
             forwarder=forwarder,
@@ -111,13 +122,30 @@ class Services:
             admission=admission,
             holding=holding,
             dispatcher=Dispatcher(
-                config, directory, forwarder, prefill, admission, holding, metrics
+                config, directory, forwarder, prefill, admission, holding, metrics, bills
             ),
             metrics=metrics,
+            collector=Collector(
+                bills,
+                directory,
+                upstream,
+                _sink(config.metering, bills.gateway),
+                config.metering.collect_period_s,
+            ),
             elsewhere=elsewhere,
         )
 
+    async def start(self) -> None:
+        """Before the first request."""
+        await self.upstream.start()
+        await self.collector.start()
+
     async def stop(self) -> None:
-        """Close every connection to replicas."""
+        """Settle the last bills, then close every connection to replicas."""
+        await self.collector.stop()
         await self.upstream.stop()
         await self.prefill.upstream.stop()
+
+
+def _sink(config: MeteringConfig, gateway: str) -> BillSink:
+    return NoSink() if config.journal is None else Journal(config.journal, gateway)

@@ -15,7 +15,7 @@ from serving.gateway.connection_errors import (
     is_unreachable,
 )
 from serving.gateway.pool import IdleCount, Pool
-from serving.replica_protocol import QUEUED_HEADER, TOKEN_HEADER
+from serving.replica_protocol import PAYER_HEADER, QUEUED_HEADER, TOKEN_HEADER
 from serving.routing.directory import Replica
 
 # Of the door, without a body. 401: the address now belongs to another replica; 502, 503: its engine is dead.
@@ -154,19 +154,26 @@ class Upstream:
         self._pools.clear()
 
     async def post(
-        self, replica: Replica, path: str, body: bytes, request_id: str, queued: int = 0
+        self,
+        replica: Replica,
+        path: str,
+        body: bytes,
+        request_id: str,
+        queued: int = 0,
+        payer: str = "",
     ) -> Answer:
         """Send a request and wait for the first bytes of the answer.
 
         Args:
             queued: requests that wait in this gateway for the replica's model.
+            payer: for whom (`PAYER_HEADER`).
 
         Raises:
             ReplicaGoneError: no answer has begun; it is safe to ask another replica.
             EngineTimeoutError: the engine is silent for too long.
         """
         pool = self._pool(replica.base_url)
-        request = _request(replica, path, body, request_id, queued)
+        request = _request(replica, path, body, request_id, queued, payer)
         connection = await _acquire(pool)
         is_reused = connection.is_reused
         try:
@@ -231,12 +238,15 @@ async def _ask(pool: Pool, connection: ReplicaConnection, request: bytes) -> Ans
     return Answer(connection, pool)
 
 
-def _request(replica: Replica, path: str, body: bytes, request_id: str, queued: int) -> bytes:
+def _request(
+    replica: Replica, path: str, body: bytes, request_id: str, queued: int, payer: str
+) -> bytes:
     """The request as bytes (RFC 9112)."""
     host = replica.base_url.removeprefix("http://")
     queue = f"{QUEUED_HEADER}: {queued}\r\n" if queued else ""
+    paid = f"{PAYER_HEADER}: {payer}\r\n" if payer else ""
     return (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        f"{TOKEN_HEADER}: {replica.token}\r\nx-request-id: {request_id}\r\n{queue}"
+        f"{TOKEN_HEADER}: {replica.token}\r\nx-request-id: {request_id}\r\n{queue}{paid}"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode() + body

@@ -26,8 +26,8 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # How a request ended for the site: answered; its stream broke; 5xx; 429 for want of room; other 4xx.
 OUTCOMES = ("ok", "broken", "failed", "busy", "refused")
-# Tokens are counted as these; the cached ones are part of the prompt's.
-TOKENS = ("prompt", "cached", "output")
+# Tokens are counted as these; the cached ones are part of the prompt's, those of reasoning of the output's.
+TOKENS = ("prompt", "cached", "output", "reasoning")
 
 # One of the moment's values: its name in `MOMENT`, its labels, its value.
 Moment = tuple[str, dict[str, str], float]
@@ -102,6 +102,9 @@ class GatewayMetrics:
         )
         self.prefill_choices = counter(
             "prefill_choices", "Why a prefill replica was chosen", "model", "policy", "reason"
+        )
+        self.prefill_tokens = counter(
+            "prefill_tokens", "Tokens as prefill replicas' engines counted them", "model", "kind"
         )
         self.prefill_time = seconds(
             "prefill_seconds",

@@ -22,6 +22,8 @@ ENGINE_SIGNALS: Mapping[str, str] = {
     "prefix_queried_tokens": "engine_prefix_queried_tokens_total",
     "prefix_hit_tokens": "engine_prefix_hit_tokens_total",
     "preemptions": "engine_preemptions_total",
+    "kept_bills": "engine_kept_bills",
+    "dropped_bills": "engine_dropped_bills_total",
 }
 
 MOMENT: Mapping[str, str] = {
@@ -57,4 +59,6 @@ MOMENT: Mapping[str, str] = {
     "engine_prefix_queried_tokens_total": "Prompt tokens looked up in the prefix cache",
     "engine_prefix_hit_tokens_total": "Prompt tokens found in the prefix cache",
     "engine_preemptions_total": "Requests put back because the KV cache was full",
+    "engine_kept_bills": "Bills that no gateway has acknowledged yet",
+    "engine_dropped_bills_total": "Bills that nobody had collected when there was no more room for them",
 }

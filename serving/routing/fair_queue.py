@@ -164,6 +164,12 @@ class FairQueue:
         if account is not None and prompt_tokens is not None and output_tokens is not None:
             self._shares[entry.priority].correct(entry, account, prompt_tokens, output_tokens)
 
+    def correct(self, entry: Entry, prompt_tokens: int, output_tokens: int) -> None:
+        """The engine's usage of a finished entry has come late, or has grown."""
+        if entry.state == "finished" and entry.account is not None:
+            shares = self._shares[entry.priority]
+            shares.correct(entry, entry.account, prompt_tokens, output_tokens)
+
     def give_back(self, entry: Entry) -> None:
         """A dispatched entry never went to an engine: its tenant is not charged."""
         account = self._end(entry, "cancelled")

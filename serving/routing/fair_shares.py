@@ -124,7 +124,9 @@ class Shares:
 
     def correct(self, entry: Entry, account: Account, prompt: int, output: int) -> None:
         """Replace the estimate by what the engine counted, and learn from it."""
-        account.counter += self._cost(prompt, output) / entry.weight - entry.charged
+        charged = self._cost(prompt, output) / entry.weight
+        account.counter += charged - entry.charged
+        entry.charged = charged
         if entry.max_output_tokens != 0:
             account.expected_output_tokens += LEARNING_RATE * (
                 output - account.expected_output_tokens

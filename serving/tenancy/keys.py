@@ -14,6 +14,8 @@ from serving.config.revisions import public_name
 from serving.errors import AuthenticationError, ComptoirError, PermissionDeniedError, ScopeError
 
 PREFIX = "sk-comptoir-"
+# No key can have this name.
+NOBODY = "(unknown)"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Caller:
     # Separates what the engines cache of this caller's prompts from everyone else's; not guessable.
     cache_salt: str | None = None
     scopes: frozenset[Scope] = frozenset(INFERENCE)
+    # Stands for the key where its use is written down (`key_id`); "" where there are no keys.
+    id: str = ""
 
     @property
     def sees_metrics(self) -> bool:
@@ -79,6 +83,7 @@ class KeyRing:
                 key.weight,
                 _cache_salt(key.hash),
                 frozenset(key.scopes),
+                key_id(key.hash),
             )
             for key in keys
         }
@@ -98,6 +103,11 @@ class KeyRing:
 
     def __len__(self) -> int:
         return len(self._callers)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The name of each key by its `key_id`."""
+        return {caller.id: caller.name for caller in self._callers.values() or (ANONYMOUS,)}
 
     def admit(
         self, needs: Collection[Scope], authorization: str | None, x_api_key: str | None = None
@@ -133,6 +143,11 @@ class KeyRing:
         if caller is None:
             raise AuthenticationError("this API key is not known here")
         return caller
+
+
+def key_id(key_hash: str) -> str:
+    """What stands for a key in bills: nobody can use it, or come from it to the key's hash."""
+    return hmac.new(key_hash.encode(), b"comptoir bills", hashlib.sha256).hexdigest()[:16]
 
 
 def _cache_salt(key_hash: str) -> str:

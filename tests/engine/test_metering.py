@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def meter(clock: Clock) -> Meter:
-    return Meter("m", "whole", clock=lambda: 5.0, monotonic=clock)
+    return Meter("m", clock=lambda: 5.0, monotonic=clock)
 
 
 def work(meter: Meter, account: Account, engine_id: str, prompt: int, output: int) -> None:
@@ -68,7 +68,7 @@ def test_a_request_is_billed_when_app_and_engine_are_done(meter: Meter) -> None:
     meter.ended("e")
     (bill,) = meter.collect("g")
     usage = Usage(10, 4, 3, 0, 10, 1)
-    assert bill == Bill(bill.id, "r", "key", "m", "tuned", PATH, "whole", "aborted", 5.0, usage)
+    assert bill == Bill(bill.id, "r", "key", "m", "tuned", PATH, False, "aborted", 5.0, usage)
 
 
 def test_several_sequences_of_one_prompt_count_as_the_engine_counts_them(meter: Meter) -> None:

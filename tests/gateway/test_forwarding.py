@@ -44,7 +44,13 @@ class Upstream:
         self.delays: dict[str, float] = {}
 
     async def post(
-        self, replica: Replica, path: str, body: bytes, request_id: str, queued: int = 0
+        self,
+        replica: Replica,
+        path: str,
+        body: bytes,
+        request_id: str,
+        queued: int = 0,
+        payer: str = "",
     ) -> Any:
         self.asked.append(replica.id)
         await asyncio.sleep(self.delays.get(replica.id, 0))

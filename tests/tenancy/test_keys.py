@@ -29,10 +29,24 @@ HEADER = st.text(st.characters(max_codepoint=255), max_size=40)
 
 def test_a_key_gives_its_owners_name_and_rights() -> None:
     caller = RING.identify(f"Bearer {SECRETS[0]}")
-    assert replace(caller, cache_salt=None) == Caller("alpha", frozenset({"m"}), "standard", 2.0)
+    bare = replace(caller, cache_salt=None, id="")
+    assert bare == Caller("alpha", frozenset({"m"}), "standard", 2.0)
     assert caller.cache_salt != RING.identify(f"Bearer {SECRETS[1]}").cache_salt
     assert RING.identify(f"Bearer {SECRETS[1]}").priority == "batch"
     assert len(RING) == 2
+
+
+def test_bills_name_a_key_by_what_stands_for_it_and_nothing_leads_back() -> None:
+    caller = RING.identify(f"Bearer {SECRETS[0]}")
+    assert RING.names[caller.id] == "alpha"
+    assert sorted(RING.names.values()) == ["alpha", "beta"]
+    assert caller.id not in hash_key(SECRETS[0])
+    assert caller.id != RING.identify(f"Bearer {SECRETS[1]}").id
+
+
+def test_without_keys_bills_are_for_the_one_caller_there_is() -> None:
+    ring = KeyRing(())
+    assert ring.names == {ring.identify(None).id: ANONYMOUS.name}
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
