@@ -31,6 +31,7 @@ class Site:
     engines: list[FakeEngine]
     doors: list[GatewayDoor]
     url: str
+    front: Listener
     models: dict[str, Model] = field(default_factory=dict)
 
 
@@ -88,7 +89,7 @@ async def make_site() -> AsyncIterator[SiteFactory]:
             base = f"http://127.0.0.1:{front.port}"
             client = httpx.AsyncClient(base_url=base, timeout=10)
             stack.push_async_callback(client.aclose)
-            return Site(client, services, chosen, doors, base, models)
+            return Site(client, services, chosen, doors, base, front, models)
 
         yield make
         # Together: each takes two tenths of a second.
