@@ -15,3 +15,10 @@ class RequestLimits(FrozenConfig):
     max_stop: int = Field(default=4, ge=1, le=64)
     max_output_tokens: int = Field(default=131_072, ge=1)
     max_inputs: int = Field(default=2048, ge=1)
+    # Messages of a conversation, or items of a response's input.
+    max_messages: int = Field(default=2048, ge=1, le=65_536)
+    # Lists and objects in a body, whatever they stand for: reading each takes time.
+    max_objects: int = Field(default=32_768, ge=16_384, le=1_000_000)
+    max_images: int = Field(default=16, ge=0, le=1024)
+    # Of all images of a request together, as they are when decoded.
+    max_image_pixels: int = Field(default=33_554_432, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,33 +15,59 @@ from serving.errors import (
     MalformedJsonError,
     UnsupportedMediaTypeError,
 )
+from serving.gateway.json_pieces import many_values_in_steps, parse_in_steps
+from serving.gateway.turns import Turns
+from serving.settings import RequestLimits
+
+# Up to here everything that is done with a body takes a millisecond or two, whatever it holds.
+LARGE_BYTES = 32 * 1024
 
 
 class ClientLeftError(Exception):
     """The client closed its connection before its request was complete."""
 
 
-async def read_object(headers: Headers, receive: Receive, max_bytes: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request's body; a large one takes so long that others must run meanwhile."""
+
+    fields: dict[str, Any]
+    is_large: bool
+
+
+async def read_object(
+    headers: Headers, receive: Receive, limits: RequestLimits, turns: Turns
+) -> Body:
     """The body as a JSON object.
 
     Raises:
         UnsupportedMediaTypeError: it is not declared as JSON.
-        BodyTooLargeError: it is longer than `max_bytes`; reading stops there.
+        BodyTooLargeError: it is longer than `limits.max_body_bytes`; reading stops there.
         MalformedJsonError: it is not valid JSON (RFC 8259), or not an object.
+        InvalidFieldError: it holds too many lists and objects.
         ClientLeftError: nobody waits for an answer.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedMediaTypeError("send the header 'Content-Type: application/json'")
+    text = await _read(headers, receive, limits.max_body_bytes)
+    is_large = len(text) > LARGE_BYTES
+    if is_large and await turns.run(many_values_in_steps(text)):
+        body = await turns.run(parse_in_steps(text, limits.max_objects))
+    else:
+        body = _parse(text)
+    if not isinstance(body, dict):
+        raise MalformedJsonError("the body must be a JSON object")
+    return Body(body, is_large)
+
+
+def _parse(text: bytes) -> Any:
     try:
-        body = orjson.loads(await _read(headers, receive, max_bytes))
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise MalformedJsonError(
             f"the body is not valid JSON (line {error.lineno}, column {error.colno})"
         ) from None
-    if not isinstance(body, dict):
-        raise MalformedJsonError("the body must be a JSON object")
-    return body
 
 
 async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:

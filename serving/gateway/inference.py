@@ -33,6 +33,7 @@ from serving.gateway.streaming import (
     pass_answer,
     stream_answer,
 )
+from serving.gateway.turns import Turns
 from serving.gateway.upstream import ReplicaBrokeError
 from serving.gateway.waiting_stream import DEADLINE_HEADER, WaitingStream, deadline_of
 from serving.http_protocol import ClientConnection, client_of
@@ -55,6 +56,7 @@ class Inference:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = client_of(scope)
@@ -158,11 +160,17 @@ class Inference:
     ) -> Asked:
         """What may be sent to an engine."""
         config = rules.config
-        body = await read_object(headers, receive, config.limits.max_body_bytes)
+        read = await read_object(headers, receive, config.limits, self._turns)
+        body = read.fields
+        checked = (
+            await self._turns.run(endpoint.check_in_steps(body))
+            if read.is_large
+            else endpoint.check(body)
+        )
         return Asked(
             endpoint,
             caller,
-            endpoint.check(body),
+            checked,
             request_id,
             headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key"),
             _text(body, "user"),

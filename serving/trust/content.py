@@ -6,124 +6,180 @@ inside of a network.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from serving.errors import InvalidFieldError, UnsupportedFieldError
 from serving.trust.checks import (
+    STEP_ITEMS,
     Check,
-    anything,
+    WrongValueError,
     boolean,
     either,
     filled,
     integer,
     keyed,
     many,
-    mapping,
-    members,
     one_of,
-    schema,
+    refused,
+    shaped,
     text,
 )
+from serving.trust.images import image_url
+from serving.trust.sizes import anything, schema
+
+# Of one message.
+MAX_PARTS = 2048
+MAX_TOOLS = MAX_CALLS = 128
+MAX_TOKEN_ID = 2**31 - 1
 
 _FUNCTION_CALL = keyed({"name": text, "arguments": text}, ("name",))
 _TOOL_CALL = keyed(
     {"id": text, "type": one_of("function"), "function": _FUNCTION_CALL, "index": integer(0)},
-    ("function",),
+    ("id", "type", "function"),
 )
 _SCHEMA = keyed(
     {"name": filled, "schema": schema, "strict": boolean, "description": text}, ("name",)
 )
 
 
-def prompt(max_inputs: int) -> Check:
-    """A string, strings, token ids, or lists of token ids."""
+# ---- prompts -----------------------------------------------------------------------------------------
 
-    def check(value: Any, path: str) -> None:
+
+def _all_ids(ids: list[Any], start: int = 0) -> None:
+    # The set of types is made in C: a list of ids may have a million of them.
+    if {*map(type, ids)} <= {int} and (not ids or (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID)):
+        return
+    index = next(
+        index
+        for index, item in enumerate(ids)
+        if type(item) is not int or not 0 <= item <= MAX_TOKEN_ID
+    )
+    raise WrongValueError(
+        f"'{{path}}' must be a token id: a whole number from 0 to {MAX_TOKEN_ID}"
+    ).within(f"[{start + index}]")
+
+
+def _ids(value: Any) -> None:
+    for _ in _ids_in_steps(value):
+        pass
+
+
+def _ids_in_steps(value: Any) -> Iterator[None]:
+    if not isinstance(value, list):
+        raise WrongValueError("'{path}' must be a list of token ids")
+    if not value:
+        raise WrongValueError("'{path}' must have at least 1 item(s)")
+    for start in range(0, len(value), STEP_ITEMS):
+        _all_ids(value[start : start + STEP_ITEMS], start)
+        yield
+
+
+token_ids = Check(
+    _ids,
+    {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID},
+        "minItems": 1,
+    },
+    _ids_in_steps,
+)
+
+
+def prompt(max_inputs: int) -> Check:
+    """A string, strings, token ids, or lists of token ids; the first item says which."""
+    texts = many(text, low=1, high=max_inputs)
+    lists = many(token_ids, low=1, high=max_inputs)
+
+    def kind_of(value: Any) -> Check:
         if isinstance(value, str):
-            return
+            return text
         if not isinstance(value, list):
-            raise InvalidFieldError(
-                f"'{path}' must be a string, a list of strings or a list of token ids", param=path
+            raise WrongValueError(
+                "'{path}' must be a string, a list of strings or a list of token ids"
             )
         if not value:
-            raise InvalidFieldError(f"'{path}' must not be empty", param=path)
-        if all(type(item) is int and item >= 0 for item in value):
-            return
-        if len(value) > max_inputs:
-            raise InvalidFieldError(f"'{path}' must have at most {max_inputs} items", param=path)
-        item = either(text, many(integer(0), low=1), "a string or a list of token ids")
-        for index, element in enumerate(value):
-            item(element, f"{path}[{index}]")
+            raise WrongValueError("'{path}' must not be empty")
+        first = value[0]
+        return lists if isinstance(first, list) else texts if isinstance(first, str) else token_ids
 
-    return check
+    def test(value: Any) -> None:
+        kind_of(value).test(value)
 
+    def steps(value: Any) -> Iterator[None]:
+        yield from kind_of(value).in_steps(value)
 
-def _inline_image(value: Any, path: str) -> None:
-    keyed({"url": text, "detail": one_of("auto", "low", "high")}, ("url",))(value, path)
-    if not value["url"].startswith("data:image/"):
-        raise InvalidFieldError(
-            f"'{path}.url' must be a data:image/... URL: remote media are not fetched",
-            param=f"{path}.url",
-        )
+    kinds = (text, texts, token_ids, lists)
+    return Check(test, {"anyOf": [kind.schema for kind in kinds]}, steps)
 
 
-def _part(value: Any, path: str) -> None:
-    mapping(value, path)
-    kind = value.get("type")
-    shapes: dict[str, Check] = {
+# ---- chat completions --------------------------------------------------------------------------------
+
+_PART = shaped(
+    {
         "text": keyed({"type": text, "text": text, "cache_control": anything}, ("text",)),
         "refusal": keyed({"type": text, "refusal": text}, ("refusal",)),
-        "image_url": keyed({"type": text, "image_url": _inline_image}, ("image_url",)),
+        "image_url": keyed(
+            {
+                "type": text,
+                "image_url": keyed(
+                    {"url": image_url, "detail": one_of("auto", "low", "high")}, ("url",)
+                ),
+            },
+            ("image_url",),
+        ),
     }
-    shaped(kind, shapes, value, path)
-
-
-def shaped(kind: Any, shapes: dict[str, Check], value: Any, path: str) -> None:
-    """Check a value whose `type` says which of several shapes it has."""
-    shape = shapes.get(kind) if isinstance(kind, str) else None
-    if shape is None:
-        raise InvalidFieldError(
-            f"'{path}.type' must be one of: {', '.join(shapes)}", param=f"{path}.type"
-        )
-    shape(value, path)
-
-
-_CONTENT = either(text, many(_part), "a string or a list of parts")
-
-
-def _refused(value: Any, path: str) -> None:
-    raise UnsupportedFieldError(f"'{path}' is not supported", param=path)
-
-
+)
+_CONTENT = either(text, many(_PART, high=MAX_PARTS), "a string or a list of parts")
+_ROLES = ("system", "developer", "user", "assistant", "tool")
 _MESSAGE_FIELDS: dict[str, Check] = {
-    "role": one_of("system", "developer", "user", "assistant", "tool"),
+    "role": one_of(*_ROLES),
     "content": _CONTENT,
     "name": text,
-    "tool_calls": many(_TOOL_CALL, high=128),
+    "tool_calls": many(_TOOL_CALL, high=MAX_CALLS),
     "tool_call_id": text,
     "reasoning": text,
     "reasoning_content": text,
     "refusal": text,
     "annotations": anything,
-    "audio": _refused,
-    "function_call": _refused,
+    "audio": refused(),
+    "function_call": refused(),
 }
+# What a role asks for, beside itself.
+_NEEDED = {"assistant": (), "tool": ("content", "tool_call_id")}
+_ANY_MESSAGE = keyed(_MESSAGE_FIELDS, ("role",))
 
 
-def chat_message(value: Any, path: str) -> None:
-    """One message of a chat completion."""
-    mapping(value, path)
-    members(value, _MESSAGE_FIELDS, ("role",), prefix=f"{path}.")
+def _is_whole(value: Any) -> None:
     role = value["role"]
-    if role in ("user", "system", "developer") and value.get("content") is None:
-        raise InvalidFieldError(
-            f"'{path}.content' is required for role '{role}'", param=f"{path}.content"
-        )
-    if role == "tool" and value.get("tool_call_id") is None:
-        raise InvalidFieldError(
-            f"'{path}.tool_call_id' is required for role 'tool'", param=f"{path}.tool_call_id"
-        )
+    for name in _NEEDED.get(role, ("content",)):
+        if value.get(name) is None:
+            raise WrongValueError(f"'{{path}}' is required for role '{role}'").within("." + name)
 
+
+def _message_steps(value: Any) -> Iterator[None]:
+    yield from _ANY_MESSAGE.in_steps(value)
+    _is_whole(value)
+
+
+def _test_message(value: Any) -> None:
+    _ANY_MESSAGE.test(value)
+    _is_whole(value)
+
+
+def _message_schema() -> dict[str, Any]:
+    by_need: dict[tuple[str, ...], list[str]] = {}
+    for role in _ROLES:
+        by_need.setdefault(_NEEDED.get(role, ("content",)), []).append(role)
+    return {
+        "anyOf": [
+            dict(keyed(_MESSAGE_FIELDS | {"role": one_of(*roles)}, ("role", *needed)).schema)
+            for needed, roles in by_need.items()
+        ]
+    }
+
+
+# One message of a chat completion.
+chat_message = Check(_test_message, _message_schema(), _message_steps)
 
 _FUNCTION = keyed(
     {"name": filled, "description": text, "parameters": schema, "strict": boolean}, ("name",)
@@ -152,108 +208,77 @@ tool_choice = either(
     "'none', 'auto', 'required' or an object naming a function",
 )
 
-
-def response_format(value: Any, path: str) -> None:
-    """`response_format` of a chat completion: text, json_object or json_schema."""
-    mapping(value, path)
-    shaped(
-        value.get("type"),
-        {
-            "text": keyed({"type": text}),
-            "json_object": keyed({"type": text}),
-            "json_schema": keyed({"type": text, "json_schema": _SCHEMA}, ("json_schema",)),
-        },
-        value,
-        path,
-    )
-
-
-def text_format(value: Any, path: str) -> None:
-    """`text.format` of a response: text, json_object or json_schema."""
-    mapping(value, path)
-    shape = {
-        "type": text,
-        "name": filled,
-        "schema": schema,
-        "strict": boolean,
-        "description": text,
+# `response_format` of a chat completion.
+response_format = shaped(
+    {
+        "text": keyed({"type": text}),
+        "json_object": keyed({"type": text}),
+        "json_schema": keyed({"type": text, "json_schema": _SCHEMA}, ("json_schema",)),
     }
-    shaped(
-        value.get("type"),
-        {
-            "text": keyed({"type": text}),
-            "json_object": keyed({"type": text}),
-            "json_schema": keyed(shape, ("name", "schema")),
-        },
-        value,
-        path,
-    )
+)
 
+# ---- responses ---------------------------------------------------------------------------------------
 
-def _response_part(value: Any, path: str) -> None:
-    mapping(value, path)
-    plain = keyed(
-        {"type": text, "text": text, "annotations": anything, "logprobs": anything}, ("text",)
-    )
-    shapes: dict[str, Check] = {
-        "input_text": plain,
-        "output_text": plain,
-        "text": plain,
-        "reasoning_text": plain,
-        "summary_text": plain,
+# `text.format` of a response.
+text_format = shaped(
+    {
+        "text": keyed({"type": text}),
+        "json_object": keyed({"type": text}),
+        "json_schema": keyed(
+            {
+                "type": text,
+                "name": filled,
+                "schema": schema,
+                "strict": boolean,
+                "description": text,
+            },
+            ("name", "schema"),
+        ),
+    }
+)
+
+_PLAIN = keyed(
+    {"type": text, "text": text, "annotations": anything, "logprobs": anything}, ("text",)
+)
+_RESPONSE_PART = shaped(
+    {
+        **dict.fromkeys(
+            ("input_text", "output_text", "text", "reasoning_text", "summary_text"), _PLAIN
+        ),
         "refusal": keyed({"type": text, "refusal": text}, ("refusal",)),
     }
-    shaped(value.get("type"), shapes, value, path)
+)
+_RESPONSE_PARTS = many(_RESPONSE_PART, high=MAX_PARTS)
+_RESPONSE_CONTENT = either(text, _RESPONSE_PARTS, "a string or a list of parts")
+_ITEM: dict[str, Check] = {"type": text, "id": text, "status": text}
 
-
-_RESPONSE_CONTENT = either(text, many(_response_part), "a string or a list of parts")
-_RESPONSE_ITEMS: dict[str, Check] = {
-    "message": keyed(
-        {
-            "type": text,
-            "id": text,
-            "status": text,
-            "phase": anything,
-            "role": one_of("system", "developer", "user", "assistant"),
-            "content": _RESPONSE_CONTENT,
-        },
-        ("role", "content"),
-    ),
-    "function_call": keyed(
-        {
-            "type": text,
-            "id": text,
-            "status": text,
-            "call_id": text,
-            "name": text,
-            "arguments": text,
-        },
-        ("call_id", "name", "arguments"),
-    ),
-    "function_call_output": keyed(
-        {
-            "type": text,
-            "id": text,
-            "status": text,
-            "call_id": text,
-            "output": _RESPONSE_CONTENT,
-        },
-        ("call_id", "output"),
-    ),
-    "reasoning": keyed(
-        {
-            "type": text,
-            "id": text,
-            "status": text,
-            "summary": many(_response_part),
-            "content": many(_response_part),
-            "encrypted_content": text,
-        }
-    ),
-}
-
-
-def response_item(value: Any, path: str) -> None:
-    """One item of a response's `input`; a message may leave out its type."""
-    mapping(value, path)
-    shaped(value.get("type", "message"), _RESPONSE_ITEMS, value, path)
+# One item of a response's `input`; a message may leave out its type.
+response_item = shaped(
+    {
+        "message": keyed(
+            _ITEM
+            | {
+                "phase": anything,
+                "role": one_of("system", "developer", "user", "assistant"),
+                "content": _RESPONSE_CONTENT,
+            },
+            ("role", "content"),
+        ),
+        "function_call": keyed(
+            _ITEM | {"call_id": text, "name": text, "arguments": text},
+            ("call_id", "name", "arguments"),
+        ),
+        "function_call_output": keyed(
+            _ITEM | {"call_id": text, "output": _RESPONSE_CONTENT}, ("call_id", "output")
+        ),
+        "reasoning": keyed(
+            _ITEM
+            | {
+                "summary": _RESPONSE_PARTS,
+                "content": _RESPONSE_PARTS,
+                "encrypted_content": refused("reasoning is not encrypted here; leave it out"),
+            }
+        ),
+    },
+    default="message",
+)

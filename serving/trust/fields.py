@@ -9,29 +9,33 @@ https://docs.anthropic.com/en/api/messages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
-from serving.errors import InvalidFieldError, MissingFieldError, UnsupportedFieldError
+from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.settings import RequestLimits
 from serving.trust import content, content_anthropic
 from serving.trust.checks import (
+    INT64,
     Check,
-    anything,
+    Schema,
+    WrongValueError,
     boolean,
     either,
     filled,
     integer,
     keyed,
     many,
-    members,
     number,
     one_of,
     text,
+    unknown_member,
 )
+from serving.trust.images import ImageLimits
+from serving.trust.sizes import anything
 
-INT64 = 2**63 - 1
 _STOP = "a string that is not empty, or a list of such strings"
 
 # The names vLLM takes for the two sides of a score.
@@ -90,6 +94,7 @@ class Endpoint:
     fields: Mapping[str, Check]
     required: tuple[str, ...]
     tasks: frozenset[str]
+    images: ImageLimits
     streams: bool = False
     dialect: str = "openai"
     pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
@@ -100,58 +105,143 @@ class Endpoint:
         Raises:
             MissingFieldError, InvalidFieldError, UnsupportedFieldError: naming the field.
         """
-        kept = {
-            name: value
-            for name, value in body.items()
-            if name not in DROPPED or name in self.fields
+        try:
+            kept = self._listed(body)
+            self._members.test(kept)
+            self._rules(kept)
+            for _ in self.images.steps(kept):
+                pass
+        except WrongValueError as wrong:
+            raise wrong.at("") from None
+        return kept
+
+    def check_in_steps(self, body: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
+        """The same for a large body: others may run between two steps."""
+        try:
+            kept = self._listed(body)
+            yield from self._members.in_steps(kept)
+            self._rules(kept)
+            yield from self.images.steps(kept)
+        except WrongValueError as wrong:
+            raise wrong.at("") from None
+        return kept
+
+    @cached_property
+    def _members(self) -> Check:
+        return keyed(self.fields, self.required)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """JSON Schema of the bodies that it accepts."""
+        dropped = {
+            name: {"description": "Accepted and not sent on."}
+            for name in sorted(DROPPED - self.fields.keys())
         }
-        for name in kept:
-            if name not in self.fields and name in REFUSED:
-                raise UnsupportedFieldError(
-                    f"'{name}' is not supported: {REFUSED[name]}", param=name
-                )
-        members(kept, self.fields, self.required)
-        self._require_pair(kept)
-        if kept.get("stream_options") is not None and not kept.get("stream"):
-            raise InvalidFieldError(
-                "'stream_options' is only allowed with 'stream': true", param="stream_options"
+        members = self._members.schema
+        schema: dict[str, Any] = {
+            **members,
+            "properties": {**members["properties"], **dropped},
+            "title": self.path,
+        }
+        rules: list[Schema] = []
+        if self.pairs:
+            given = {
+                name: {"not": {"type": "null"}}
+                for name in {name for pair in self.pairs for name in pair}
+            }
+            rules.append(
+                {
+                    "anyOf": [
+                        {"required": list(pair), "properties": {name: given[name] for name in pair}}
+                        for pair in self.pairs
+                    ]
+                }
             )
-        # JSON null counts as absent, everywhere: vLLM takes it in some fields only.
-        return {name: value for name, value in kept.items() if value is not None}
+        if "stream_options" in self.fields:
+            rules.append(_STREAM_OPTIONS_RULE)
+        if "n" in self.fields:
+            rules.append(_GREEDY_RULE)
+        return schema | ({"allOf": rules} if rules else {})
+
+    def _listed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that are sent on, if all fields are known; JSON null counts as absent, everywhere."""
+        kept = {}
+        fields = self.fields
+        for name, value in body.items():
+            if name in fields:
+                if value is not None:
+                    kept[name] = value
+            elif name in REFUSED:
+                raise WrongValueError(
+                    f"'{{path}}' is not supported: {REFUSED[name]}", UnsupportedFieldError
+                ).within("." + name)
+            elif name not in DROPPED:
+                raise unknown_member(name, fields)
+        return kept
+
+    def _rules(self, kept: Mapping[str, Any]) -> None:
+        """What concerns two fields."""
+        if self.pairs:
+            self._require_pair(kept)
+        if "stream_options" in kept and not kept.get("stream"):
+            raise WrongValueError("'{path}' is only allowed with 'stream': true").within(
+                ".stream_options"
+            )
+        if kept.get("n", 1) > 1 and kept.get("temperature", 1.0) < GREEDY:
+            raise WrongValueError(
+                "'{path}' must be 1 with temperature 0: all choices would be the same"
+            ).within(".n")
 
     def _require_pair(self, kept: Mapping[str, Any]) -> None:
-        given = {name for name, value in kept.items() if value is not None}
-        if not self.pairs or any(given.issuperset(pair) for pair in self.pairs):
+        if any(kept.keys() >= set(pair) for pair in self.pairs):
             return
-        begun = next((pair for pair in self.pairs if given & set(pair)), self.pairs[0])
-        missing = next(name for name in begun if name not in given)
+        begun = next((pair for pair in self.pairs if kept.keys() & set(pair)), self.pairs[0])
+        missing = next(name for name in begun if name not in kept)
         choices = ", or ".join(f"'{first}' and '{second}'" for first, second in self.pairs)
-        raise MissingFieldError(f"'{missing}' is required; send {choices}", param=missing)
+        raise WrongValueError(f"'{{path}}' is required; send {choices}", MissingFieldError).within(
+            "." + missing
+        )
+
+
+# Below it vLLM takes the likeliest token (`_SAMPLING_EPS`), and refuses several choices.
+GREEDY = 1e-5
+_STREAM_OPTIONS_RULE: Schema = {
+    "anyOf": [
+        {"properties": {"stream_options": {"type": "null"}}},
+        {"properties": {"stream": {"const": True}}, "required": ["stream"]},
+    ]
+}
+_GREEDY_RULE: Schema = {
+    "anyOf": [
+        {"properties": {"n": {"anyOf": [{"type": "null"}, {"const": 1}]}}},
+        {"properties": {"temperature": {"anyOf": [{"type": "null"}, {"minimum": GREEDY}]}}},
+    ]
+}
 
 
 def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
     """Every endpoint that takes a body, by path."""
     generate = frozenset({"chat", "guard"})
     pooled = frozenset({"embed", "rerank"})
+    chats, embeds = ("model", "messages"), frozenset({"embed"})
+    endpoint = partial(Endpoint, images=ImageLimits(limits.max_images, limits.max_image_pixels))
     table = (
-        Endpoint(
-            "/v1/chat/completions", _chat(limits), ("model", "messages"), generate, streams=True
-        ),
-        Endpoint(
+        endpoint("/v1/chat/completions", _chat(limits), chats, generate, streams=True),
+        endpoint(
             "/v1/completions", _completions(limits), ("model", "prompt"), generate, streams=True
         ),
-        Endpoint("/v1/responses", _responses(limits), ("model", "input"), generate, streams=True),
-        Endpoint(
+        endpoint("/v1/responses", _responses(limits), ("model", "input"), generate, streams=True),
+        endpoint(
             "/v1/messages",
             _messages(limits),
-            ("model", "messages", "max_tokens"),
+            (*chats, "max_tokens"),
             generate,
             streams=True,
             dialect="anthropic",
         ),
-        Endpoint("/v1/embeddings", _embeddings(limits), ("model", "input"), frozenset({"embed"})),
-        Endpoint("/v1/rerank", _rerank(limits), ("model", "query", "documents"), pooled),
-        Endpoint("/v1/score", _score(limits), ("model",), pooled, pairs=SCORE_PAIRS),
+        endpoint("/v1/embeddings", _embeddings(limits), ("model", "input"), embeds),
+        endpoint("/v1/rerank", _rerank(limits), ("model", "query", "documents"), pooled),
+        endpoint("/v1/score", _score(limits), ("model",), pooled, pairs=SCORE_PAIRS),
     )
     return {endpoint.path: endpoint for endpoint in table}
 
@@ -161,7 +251,7 @@ def _sampling(limits: RequestLimits) -> dict[str, Check]:
         "model": filled,
         "stream": boolean,
         "temperature": number(0, 2),
-        "top_p": number(0, 1),
+        "top_p": number(0, 1, above=True),
         "top_k": integer(-1),
         "min_p": number(0, 1),
         "seed": integer(-INT64 - 1, INT64),
@@ -169,7 +259,7 @@ def _sampling(limits: RequestLimits) -> dict[str, Check]:
         "frequency_penalty": number(-2, 2),
         "repetition_penalty": number(0.01, 10),
         "stop": either(filled, many(filled, high=limits.max_stop), _STOP),
-        "stop_token_ids": many(integer(0), high=limits.max_stop),
+        "stop_token_ids": many(integer(0, content.MAX_TOKEN_ID), high=limits.max_stop),
         "ignore_eos": boolean,
         "skip_special_tokens": boolean,
         "include_stop_str_in_output": boolean,
@@ -188,7 +278,7 @@ def _stream_options() -> Check:
 
 def _chat(limits: RequestLimits) -> dict[str, Check]:
     return _sampling(limits) | {
-        "messages": many(content.chat_message, low=1),
+        "messages": many(content.chat_message, low=1, high=limits.max_messages),
         "max_tokens": integer(1, limits.max_output_tokens),
         "max_completion_tokens": integer(1, limits.max_output_tokens),
         "min_tokens": integer(0, limits.max_output_tokens),
@@ -197,7 +287,7 @@ def _chat(limits: RequestLimits) -> dict[str, Check]:
         "top_logprobs": integer(0, 20),
         "stream_options": _stream_options(),
         "response_format": content.response_format,
-        "tools": many(content.chat_tool, low=1, high=128),
+        "tools": many(content.chat_tool, low=1, high=content.MAX_TOOLS),
         "tool_choice": content.tool_choice,
         "parallel_tool_calls": boolean,
         "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
@@ -221,19 +311,25 @@ def _completions(limits: RequestLimits) -> dict[str, Check]:
 def _responses(limits: RequestLimits) -> dict[str, Check]:
     return {
         "model": filled,
-        "input": either(text, many(content.response_item, low=1), "a string or a list of items"),
+        "input": either(
+            text,
+            many(content.response_item, low=1, high=limits.max_messages),
+            "a string or a list of items",
+        ),
         "instructions": text,
         "max_output_tokens": integer(1, limits.max_output_tokens),
         "stream": boolean,
         "temperature": number(0, 2),
-        "top_p": number(0, 1),
+        "top_p": number(0, 1, above=True),
         "top_logprobs": integer(0, 20),
-        "text": keyed({"format": content.text_format}, extra=False),
-        "tools": many(content.response_tool, high=128),
+        "text": keyed({"format": content.text_format}),
+        "tools": many(content.response_tool, high=content.MAX_TOOLS),
         "tool_choice": content.tool_choice,
         "parallel_tool_calls": boolean,
         "reasoning": keyed({"effort": text, "summary": text}),
-        "include": many(one_of("message.output_text.logprobs", "reasoning.encrypted_content")),
+        "include": many(
+            one_of("message.output_text.logprobs", "reasoning.encrypted_content"), high=16
+        ),
         "truncation": one_of("auto", "disabled"),
         "presence_penalty": number(-2, 2),
         "frequency_penalty": number(-2, 2),
@@ -245,15 +341,15 @@ def _responses(limits: RequestLimits) -> dict[str, Check]:
 def _messages(limits: RequestLimits) -> dict[str, Check]:
     return {
         "model": filled,
-        "messages": many(content_anthropic.message, low=1),
+        "messages": many(content_anthropic.message, low=1, high=limits.max_messages),
         "max_tokens": integer(1, limits.max_output_tokens),
-        "system": either(text, many(content_anthropic.block), "a string or a list of blocks"),
+        "system": either(text, content_anthropic.blocks, "a string or a list of blocks"),
         "stop_sequences": many(filled, high=limits.max_stop),
         "stream": boolean,
         "temperature": number(0, 1),
-        "top_p": number(0, 1),
+        "top_p": number(0, 1, above=True),
         "top_k": integer(0),
-        "tools": many(content_anthropic.tool, high=128),
+        "tools": many(content_anthropic.tool, high=content.MAX_TOOLS),
         "tool_choice": content_anthropic.tool_choice,
         "thinking": content_anthropic.thinking,
     }

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.errors import InvalidFieldError, MissingFieldError, UnsupportedFieldError
+from serving.errors import (
+    InvalidFieldError,
+    MissingFieldError,
+    RequestError,
+    UnsupportedFieldError,
+)
+from serving.trust import checks
 from serving.trust.checks import (
+    STEP_ITEMS,
     Check,
-    anything,
+    WrongValueError,
     boolean,
     either,
     filled,
@@ -20,11 +27,12 @@ from serving.trust.checks import (
     keyed,
     many,
     mapping,
-    members,
     number,
     one_of,
+    shaped,
     text,
 )
+from serving.trust.sizes import anything
 
 # A busy machine is no failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,7 +47,8 @@ HUGE = 10**400
         (text, ["", "a"], [1, True, None, ["a"]]),
         (filled, ["a"], ["", 1]),
         (mapping, [{}, {"a": 1}], [[], "a"]),
-        (integer(), [0, -5, HUGE], [True, 1.0, "1", math.nan]),
+        (integer(), [0, -5, 2**63 - 1], [True, 1.0, "1", math.nan, HUGE]),
+        (number(0, 1, above=True), [0.1, 1], [0, 0.0, -1]),
         (integer(1, 3), [1, 2, 3], [0, 4, HUGE, -HUGE]),
         (number(0, 2), [0, 0.0, 1.5, 2], [-0.1, 2.1, HUGE, -HUGE, math.inf, math.nan, True, "1"]),
         (one_of("a", "b"), ["a", "b"], ["", "A", 1, ["a"]]),
@@ -67,9 +76,9 @@ def test_an_element_is_named_by_its_place() -> None:
 
 
 def test_null_counts_as_absent() -> None:
-    members({"a": None}, {"a": text})
+    keyed({"a": text})({"a": None}, "body")
     with pytest.raises(MissingFieldError) as raised:
-        members({"a": None}, {"a": text}, ("a",), prefix="body.")
+        keyed({"a": text}, ("a",))({"a": None}, "body")
     assert raised.value.param == "body.a"
 
 
@@ -96,8 +105,87 @@ def test_a_misspelt_member_comes_with_the_one_that_was_meant(name: str, ending: 
     assert name not in raised.value.message
 
 
-def test_unknown_members_pass_only_where_that_is_said() -> None:
-    keyed({"a": text}, extra=True)({"a": "", "b": 1}, "x")
+def test_a_member_of_the_body_itself_is_named_without_a_root() -> None:
+    body = keyed({"a": keyed({"b": text}, ("b",))})
+    for value, param, message in (
+        ({"a": {"b": 1}}, "a.b", "'a.b' must be a string"),
+        ({"a": {}}, "a.b", "'a.b' is required"),
+        ({"c": 1}, None, "there is an unsupported field in the body; supported are: a"),
+        ([], None, "the body must be an object"),
+    ):
+        with pytest.raises(RequestError) as raised:
+            body(value, "")
+        assert (raised.value.param, raised.value.message) == (param, message)
+
+
+# ---- work per request --------------------------------------------------------------------------------
+
+
+class Counting(WrongValueError):
+    """Counts the places that are noted."""
+
+    places: ClassVar[list[str]] = []
+
+    def within(self, place: str) -> WrongValueError:
+        self.places.append(place)
+        return super().within(place)
+
+
+NESTED = keyed(
+    {"rows": many(keyed({"kind": text, "cells": many(shaped({"x": keyed({"type": text})}))}))}
+)
+
+
+def rows(number: int, kind: Any = "a") -> dict[str, Any]:
+    cells = [{"type": "x"}] * number
+    return {
+        "rows": [{"kind": "a", "cells": cells}] * (number - 1) + [{"kind": kind, "cells": cells}]
+    }
+
+
+@pytest.mark.parametrize("run", ["at once", "in steps"])
+def test_places_are_noted_only_on_the_way_out_of_what_is_wrong(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "WrongValueError", Counting)
+    Counting.places.clear()
+
+    def test(value: Any) -> None:
+        if run == "at once":
+            NESTED.test(value)
+        else:
+            for _ in NESTED.in_steps(value):
+                pass
+
+    test(rows(30))
+    assert Counting.places == []
+    with pytest.raises(WrongValueError) as raised:
+        test(rows(30, kind=3))
+    assert Counting.places == [".kind", "[29]", ".rows"]
+    assert raised.value.at("").param == "rows[29].kind"
+
+
+def test_a_long_list_is_tested_in_steps() -> None:
+    steps = sum(1 for _ in many(integer()).in_steps([1] * (5 * STEP_ITEMS)))
+    assert steps == 5
+    assert sum(1 for _ in NESTED.in_steps(rows(30))) >= 30
+
+
+@unhurried
+@given(st.integers(0, 4), st.sampled_from(["a", None, 3]), st.sampled_from(["x", "y", None]))
+def test_in_steps_the_same_is_refused_for_the_same_reason(
+    number: int, kind: Any, cell: Any
+) -> None:
+    body = {"rows": [{"kind": kind, "cells": [{"type": cell}] * number}]}
+    said = []
+    for run in (NESTED.test, lambda value: list(NESTED.in_steps(value))):
+        try:
+            run(body)
+            said.append(None)
+        except WrongValueError as wrong:
+            error = wrong.at("")
+            said.append((type(error), error.message, error.param))
+    assert said[0] == said[1]
 
 
 def test_a_scalar_of_neither_kind_is_told_what_both_are() -> None:

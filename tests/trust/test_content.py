@@ -10,7 +10,9 @@ from serving.errors import InvalidFieldError, MissingFieldError, RequestError
 from serving.trust import content, content_anthropic
 
 CANARY = "canary-71ab"
-PIXEL = "data:image/png;base64,AAAA"
+# One pixel.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+PIXEL = f"data:image/png;base64,{PNG}"
 
 
 def user(*parts: Any) -> dict[str, Any]:
@@ -60,7 +62,20 @@ def test_a_usual_message_passes(message: dict[str, Any]) -> None:
         (user({"type": "video_url", "video_url": {"url": "x"}}), "m.content[0].type"),
         (user({"type": "file", "file": {}}), "m.content[0].type"),
         ({"role": "assistant", "audio": {"id": CANARY}}, "m.audio"),
-        ({"role": "assistant", "tool_calls": [{"function": {}}]}, "m.tool_calls[0].function.name"),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
+            "m.tool_calls[0].function.name",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]},
+            "m.tool_calls[0].type",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"type": "function", "function": {}}]},
+            "m.tool_calls[0].id",
+        ),
+        ({"role": "tool", "tool_call_id": "1", "content": None}, "m.content"),
+        (user(*[{"type": "text", "text": "a"}] * 2049), "m.content"),
     ],
 )
 def test_a_wrong_message_is_refused_at_its_place(message: Any, param: str) -> None:
@@ -90,13 +105,29 @@ def test_only_inline_images_pass(url: Any) -> None:
     assert CANARY not in raised.value.message
 
 
-@pytest.mark.parametrize("value", ["", "a", ["a", "b"], [1, 2], [[1], [2, 3]], ["a", [1]]])
+@pytest.mark.parametrize("value", ["", "a", ["a", "b"], [1, 2], [[1], [2, 3]]])
 def test_a_prompt_is_text_or_tokens(value: Any) -> None:
     content.prompt(4)(value, "prompt")
 
 
 @pytest.mark.parametrize(
-    "value", [None, 1, {}, [], [True], [1, -1], [1.5], [[]], [["a"]], [[1, True]], ["a"] * 5]
+    "value",
+    [
+        None,
+        1,
+        {},
+        [],
+        [True],
+        [1, -1],
+        [1.5],
+        [[]],
+        [["a"]],
+        [[1, True]],
+        ["a"] * 5,
+        ["a", [1]],
+        [[1], "a"],
+        [1, "a"],
+    ],
 )
 def test_what_is_no_prompt_is_refused(value: Any) -> None:
     with pytest.raises(InvalidFieldError) as raised:

@@ -65,3 +65,59 @@ def test_a_value_no_engine_takes_is_refused_by_name(
 def test_an_empty_stop_is_said_to_be_empty() -> None:
     with pytest.raises(InvalidFieldError, match="not empty"):
         ENDPOINTS["/v1/completions"].check({"model": "m", "prompt": "x", "stop": ""})
+
+
+CHAT = {"model": "m", "messages": MESSAGES}
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, 1e-6])
+def test_several_choices_of_the_likeliest_text_are_refused_by_name(temperature: float) -> None:
+    chat = ENDPOINTS["/v1/chat/completions"]
+    with pytest.raises(InvalidFieldError) as raised:
+        chat.check(CHAT | {"n": 4, "temperature": temperature})
+    assert raised.value.param == "n"
+    chat.check(CHAT | {"n": 1, "temperature": temperature})
+    chat.check(CHAT | {"n": 4, "temperature": 0.5})
+    chat.check(CHAT | {"n": 4, "temperature": None})
+
+
+def test_encrypted_reasoning_is_refused_by_name() -> None:
+    item = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+    responses = ENDPOINTS["/v1/responses"]
+    with pytest.raises(RequestError) as raised:
+        responses.check({"model": "m", "input": [item]})
+    assert raised.value.param == "input[0].encrypted_content"
+    assert "leave it out" in raised.value.message
+    responses.check({"model": "m", "input": [item | {"encrypted_content": None}]})
+
+
+def test_texts_and_token_ids_do_not_mix() -> None:
+    for value, param in (
+        (["a", [1]], "input[1]"),
+        ([1, "a"], "input[1]"),
+        ([[1], "a"], "input[1]"),
+    ):
+        with pytest.raises(InvalidFieldError) as raised:
+            ENDPOINTS["/v1/embeddings"].check({"model": "m", "input": value})
+        assert raised.value.param == param
+
+
+def test_messages_and_items_are_bounded_in_number() -> None:
+    for path, name, one in (
+        ("/v1/chat/completions", "messages", MESSAGES[0]),
+        ("/v1/messages", "messages", MESSAGES[0]),
+        ("/v1/responses", "input", MESSAGES[0]),
+    ):
+        endpoint = endpoints(RequestLimits(max_messages=3))[path]
+        body = {"model": "m", name: [one] * 3} | (
+            {"max_tokens": 5} if path == "/v1/messages" else {}
+        )
+        endpoint.check(body)
+        with pytest.raises(InvalidFieldError) as raised:
+            endpoint.check(body | {name: [one] * 4})
+        assert (raised.value.param, "at most 3" in raised.value.message) == (name, True)
+
+
+def test_a_top_p_of_zero_is_refused_as_documented() -> None:
+    with pytest.raises(InvalidFieldError, match="above 0"):
+        ENDPOINTS["/v1/chat/completions"].check(CHAT | {"top_p": 0})
