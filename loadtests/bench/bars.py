@@ -51,6 +51,7 @@ IDLE_BARS = (
     Bar("errors", "errors", "at most", 0),
     Bar("gateway memory per idle stream", "kib_per_stream", "at most", 40, "KiB"),
 )
+WORK_BARS = (Bar("longest stall that one request causes", "worst_stall_ms", "at most", 5, "ms"),)
 COMPARE_BARS = (
     Bar(
         "64 streams × 64 tokens: requests/s, multiple of vLLM's",

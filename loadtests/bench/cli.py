@@ -15,7 +15,7 @@ from loadtests.bench.compare.clients import CLIENTS
 from loadtests.bench.compare.contenders import BASELINE, CONTENDERS
 from loadtests.bench.compare.picture import SUFFIXES
 
-COMMANDS = ("compare", "null", "idle", "soak")
+COMMANDS = ("compare", "null", "idle", "work", "soak")
 EXAMPLES = """\
 examples:
   make bench                                    everything, beside vLLM and Ray Serve LLM
@@ -25,6 +25,7 @@ examples:
   make bench ARGS="null"                        the gateway alone, half a minute
   make bench ARGS="null --streams 400"          more streams side by side
   make bench ARGS="idle"                        1,000 streams that wait: memory of the gateway
+  make bench ARGS="work"                        how long one request of 2 MB holds up all others
   make bench ARGS="soak --minutes 10"           does anything grow under load?
 
 Without a command: compare. `bench COMMAND --help` lists the options of one.
@@ -39,12 +40,15 @@ MORE = {
     "machine whose speed changes (a virtual one), --paired compares neighbours in time.",
     "null": "Added latency, requests and SSE chunks per second of the gateway's CPU. Half a minute.",
     "idle": "Opens streams that wait, twice, and looks at the gateway's memory. Two minutes.",
+    "work": "Sends the heaviest bodies of the largest size, one at a time, and watches the event loop. "
+    "A minute.",
     "soak": "Resident memory of every process after a minute and at the end.",
 }
 EXAMPLE_OPTIONS = {
     "compare": "--contenders vllm,ray-direct,comptoir --rounds 5 --picture data-path.svg",
     "null": "--streams 400 --interval-ms 40",
     "idle": "--streams 2000 --hold 30",
+    "work": "--rounds 10 --strict",
     "soak": "--minutes 30 --strict",
 }
 
@@ -121,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_null(commands)
     _add_idle(commands)
+    _add_work(commands)
     _add_soak(commands)
     return parser
 
@@ -245,6 +250,20 @@ def _idle(options: argparse.Namespace) -> int:
 
     plan = IdlePlan(streams=options.streams, hold_s=options.hold)
     return run_mode(plan, options.rounds, strict=options.strict)
+
+
+def _add_work(commands: Commands) -> None:
+    parser = _command(commands, "work", "how long one request holds up all others")
+    parser.add_argument(
+        "--rounds", type=whole(1), default=5, help="times; the best counts (%(default)s)"
+    )
+    parser.set_defaults(run=_work)
+
+
+def _work(options: argparse.Namespace) -> int:
+    from loadtests.bench.work import mode
+
+    return mode.run(mode.WorkPlan(rounds=options.rounds), strict=options.strict)
 
 
 def _add_soak(commands: Commands) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,81 @@ def encode(body: dict[str, Any]) -> bytes:
     Raises:
         InvalidFieldError: it is nested too deeply to write.
     """
+    return _dumps(body)
+
+
+def encode_in_steps(body: dict[str, Any]) -> Generator[None, None, bytes]:
+    """The same for a large body: others may run between two steps."""
+    pieces: list[bytes] = []
+    yield from _write(body, pieces, 0)
+    return b"".join(pieces)
+
+
+# What is written in one go: so many characters, or values.
+PIECE_CHARACTERS, PIECE_VALUES = 128 * 1024, 2048
+# As deep as orjson writes.
+_MAX_DEPTH = 254
+
+
+def _write(value: Any, pieces: list[bytes], depth: int) -> Iterator[None]:
+    if depth > _MAX_DEPTH:
+        raise InvalidFieldError("the body is nested too deeply")
+    if _is_small(value):
+        pieces.append(_dumps(value))
+    elif isinstance(value, str):
+        # Escapes are made character by character, so that pieces of a string make the string.
+        pieces.append(b'"')
+        for start in range(0, len(value), PIECE_CHARACTERS):
+            pieces.append(_dumps(value[start : start + PIECE_CHARACTERS])[1:-1])
+            yield
+        pieces.append(b'"')
+    elif isinstance(value, dict):
+        sign = b"{"
+        for key, member in value.items():
+            pieces += (sign, _dumps(key), b":")
+            yield from _write(member, pieces, depth + 1)
+            sign = b","
+        pieces.append(b"}")
+    else:
+        sign = b"["
+        # Lists of numbers are long and plain, all others are written element by element.
+        size = PIECE_VALUES if type(value[0]) in (int, float) else 1
+        for start in range(0, len(value), size):
+            pieces.append(sign)
+            some = value[start : start + size]
+            if size > 1:
+                pieces.append(_dumps(some)[1:-1])
+                yield
+            else:
+                yield from _write(some[0], pieces, depth + 1)
+            sign = b","
+        pieces.append(b"]")
+    yield
+
+
+def _is_small(value: Any) -> bool:
+    values = characters = 0
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        values += 1
+        if isinstance(node, str):
+            characters += len(node)
+        elif isinstance(node, (dict, list)):
+            if len(node) + len(stack) > PIECE_VALUES:
+                return False
+            if isinstance(node, dict):
+                characters += sum(map(len, node))
+                stack.extend(node.values())
+            else:
+                stack.extend(node)
+        if values > PIECE_VALUES or characters > PIECE_CHARACTERS:
+            return False
+    return True
+
+
+def _dumps(value: Any) -> bytes:
     try:
-        return orjson.dumps(body)
+        return orjson.dumps(value)
     except TypeError:
         raise InvalidFieldError("the body is nested too deeply") from None

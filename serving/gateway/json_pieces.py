@@ -25,13 +25,13 @@ from serving.errors import InvalidFieldError, MalformedJsonError
 PIECE_TOKENS, STEP_TOKENS = 2048, 2048
 # Of text that is looked at in one go; lists of numbers are parsed in pieces of this length.
 PIECE_BYTES = 16 * 1024
-STEP_BYTES = 256 * 1024
+STEP_BYTES = 64 * 1024
 # As orjson has it.
 MAX_DEPTH = 1024
 
 # Short strings; the end of a longer one is found faster than `re` does it.
 _STRING = rb'"[^"\\]{0,256}+(?:\\.[^"\\]{0,256}+){0,16}+"'
-_PLAIN = rb'[^"\[\]{}]{0,256}+'
+_PLAIN = rb'[^"\[\]{}]{0,16384}+'
 # A list or an object with little in it is one token.
 _FLAT = rb"(?:%s%s){0,64}+%s" % (_PLAIN, _STRING, _PLAIN)
 _TOKEN = re.compile(
@@ -85,7 +85,7 @@ def parse_in_steps(text: bytes, max_objects: int) -> Generator[None, None, Any]:
                 break
             else:
                 objects += kind == "flat"
-                reader.inside(at)
+                reader.inside(at, token.end() - at)
             if objects > max_objects:
                 raise InvalidFieldError(
                     f"the body holds too many lists and objects: at most {max_objects}"
@@ -149,11 +149,12 @@ class _Reader:
 
     # ---- tokens --------------------------------------------------------------------------------------
 
-    def inside(self, at: int) -> None:
+    def inside(self, at: int, size: int = 0) -> None:
         """A string, or a whole small list or object: it stays pending."""
         if self._is_over or (self._stack and self._stack[-1].ends_with_child):
             raise self._malformed(at)
-        self._pending += 1
+        # A list of numbers may have one in every second byte.
+        self._pending += 1 + size // 16
 
     def open(self, at: int) -> None:
         self.inside(at)

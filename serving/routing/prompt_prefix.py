@@ -31,6 +31,9 @@ _GROWTH = 8
 MAX_ENDS = 16
 # Messages that are read; more only make the work longer.
 MAX_MESSAGES = 2048
+# Parts of all messages together, and token ids of a prompt, that are read.
+MAX_PARTS = 4096
+MAX_IDS = 128 * 1024
 # Never part of UTF-8: what stands between two pieces cannot be text.
 _SEPARATOR = b"\xff"
 # What to do with lone surrogates, which some clients send: bytes like any other.
@@ -114,7 +117,8 @@ def prompt_prefix(
     return PromptPrefix(
         hashes=hashes,
         ends=points,
-        total_bytes=total * (len(piece_ends) + rendered.unread) // len(piece_ends),
+        total_bytes=total * (len(piece_ends) + rendered.unread) // len(piece_ends)
+        + rendered.unread_bytes,
         head=by_end.get(head_end, 0),
         head_bytes=head_end,
         # Without a message of the user, or with one too long to be hashed as a whole: what there is.
@@ -201,8 +205,9 @@ class _Rendered:
     # Index of the first message by a user; -1: there is none.
     first_user: int = -1
     follows: bool = False
-    # Messages beyond MAX_MESSAGES.
+    # Messages beyond MAX_MESSAGES or MAX_PARTS, and bytes of token ids beyond MAX_IDS.
     unread: int = 0
+    unread_bytes: int = 0
 
 
 def _rendered(path: str, body: Mapping[str, Any]) -> _Rendered:
@@ -212,7 +217,7 @@ def _rendered(path: str, body: Mapping[str, Any]) -> _Rendered:
         if not value:
             continue
         if root == "prompt":
-            out.pieces.append(_first_prompt(value))
+            _add_prompt(out, value)
         elif root in ("tools", "system", "instructions"):
             out.pieces.append(_content(value) + _SEPARATOR)
         elif isinstance(value, str):
@@ -227,12 +232,18 @@ def _add_messages(out: _Rendered, messages: Sequence[Mapping[str, Any]]) -> None
     # Runs for every message of every request: what looks clumsy here saves a tenth of its time each.
     out.unread = max(0, len(messages) - MAX_MESSAGES)
     add = out.pieces.append
+    parts_left, before = MAX_PARTS, len(out.pieces)
     for message in messages[:MAX_MESSAGES] if out.unread else messages:
         role, content = message.get("role"), message.get("content")
         if role == "assistant":
             out.follows = True
         elif role == "user" and out.first_user < 0:
             out.first_user = len(out.pieces)
+        if type(content) is list:
+            parts_left -= len(content)
+            if parts_left < 0:
+                out.unread = len(messages) - (len(out.pieces) - before)
+                break
         head = role.encode("utf-8", _LONE) if type(role) is str else b""
         text = content.encode("utf-8", _LONE) if type(content) is str else _content(content or ())
         if len(message) > 2:
@@ -270,10 +281,15 @@ def _part(part: Any) -> bytes:
     return data
 
 
-def _first_prompt(prompt: str | Sequence[Any]) -> bytes:
+def _add_prompt(out: _Rendered, prompt: str | Sequence[Any]) -> None:
     if not isinstance(prompt, str) and not isinstance(prompt[0], int):
         prompt = prompt[0]
-    return _text(prompt) if isinstance(prompt, str) else _json(prompt)
+    if isinstance(prompt, str):
+        out.pieces.append(_text(prompt))
+        return
+    read = _json(prompt[:MAX_IDS])
+    out.pieces.append(read)
+    out.unread_bytes = len(read) * max(0, len(prompt) - MAX_IDS) // MAX_IDS
 
 
 def _text(text: str) -> bytes:

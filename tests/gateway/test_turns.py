@@ -61,9 +61,9 @@ async def test_an_error_ends_the_work_and_leaves_the_turn_to_others() -> None:
 
     def fails() -> Generator[None, None, None]:
         yield
-        raise ValueError
+        raise ValueError("wrong")
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="wrong"):
         await turns.run(fails())
     assert await turns.run(work(clock, "a", 1, [])) == "a"
 

@@ -15,7 +15,7 @@ from serving.errors import InvalidFieldError, RequestError
 from serving.settings import RequestLimits
 from serving.trust.checks import WrongValueError
 from serving.trust.fields import endpoints
-from serving.trust.images import ImageLimits, image_size
+from serving.trust.images import ImageLimits, image_size_in_steps
 
 LIMITS = RequestLimits(max_images=3, max_image_pixels=10_000)
 ENDPOINTS = endpoints(LIMITS)
@@ -23,6 +23,15 @@ ENDPOINTS = endpoints(LIMITS)
 
 def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def image_size(text: str) -> tuple[int, int]:
+    steps = image_size_in_steps(text)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as over:
+            return over.value
 
 
 def picture(width: int, height: int, kind: str = "PNG", **options: Any) -> str:
@@ -124,9 +133,18 @@ def test_a_decompression_bomb_is_refused_at_its_place() -> None:
     assert raised.value.param == "messages[0].content[0].content[0].source.data"
 
 
-def test_images_are_looked_at_one_a_step() -> None:
+def test_images_are_looked_at_in_steps() -> None:
     looks = ImageLimits(images=5, pixels=100)
-    assert sum(1 for _ in looks.steps(chat(*[picture(1, 1)] * 4))) == 4
+    assert sum(1 for _ in looks.steps(chat(*[picture(1, 1)] * 4))) >= 4
+    large = encoded(base64.b64decode(picture(1, 1, "GIF")) + bytes(10**6))
+    assert sum(1 for _ in looks.steps(chat(large))) >= 20
+
+
+def test_padding_stands_at_the_end_only() -> None:
+    half = encoded(b"GIF89a" + bytes(49146))
+    assert len(half) == 64 * 1024
+    with pytest.raises(WrongValueError, match="base64"):
+        image_size(half[:-4] + "AA==" + half)
 
 
 @pytest.mark.parametrize(
