@@ -258,7 +258,7 @@ class Dispatcher:
         model = self._directory().models.get(model_id)
         if model is None:
             raise NobodyError
-        prepared = self._preparation.prepare(asked, candidate)
+        prepared = await self._preparation.prepare(asked, candidate)
         self._check_quarantine(prepared)
         slot = await self._admission.acquire(
             model, asked.caller, prepared.estimate, trip.deadline, trip.on_wait

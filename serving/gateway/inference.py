@@ -175,6 +175,7 @@ class Inference:
             headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key"),
             _text(body, "user"),
             deadline_of(headers.get(DEADLINE_HEADER), config.admission, time.monotonic()),
+            self._turns if read.is_large else None,
         )
 
     async def _forward(

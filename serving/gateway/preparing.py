@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.gateway.admission import Estimate
-from serving.gateway.body import encode
+from serving.gateway.body import encode, encode_in_steps
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.orders import UNKNOWN, Order
 from serving.gateway.prefill import Prefill
+from serving.gateway.turns import Turns
 from serving.routing.choice import RoutedRequest
 from serving.routing.deadline import Deadline
 from serving.routing.directory import Model
@@ -27,7 +29,8 @@ class Asked:
     """A request that has been checked: who asks what of which endpoint.
 
     `body` holds what may be sent to an engine; `session` and `user` are the client's own words for whom it
-    speaks for, and go no further than into a hash. Without a `deadline` it has `max_wait_s`.
+    speaks for, and go no further than into a hash. Without a `deadline` it has `max_wait_s`. `turns` are for
+    the work on a large body.
     """
 
     endpoint: Endpoint
@@ -37,6 +40,7 @@ class Asked:
     session: str | None = None
     user: str | None = None
     deadline: Deadline | None = None
+    turns: Turns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +73,18 @@ class Preparation:
         self._forwarder = forwarder
         self._prefill = prefill
 
-    def prepare(self, asked: Asked, candidate: Candidate) -> Prepared:
+    async def prepare(self, asked: Asked, candidate: Candidate) -> Prepared:
         """The request as this candidate reads it."""
         body = asked.body | {"model": candidate.served_name}
         if asked.endpoint.path == "/v1/responses":
             body["store"] = False
         if asked.caller.cache_salt is not None:
             body["cache_salt"] = asked.caller.cache_salt
-        return Prepared(asked, candidate, body, encode(body))
+        if asked.turns is None:
+            encoded = encode(body)
+        else:
+            encoded = await asked.turns.run(encode_in_steps(body))
+        return Prepared(asked, candidate, body, encoded)
 
     async def order(
         self, prepared: Prepared, model: Model, queued: int, deadline: Deadline
@@ -90,6 +98,9 @@ class Preparation:
         if self._forwarder.reads_prompts(model_id) or (
             prefills and self._prefill.forwarder.reads_prompts(model_id)
         ):
+            if asked.turns is not None:
+                # Hashing takes milliseconds then, and there was other work before it.
+                await asyncio.sleep(0)
             prompt = prompt_prefix(
                 path,
                 body,

@@ -33,7 +33,7 @@ MAX_ENDS = 16
 MAX_MESSAGES = 2048
 # Parts of all messages together, and token ids of a prompt, that are read.
 MAX_PARTS = 4096
-MAX_IDS = 128 * 1024
+MAX_IDS = 64 * 1024
 # Never part of UTF-8: what stands between two pieces cannot be text.
 _SEPARATOR = b"\xff"
 # What to do with lone surrogates, which some clients send: bytes like any other.

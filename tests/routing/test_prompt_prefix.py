@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.routing import prompt_prefix as prompt_prefix_module
 from serving.routing.prompt_prefix import (
     EMPTY,
     MAX_ENDS,
@@ -295,3 +296,30 @@ def test_no_text_of_the_prompt_is_kept() -> None:
     prompt = chat(say("system", "canary-7f3a " * 300), say("user", "canary-7f3a"))
     assert "canary" not in repr(prompt)
     assert all(isinstance(value, int) for value in (*prompt.hashes, *prompt.ends, prompt.head))
+
+
+# ---- work per request --------------------------------------------------------------------------------
+
+
+def test_parts_beyond_a_number_are_not_read_and_count_by_the_average(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prompt_prefix_module, "MAX_PARTS", 20)
+    read: list[Any] = []
+    part = prompt_prefix_module._part
+    monkeypatch.setattr(prompt_prefix_module, "_part", lambda one: read.append(one) or part(one))
+    message = {"role": "user", "content": [{"type": "text", "text": "a" * 100}] * 5}
+    prompt = chat(*[message] * 12)
+    assert len(read) == 20
+    assert prompt.hashes == chat(*[message] * 4).hashes
+    assert prompt.total_bytes == 3 * chat(*[message] * 4).total_bytes
+
+
+def test_token_ids_beyond_a_number_are_not_read_and_count_by_the_average(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prompt_prefix_module, "MAX_IDS", 1000)
+    whole = prompt_prefix("/v1/completions", {"prompt": [12345] * 4000}, SALT)
+    first = prompt_prefix("/v1/completions", {"prompt": [12345] * 1000}, SALT)
+    assert whole.hashes == first.hashes
+    assert whole.total_bytes == 4 * first.total_bytes
