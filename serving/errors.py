@@ -187,6 +187,13 @@ class RequestTimeoutError(RequestError):
     code = "request_timeout"
 
 
+class UnsupportedEncodingError(RequestError):
+    """The body is compressed in a way that is not understood; `Accept-Encoding` says which is."""
+
+    status = 415
+    code = "unsupported_content_encoding"
+
+
 class ExpectationFailedError(RequestError):
     """The header `Expect` asks for something else than 100-continue."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from serving.errors import (
     MalformedJsonError,
     UnsupportedMediaTypeError,
 )
+from serving.gateway.gunzip import unpacker
 from serving.gateway.json_pieces import many_values_in_steps, parse_in_steps
 from serving.gateway.turns import Turns
 from serving.settings import RequestLimits
@@ -43,7 +45,8 @@ async def read_object(
 
     Raises:
         UnsupportedMediaTypeError: it is not declared as JSON.
-        BodyTooLargeError: it is longer than `limits.max_body_bytes`; reading stops there.
+        UnsupportedEncodingError: it is compressed, and not with gzip.
+        BodyTooLargeError: it is longer than `limits.max_body_bytes`, packed or unpacked; reading stops there.
         MalformedJsonError: it is not valid JSON (RFC 8259), or not an object.
         InvalidFieldError: it holds too many lists and objects.
         ClientLeftError: nobody waits for an answer.
@@ -76,18 +79,28 @@ async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
     # `isdecimal`: `isdigit` also takes superscripts, which `int` refuses.
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
         raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
+    gunzip = unpacker(headers.get("content-encoding", ""))
     parts: list[bytes] = []
-    size = 0
+    size = packed_size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
-        part = message.get("body", b"")
-        size += len(part)
-        if size > max_bytes:
-            raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
-        parts.append(part)
+        packed = message.get("body", b"")
+        packed_size += len(packed)
+        while True:
+            part = packed if gunzip is None else gunzip.some(packed)
+            size += len(part)
+            if size > max_bytes or packed_size > max_bytes:
+                raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
+            parts.append(part)
+            if gunzip is None or not gunzip.rest:
+                break
+            packed = gunzip.rest
+            await asyncio.sleep(0)
         if not message.get("more_body", False):
+            if gunzip is not None:
+                gunzip.check_end()
             return b"".join(parts)
 
 

@@ -10,7 +10,12 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.errors import ComptoirError, MethodNotAllowedError, RouteNotFoundError
+from serving.errors import (
+    ComptoirError,
+    MethodNotAllowedError,
+    RouteNotFoundError,
+    UnsupportedEncodingError,
+)
 
 logger = logging.getLogger("ray.serve.comptoir")
 
@@ -55,6 +60,9 @@ def error_response(error: ComptoirError, path: str, request_id: str | None = Non
     headers = request_id_headers(path, request_id) if request_id else {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, UnsupportedEncodingError):
+        # RFC 9110, 15.5.16.
+        headers["accept-encoding"] = "gzip"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = orjson.dumps(dialect_of(path)(error))

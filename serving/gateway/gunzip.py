@@ -1,0 +1,52 @@
+"""Unpacks a body that its client compressed with gzip, piece by piece, so that a limit can hold meanwhile."""
+
+from __future__ import annotations
+
+import zlib
+
+from serving.errors import MalformedJsonError, UnsupportedEncodingError
+
+# Others run after so much has been unpacked.
+PIECE_BYTES = 256 * 1024
+
+
+class Gunzip:
+    """One gzip stream; `rest` is what has not been unpacked of the last piece."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self.rest = b""
+
+    def some(self, data: bytes) -> bytes:
+        """At most PIECE_BYTES of what `data` unpacks to; go on with `rest`.
+
+        Raises:
+            MalformedJsonError: it is not what gzip writes.
+        """
+        try:
+            part = self._stream.decompress(data, PIECE_BYTES)
+        except zlib.error:
+            raise MalformedJsonError("the body is not what gzip writes") from None
+        self.rest = self._stream.unconsumed_tail
+        if self._stream.unused_data:
+            raise MalformedJsonError("something follows the body's gzip stream")
+        return part
+
+    def check_end(self) -> None:
+        """Raises: MalformedJsonError: the stream goes on after the body's end."""
+        if not self._stream.eof:
+            raise MalformedJsonError("the body's gzip stream is not complete")
+
+
+def unpacker(encoding: str) -> Gunzip | None:
+    """What unpacks a body with this `Content-Encoding`; None: it is not packed.
+
+    Raises:
+        UnsupportedEncodingError: it is packed otherwise.
+    """
+    name = encoding.strip().lower()
+    if name in ("gzip", "x-gzip"):
+        return Gunzip()
+    if name in ("identity", ""):
+        return None
+    raise UnsupportedEncodingError("the only Content-Encoding understood is gzip")
