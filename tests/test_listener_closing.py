@@ -14,7 +14,6 @@ from serving.http_protocol import client_of
 from serving.listener import Listener
 from tests.http.wire import get
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 
 
