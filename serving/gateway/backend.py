@@ -14,6 +14,7 @@ from ray.serve.exceptions import RayServeException
 
 from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
+from serving.routing import replica_table
 from serving.routing.directory import Directory, Model
 from serving.routing.replica_table import CARDS, GATEWAYS, PREFILL_SEEN, SEEN
 
@@ -38,7 +39,8 @@ class RayDirectory:
         self._prefill_handles: dict[str, asyncio.Task[None]] = {}
         self._gateway_handles: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._version: tuple[Any, ...] = ()
+        # Applications of which the picture does not show the newest.
+        self._changed = replica_table.listen()
         self._current = Directory()
 
     async def start(self) -> None:
@@ -76,6 +78,7 @@ class RayDirectory:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        replica_table.unlisten(self._changed)
 
     @property
     def follows(self) -> bool:
@@ -84,31 +87,33 @@ class RayDirectory:
 
     @property
     def current(self) -> Directory:
-        """The site as known now; rebuilt only when something changed."""
-        version = tuple(
-            (
-                *(app, state, id(SEEN.get(app)), id(CARDS.get(app)), str(self._wanted.get(app))),
-                app in self._failing,
-                *(id(PREFILL_SEEN.get(app)), str(self._prefill_wanted.get(app))),
-            )
-            for app, state in self._states.items()
-        )
-        if version != self._version:
-            self._version = version
-            self._current = Directory(
-                Model(
-                    id=app,
-                    card=CARDS.get(app, {}),
-                    replicas=SEEN.get(app, ()),
-                    state=state,
-                    wanted=self._wanted.get(app, {}),
-                    prefill=PREFILL_SEEN.get(app, ()),
-                    prefill_wanted=self._prefill_wanted.get(app, {}),
-                    fails_to_start=app in self._failing,
-                )
-                for app, state in self._states.items()
-            )
+        """The site as known now."""
+        # Looked at several times a request: nothing of it may take longer with more models.
+        if self._changed:
+            self._take_over()
         return self._current
+
+    def _take_over(self) -> None:
+        """Put what has changed into the picture, and nothing else."""
+        changed = set()
+        while self._changed:
+            changed.add(self._changed.pop())
+        known = changed & self._states.keys()
+        self._current = self._current.replaced(
+            [self._model(app) for app in known], gone=changed - known
+        )
+
+    def _model(self, app: str) -> Model:
+        return Model(
+            id=app,
+            card=CARDS.get(app, {}),
+            replicas=SEEN.get(app, ()),
+            state=self._states[app],
+            wanted=self._wanted.get(app, {}),
+            prefill=PREFILL_SEEN.get(app, ()),
+            prefill_wanted=self._prefill_wanted.get(app, {}),
+            fails_to_start=app in self._failing,
+        )
 
     def elsewhere(self) -> list[Mapping[str, Any]]:
         """What the other gateways last said of what they have asked models (`report.asked`)."""
@@ -149,16 +154,28 @@ class RayDirectory:
                     handles[name] = asyncio.create_task(_open_router(name, deployment))
         for name in [name for name in self._handles if name not in status.applications]:
             self._handles.pop(name).cancel()
-            SEEN.pop(name, None)
-            CARDS.pop(name, None)
+            SEEN.forget(name)
+            CARDS.forget(name)
         # Without its application, or because the application has prefill replicas no more.
         for name in [name for name in self._prefill_handles if not _has_prefill(status, name)]:
             self._prefill_handles.pop(name).cancel()
-            PREFILL_SEEN.pop(name, None)
+            PREFILL_SEEN.forget(name)
+        before = self._facts()
         self._states = states
         self._wanted = _replica_states(status, MODEL_DEPLOYMENT)
         self._failing = {name for name, app in status.applications.items() if _fails_to_start(app)}
         self._prefill_wanted = _replica_states(status, PREFILL_DEPLOYMENT)
+        after = self._facts()
+        self._changed |= {
+            app for app in before.keys() | after.keys() if before.get(app) != after.get(app)
+        }
+
+    def _facts(self) -> dict[str, tuple[Any, ...]]:
+        """What Serve's status says of each model."""
+        return {
+            app: (state, self._wanted.get(app), self._prefill_wanted.get(app), app in self._failing)
+            for app, state in self._states.items()
+        }
 
 
 def _own_id() -> str | None:

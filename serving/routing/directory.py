@@ -64,6 +64,11 @@ class Model:
         return tuple(self.card.get("adapters", ()))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Every name but its id that clients may use."""
+        return (*self.aliases, *self.adapters)
+
+    @property
     def prefill_min_tokens(self) -> int | None:
         """From how many prompt tokens on prefill replicas compute it; None for a model without them."""
         return self.card.get("prefill_min_tokens")
@@ -78,11 +83,19 @@ class Directory:
 
     def __init__(self, models: Iterable[Model] = ()) -> None:
         self.models: dict[str, Model] = {model.id: model for model in models}
-        self._names = {
-            name: model.id
-            for model in self.models.values()
-            for name in (*model.aliases, *model.adapters)
-        } | {name: name for name in self.models}
+        self._names = _names(self.models)
+
+    def replaced(self, changed: Collection[Model], gone: Collection[str] = ()) -> Directory:
+        """The picture with these models instead of those of their names, and without some others."""
+        new = Directory.__new__(Directory)
+        new.models = self.models | {model.id: model for model in changed}
+        for model_id in gone:
+            new.models.pop(model_id, None)
+        same = new.models.keys() == self.models.keys() and all(
+            model.names == self.models[model.id].names for model in changed
+        )
+        new._names = self._names if same else _names(new.models)
+        return new
 
     def resolve(self, name: str) -> Model:
         """The model that answers to a name, an alias or an adapter's name.
@@ -101,6 +114,12 @@ class Directory:
         """The model that answers to a name; None without one."""
         model_id = self._names.get(name)
         return None if model_id is None else self.models[model_id]
+
+
+def _names(models: Mapping[str, Model]) -> dict[str, str]:
+    """Each name's model; an id is never another model's name."""
+    names = {name: model.id for model in models.values() for name in model.names}
+    return names | {name: name for name in models}
 
 
 def least_loaded(

@@ -32,7 +32,7 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         for replica in replicas:
             card = replica.replica_metadata.get("card")
             # What a model is, its own replicas say.
-            if card and not self._computes_prompts:
+            if card and not self._computes_prompts and replica_table.CARDS.get(app) != card:
                 replica_table.CARDS[app] = card
         self._table[app] = tuple(
             _replica(replica) for replica in replicas if replica.replica_metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.serve.schema import ApplicationStatus
 from serving.gateway import backend
 from serving.gateway.backend import RayDirectory
 from serving.routing.directory import Replica
+from serving.routing.replica_table import CARDS, SEEN
 
 
 def application(status: ApplicationStatus, *deployments: str) -> Any:
@@ -111,3 +113,89 @@ async def test_only_a_model_that_fails_to_start_again_and_again_is_said_to_be_ho
     await states(directory)
     assert directory.current.models["qwen3"].fails_to_start is is_hopeless
     assert directory.current.models["yi"].fails_to_start
+
+
+# ---- work per look -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def large(applications: dict[str, Any]) -> AsyncIterator[RayDirectory]:
+    """A site of 134 models, each with two replicas."""
+    for number in range(134):
+        name = f"model-{number}"
+        applications[name] = application(ApplicationStatus.RUNNING, "ModelReplica")
+        SEEN[name] = tuple(Replica(f"{name}-{n}", "http://127.0.0.1:9", "t") for n in (1, 2))
+        CARDS[name] = {"aliases": [f"alias-{number}"]}
+    directory = RayDirectory(60)
+    await directory.start()
+    yield directory
+    await directory.stop()
+    for number in range(134):
+        SEEN.forget(f"model-{number}")
+        CARDS.forget(f"model-{number}")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models that are made anew."""
+    names: list[str] = []
+    model = RayDirectory._model
+
+    def counted(self: RayDirectory, app: str) -> Any:
+        names.append(app)
+        return model(self, app)
+
+    monkeypatch.setattr(RayDirectory, "_model", counted)
+    return names
+
+
+async def test_a_look_makes_nothing_while_nothing_changes(
+    large: RayDirectory, made: list[str]
+) -> None:
+    first = large.current
+    assert len(first.models) == len(made) == 134
+    made.clear()
+    assert all(large.current is first for _ in range(100))
+    assert made == []
+
+
+async def test_a_look_makes_only_the_model_that_changed(
+    large: RayDirectory, made: list[str]
+) -> None:
+    before = large.current
+    made.clear()
+    SEEN["model-7"] = (Replica("new", "http://127.0.0.1:9", "t"),)
+    after = large.current
+    assert made == ["model-7"]
+    assert [one.id for one in after.models["model-7"].replicas] == ["new"]
+    assert after.resolve("alias-7") is after.models["model-7"]
+    assert before.models["model-7"] is not after.models["model-7"]
+    assert before.models["model-8"] is after.models["model-8"]
+
+
+async def test_a_card_that_changes_changes_the_names(large: RayDirectory) -> None:
+    assert large.current.get("other") is None
+    CARDS["model-7"] = {"aliases": ["other"]}
+    assert large.current.resolve("other").id == "model-7"
+    assert large.current.get("alias-7") is None
+
+
+async def test_what_serve_says_changes_and_removes_models(
+    large: RayDirectory, applications: dict[str, Any], made: list[str]
+) -> None:
+    assert len(large.current.models) == 134
+    made.clear()
+    del applications["model-3"]
+    applications["model-4"] = application(ApplicationStatus.UNHEALTHY, "ModelReplica")
+    await large._look()
+    assert large.current.models["model-4"].state == "UNHEALTHY"
+    assert "model-3" not in large.current.models
+    assert large.current.get("alias-3") is None
+    assert made == ["model-4"]
+
+
+async def test_a_directory_that_has_stopped_is_told_nothing_more(large: RayDirectory) -> None:
+    assert large.current.models
+    await large.stop()
+    SEEN["model-7"] = ()
+    assert "model-7" not in large._changed

@@ -102,3 +102,31 @@ def test_a_model_of_which_nobody_has_said_anything_has_no_task() -> None:
     unknown = Model("m", {})
     assert unknown.task is None
     assert unknown.aliases == ()
+
+
+@unhurried
+@given(
+    st.dictionaries(IDS, st.lists(IDS, max_size=2), max_size=5),
+    st.lists(
+        st.tuples(st.dictionaries(IDS, st.lists(IDS, max_size=2), max_size=3), st.sets(IDS)),
+        max_size=4,
+    ),
+)
+def test_a_picture_with_some_models_replaced_is_the_one_made_anew(
+    first: dict[str, list[str]], changes: list[tuple[dict[str, list[str]], set[str]]]
+) -> None:
+    known = {name: model(name, *aliases) for name, aliases in first.items()}
+    picture = Directory(known.values())
+    for changed, gone in changes:
+        made = {name: model(name, *aliases) for name, aliases in changed.items()}
+        before = dict(picture.models)
+        replaced = picture.replaced(list(made.values()), gone - made.keys())
+        known = {
+            name: one for name, one in (known | made).items() if name not in gone - made.keys()
+        }
+        anew = Directory(known.values())
+        assert picture.models == before
+        assert replaced.models == anew.models
+        assert list(replaced.models) == list(anew.models)
+        assert replaced._names == anew._names
+        picture = replaced

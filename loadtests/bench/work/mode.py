@@ -19,6 +19,7 @@ from loadtests.bench.null.gateway import MODEL
 from loadtests.bench.processes import Child
 from loadtests.bench.tables import number, table
 from loadtests.bench.work.bodies import SIZE, Nasty, nasty_bodies
+from loadtests.bench.work.looks import looks_rows, measure_looks
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
@@ -67,10 +68,20 @@ def run(plan: WorkPlan, *, strict: bool) -> int:
         "answer after",
     ]
     print("\n" + table(head, rows))
+    looks = measure_looks()
+    print(
+        "\n" + table(["a site of so many models", "one look", "after a change"], looks_rows(looks))
+    )
     worst = max(found[1:], key=lambda one: one.stall_ms)
     figures = {"worst_stall_ms": worst.stall_ms, "idle_stall_ms": found[0].stall_ms}
     path = output.write(
-        "work", {"plan": vars(plan), "median": figures, "bodies": [vars(one) for one in found]}
+        "work",
+        {
+            "plan": vars(plan),
+            "median": figures,
+            "bodies": [vars(one) for one in found],
+            "looks": looks,
+        },
     )
     code = output.conclude(judge(WORK_BARS, figures), strict=strict)
     print(f"\nwritten to {path}")
