@@ -96,11 +96,12 @@ class Load:
                     answer.feed(piece)
             end = answer.finish()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            return _fate(answer, answer.lost()), type(error).__name__
-        return _fate(answer, end), in_words(end)
+            return fate_of(answer, answer.lost()), type(error).__name__
+        return fate_of(answer, end), in_words(end)
 
 
-def _fate(answer: Reading, end: End) -> Fate:
+def fate_of(answer: Reading, end: End) -> Fate:
+    """Of a request whose answer ended so; "" is a complete one."""
     if not end:
         return "answered"
     if not answer.has_begun:

@@ -11,6 +11,11 @@ from typing import Any, Literal
 
 import aiohttp
 
+from loadtests.chaos.load import fate_of
+from loadtests.dialects import reading
+from loadtests.ends import in_words
+from loadtests.reading import Expected
+
 # As in docs/bare-metal.md: inter 500ms fall 2 rise 20. A node that comes back is about to start anew.
 CHECK_EVERY_S = 0.5
 CHECK_TIMEOUT_S = 1.0
@@ -153,33 +158,28 @@ class Clients:
     async def _post(
         self, gateway: Gateway, number: int, streamed: bool, tokens: int, started: asyncio.Event
     ) -> tuple[Fate, str]:
-        body = {
+        body: dict[str, Any] = {
             "model": self._model,
             "messages": [{"role": "user", "content": f"Request {number}: count to a hundred"}],
             "max_tokens": tokens,
             "ignore_eos": True,
             "stream": streamed,
         }
+        path = "/v1/chat/completions"
+        answer = reading(Expected.of(path, body))
         try:
-            async with self._session.post(
-                f"{gateway.url}/v1/chat/completions", json=body
-            ) as response:
+            async with self._session.post(f"{gateway.url}{path}", json=body) as response:
                 if response.status != 200:
                     return "not started", f"status {response.status}"
-                if not streamed:
-                    await response.read()
-                    return "answered", ""
-                async for line in response.content:
-                    if line.startswith(b"data: "):
+                answer.begin(response.content_type)
+                async for piece in response.content.iter_any():
+                    answer.feed(piece)
+                    if answer.has_begun:
                         started.set()
-                    if line.startswith(b'data: {"error"'):
-                        return "broken, said so", ""
-                    if line.startswith(b"data: [DONE]"):
-                        return "answered", ""
-                return "broken silently", "the stream ended without [DONE]"
+            end = answer.finish()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            fate: Fate = "broken silently" if started.is_set() else "not started"
-            return fate, type(error).__name__
+            return fate_of(answer, answer.lost()), type(error).__name__
+        return fate_of(answer, end), in_words(end)
 
     async def _check(self, gateway: Gateway) -> None:
         timeout = aiohttp.ClientTimeout(total=CHECK_TIMEOUT_S)

@@ -94,11 +94,15 @@ def test_this_machine_reaches_the_endpoint_there(host: str, url: str) -> None:
 # ---- its processes -----------------------------------------------------------------------------------
 
 
+# Of this run alone: another one on this machine looks for its own, and ends them.
+MINE, OTHER, DEAF = (f"{name}-{os.getpid()}" for name in ("mine", "other", "deaf"))
+
+
 @pytest.fixture
 def member() -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"],
-        env=os.environ | {processes.STACK_VARIABLE: "a1"},
+        env=os.environ | {processes.STACK_VARIABLE: MINE},
         stdout=subprocess.PIPE,
     )
     assert child.stdout is not None
@@ -112,15 +116,15 @@ def member() -> Iterator[subprocess.Popen[bytes]]:
 def test_a_process_with_the_stacks_value_belongs_to_it_and_others_do_not(
     member: subprocess.Popen[bytes],
 ) -> None:
-    assert [one.pid for one in processes.of_stack("a1", 8123)] == [member.pid]
-    assert processes.of_stack("a2", 8123) == []
-    assert processes.resident_bytes("a1", 8123) > 2**20
+    assert [one.pid for one in processes.of_stack(MINE, 8123)] == [member.pid]
+    assert processes.of_stack(OTHER, 8123) == []
+    assert processes.resident_bytes(MINE, 8123) > 2**20
 
 
 def test_ending_a_stack_ends_its_processes_only(member: subprocess.Popen[bytes]) -> None:
-    assert processes.end_all("a2", 8123) == 0
+    assert processes.end_all(OTHER, 8123) == 0
     assert member.poll() is None
-    assert processes.end_all("a1", 8123) == 1
+    assert processes.end_all(MINE, 8123) == 1
     assert not psutil.pid_exists(member.pid)
 
 
@@ -130,12 +134,12 @@ def test_a_process_that_ignores_the_request_is_killed() -> None:
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
-        env=os.environ | {processes.STACK_VARIABLE: "a3"},
+        env=os.environ | {processes.STACK_VARIABLE: DEAF},
         stdout=subprocess.PIPE,
     )
     assert child.stdout is not None
     child.stdout.readline()
-    assert processes.end_all("a3", 8123, grace_s=0.1) == 1
+    assert processes.end_all(DEAF, 8123, grace_s=0.1) == 1
     assert not psutil.pid_exists(child.pid)
     child.stdout.close()
     child.wait()
