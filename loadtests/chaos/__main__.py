@@ -16,12 +16,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.chaos.faults import FAULTS, Fault, Verdict, inject, judge
+from loadtests.chaos.faults import FAULTS, MODEL, Fault, Verdict, inject, judge
 from loadtests.chaos.load import Load, Outcome
 from loadtests.chaos.stack import ChaosError, Stack
 
 CONFIG = Path(__file__).parents[2] / "deployments" / "chaos.yaml"
-MODEL = "qwen3"
 # Before and after each fault, so that what it costs stands out.
 CALM_S = 3.0
 SCALE_DOWN = "scale down under long streams"
@@ -77,7 +76,7 @@ async def run(faults: list[Fault], *, scales: bool, workers: int) -> list[Verdic
         for fault in faults:
             console.print(f"{fault.name} ...")
             outcomes: list[Outcome] = []
-            async with Load(stack.url, MODEL, workers=workers, outcomes=outcomes) as load:
+            async with Load(stack.url, fault.model, workers=workers, outcomes=outcomes) as load:
                 verdicts.append(await hit(fault, stack, load))
         if scales:
             console.print(f"{SCALE_DOWN} ...")

@@ -12,6 +12,9 @@ from loadtests.chaos.load import Outcome
 from loadtests.chaos.stack import ChaosError, Stack
 from loadtests.process_titles import ENGINE, below
 
+# Of deployments/chaos.yaml: two replicas, and one that is alone.
+MODEL, SOLO = "qwen3", "solo"
+REPLICA = "ray::ServeReplica:{}:ModelReplica"
 # A connection that its gateway took with it is noticed within this time.
 AT_ONCE_S = 1.0
 # The kernel accepts connections for a killed process until it has taken its memory apart.
@@ -20,18 +23,28 @@ DYING_S = 0.25
 
 @dataclass(frozen=True)
 class Fault:
-    """A process to hit, and with what."""
+    """Processes to hit, and with what.
+
+    `title`: of the processes; `ENGINE` means those of `model`, which is under load. `count`: so many, the
+    oldest, at the same moment.
+    """
 
     name: str
     title: str
     signal: signal.Signals = signal.SIGKILL
+    model: str = MODEL
+    count: int = 1
     # Requests inside a gateway that dies die with it.
     takes_requests_along: bool = False
 
 
 FAULTS = (
+    Fault("kill -9 the only engine process of a model", ENGINE, model=SOLO),
+    Fault("kill -9 the only replica of a model", REPLICA.format(SOLO), model=SOLO),
+    Fault("kill -9 two replicas at once", REPLICA.format(MODEL), count=2),
+    Fault("kill -9 two engine processes at once", ENGINE, count=2),
     Fault("kill -9 an engine process", ENGINE),
-    Fault("kill -9 a replica", "ray::ServeReplica:qwen3:ModelReplica"),
+    Fault("kill -9 a replica", REPLICA.format(MODEL)),
     Fault("kill -9 the Serve controller", "ray::ServeController"),
     Fault("stop an engine process (SIGSTOP)", ENGINE, signal.SIGSTOP),
     Fault("kill -9 a gateway replica", "ray::ServeReplica:gateway", takes_requests_along=True),
@@ -39,15 +52,17 @@ FAULTS = (
 
 
 def inject(fault: Fault, stack: Stack) -> tuple[set[int], float]:
-    """Hit the oldest such process; returns the processes that must be replaced, and when it was."""
-    victims = stack.find(fault.title)
-    if not victims:
-        raise ChaosError(f"there is no process {fault.title}")
-    victim = victims[0]
+    """Hit the oldest such processes; returns what must be replaced, and when it was."""
+    is_engine = fault.title == ENGINE
+    found = stack.engines(fault.model) if is_engine else stack.find(fault.title)
+    if len(found) < fault.count:
+        raise ChaosError(f"there are {len(found)} processes {fault.title}")
+    victims = found[: fault.count]
     # An engine goes with its replica.
-    gone = {victim.pid, *(child.pid for child in below(victim))}
+    gone = {pid for one in victims for pid in (one.pid, *(child.pid for child in below(one)))}
     at_s = time.monotonic()
-    victim.send_signal(fault.signal)
+    for victim in victims:
+        victim.send_signal(fault.signal)
     return gone, at_s
 
 

@@ -49,7 +49,8 @@ class Load:
     _stopping: bool = False
 
     async def __aenter__(self) -> Load:
-        timeout = aiohttp.ClientTimeout(total=120)
+        # Longer than a request is held while an engine starts.
+        timeout = aiohttp.ClientTimeout(total=200)
         self._session = aiohttp.ClientSession(
             timeout=timeout, connector=aiohttp.TCPConnector(limit=0), headers=self.headers
         )

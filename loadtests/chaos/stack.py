@@ -18,7 +18,7 @@ import aiohttp
 import psutil
 
 from loadtests.free_ports import free_port
-from loadtests.process_titles import ENGINE, is_called, title_of
+from loadtests.process_titles import ENGINE, below, is_called, title_of
 from serving.commands import processes, stack_ray
 from serving.commands.stack_state import StackState
 from serving.config.yaml_file import read_mapping
@@ -81,6 +81,22 @@ class Stack:
             raise ChaosError("the stack has gone")
         return state
 
+    @property
+    def _others(self) -> int:
+        """Replicas of the file's other models, as many as there are at least."""
+        return sum(
+            application["args"].get("replicas", {}).get("min", 1)
+            for application in self._document["applications"]
+            if application["import_path"].endswith(":build_model")
+            and application["name"] != self._model
+        )
+
+    def engines(self, model: str) -> list[psutil.Process]:
+        """The engine processes of one model, oldest first."""
+        replicas = self.find(f"ray::ServeReplica:{model}:ModelReplica")
+        inside = {child.pid for replica in replicas for child in below(replica)}
+        return [process for process in self.find(ENGINE) if process.pid in inside]
+
     def find(self, title: str) -> list[psutil.Process]:
         """Its processes whose title begins so, oldest first."""
         found = []
@@ -91,7 +107,7 @@ class Stack:
         return [process for *_, process in sorted(found)]
 
     async def replicas(self) -> int:
-        """How many replicas of the model the endpoint knows, as one gateway says; 0 while none answers."""
+        """How many replicas of models the endpoint knows, as one gateway says; 0 while none answers."""
         timeout = aiohttp.ClientTimeout(total=2)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             async with (
@@ -99,16 +115,20 @@ class Stack:
                 session.get(f"{self.url}/status") as response,
             ):
                 models = (await response.json())["models"]
-                return sum(len(each["replicas"]) for each in models if each["id"] == self._model)
+                return sum(len(each["replicas"]) for each in models)
         return 0
 
     async def whole(self, gone: set[int], *, replicas: int = 2, gateways: int = 2) -> None:
         """Wait until it has what the config says, without any process in `gone`.
 
+        Args:
+            replicas: of the model that is scaled here; the others have what the file says.
+
         Raises:
             ChaosError: it does not come back by itself.
         """
         deadline = time.monotonic() + RECOVERY_TIMEOUT_S
+        replicas += self._others
         while True:
             alive = {
                 title: {process.pid for process in self.find(title)} - gone
