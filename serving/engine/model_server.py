@@ -17,6 +17,7 @@ from serving.engine.internals import LeanVLLMEngine
 from serving.engine.metered_app import MeteredApp
 from serving.engine.metered_engine import install, reasoning_tokens
 from serving.engine.metering import Meter
+from serving.engine.stream_errors import tell_errors
 
 
 class ModelServer(LLMServer):
@@ -45,7 +46,9 @@ class ModelServer(LLMServer):
             meter: counts from now on what each request costs.
         """
         install(self.engine.client, meter)
-        app = MeteredApp(DirectChat(await self.engine.build_asgi_app()), meter, reasoning_tokens)
+        vllms = await self.engine.build_asgi_app()
+        tell_errors(vllms.state)
+        app = MeteredApp(DirectChat(vllms), meter, reasoning_tokens)
         # vLLM reads environment variables per token; its engine process caches them, its server does not.
         envs.enable_envs_cache()
         return app
