@@ -62,7 +62,7 @@ def test_a_rollout_leaves_keys_and_limits_in_the_user_config_alone() -> None:
 def test_in_a_file_keys_of_the_user_config_win(tmp_path: Path) -> None:
     live = {"keys": [{"name": "new", "hash": hash_key("new")}], "limits": {"max_n": 2}}
     document = site(
-        keys=[{"name": "old", "hash": hash_key("old")}],
+        args={"keys": [{"name": "old", "hash": hash_key("old")}]},
         deployments=[{"name": "GatewayReplica", "user_config": live}],
     )
     path = tmp_path / "site.yaml"

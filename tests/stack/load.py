@@ -35,6 +35,8 @@ class Load:
         streams, whole: how many clients want their answers so.
         tokens: how long every answer is.
         pace_s: how long a client rests between two requests.
+        key: the API key that they send.
+        fresh: whether every request has a connection of its own.
     """
 
     def __init__(
@@ -46,9 +48,12 @@ class Load:
         whole: int = 0,
         tokens: int = 150,
         pace_s: float = 0.0,
+        key: str = "none",
+        fresh: bool = False,
     ) -> None:
         self._url = f"{stack.url}/v1"
         self._model, self._tokens, self._pace_s = model, tokens, pace_s
+        self._key, self._fresh = key, fresh
         self._stop = threading.Event()
         self.answers: Counter[str] = Counter()
         self.failures: list[Failure] = []
@@ -79,10 +84,13 @@ class Load:
         return self.answers - before
 
     def _work(self, number: int, streamed: bool) -> None:
-        client = openai.OpenAI(base_url=self._url, api_key="none", max_retries=0)
+        client = self._client()
         turn = 0
         while not self._stop.is_set():
             turn += 1
+            if self._fresh:
+                client.close()
+                client = self._client()
             self._stop.wait(self._pace_s)
             try:
                 self._ask(client, f"{number}-{turn}", streamed)
@@ -90,6 +98,9 @@ class Load:
                 status = error.status_code if isinstance(error, openai.APIStatusError) else None
                 self.failures.append(Failure(time.monotonic(), status, repr(error)))
                 time.sleep(BREATH_S)
+
+    def _client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self._url, api_key=self._key, max_retries=0)
 
     def _ask(self, client: openai.OpenAI, session: str, streamed: bool) -> None:
         more = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
