@@ -18,6 +18,7 @@ from serving.config.connections import ConnectionsConfig
 from serving.errors import StackError
 from serving.http.connection import HttpConnection, Server
 from serving.http.table import ConnectionTable
+from serving.syn_filter import kernel_migrates, take_no_new
 
 # A silent connection is probed; it ends when its other end has not answered for half a minute.
 PROBE_AFTER_S = 15
@@ -34,6 +35,9 @@ CUT_S = 2.0
 # What is written then has so long to leave.
 FLUSH_S = 1.0
 BACKLOG = 2048
+# Longer than most ways over a network and back, and shorter than the second after which a client repeats its
+# first packet: whoever comes meanwhile is that much later.
+HANDSHAKE_S = 0.1
 # Files that are not connections of clients: each request may need one to a replica, too.
 OTHER_FILES = 256
 
@@ -63,6 +67,7 @@ class Listener:
             StackError: the address cannot be bound; the message says which and why.
         """
         self._socket = _bind(host, port, share_port)
+        self._shares_port = share_port
         self._app = app
         self._limits = connections or ConnectionsConfig()
         self.table = ConnectionTable(self._limits, _connections_possible())
@@ -133,6 +138,11 @@ class Listener:
         if not server.is_serving():
             return
         loop = asyncio.get_running_loop()
+        if self._shares_port and not kernel_migrates():
+            with contextlib.suppress(OSError):
+                take_no_new(self._socket)
+                # Handshakes that are under way end meanwhile, and are accepted.
+                await asyncio.sleep(HANDSHAKE_S)
         own = self._socket.dup()
         # From now on the kernel makes (nearly) no new ones; where the port is shared, others get them.
         own.listen(0)

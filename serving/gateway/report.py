@@ -64,6 +64,9 @@ def asked(services: Services) -> dict[str, dict[str, float]]:
     found: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(ASKED, 0.0))
     for queue in services.admission.snapshots():
         found[queue.model_id]["open"] += queue.open + sum(queue.queue.waiting.values())
+    for model_id in services.directory().models:
+        if held := services.holding.held(model_id):
+            found[model_id]["open"] += held
     metrics = services.metrics
     for sample in _samples(metrics.outcomes, "_total"):
         found[sample.labels["model"]]["requests"] += sample.value

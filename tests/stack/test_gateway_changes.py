@@ -1,4 +1,4 @@
-"""The only gateway of a site changes under load: keys, limits, and the gateway itself. No request may fail."""
+"""The only gateway of a site changes under load: keys, limits, the gateway itself. No request may fail."""
 
 from __future__ import annotations
 
