@@ -16,10 +16,11 @@ from serving.gateway.bills import Bills
 from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
 from serving.gateway.orders import NobodyError, Order, Sent, Tried
-from serving.gateway.upstream import ReplicaGoneError, Upstream
+from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.breaker import Breakers
 from serving.routing.choice import ReplicaPolicy
+from serving.routing.deadline import Deadline
 from serving.routing.directory import Directory, Replica
 from serving.routing.policies import replica_policy
 from serving.routing.quarantine import Quarantine
@@ -107,7 +108,12 @@ class Forwarder:
             tried.is_counted = True
             lane.budget.request(now, order.tenant)
         tried.begin(now)
-        while candidates := self._candidates(order.model_id, tried):
+        while True:
+            candidates = self._candidates(order.model_id, tried)
+            if not candidates:
+                if not tried.failed:
+                    self._note_model(order.model_id, ok=False)
+                break
             if not self._may_ask(order, lane, tried):
                 break
             try:
@@ -116,6 +122,8 @@ class Forwarder:
                 await self._note_gone(order, tried, gone)
             except _FailedError as failure:
                 self._note_failure(order, tried, failure)
+            except LateError:
+                break
             else:
                 for replica_id in tried.failed:
                     # The same request, and another one could do it.
@@ -124,7 +132,6 @@ class Forwarder:
         if tried.failed:
             raise EngineFailedError(_FAILED)
         tried.again_s = self._clock() + SUSPECT_S
-        self._note_model(order.model_id, ok=False)
         raise NobodyError
 
     def can_ask(self, model_id: str, tried: Tried | None = None, tenant: str = "") -> bool:
@@ -215,6 +222,7 @@ class Forwarder:
                 order.request_id,
                 order.queued,
                 self._bills.payer(order.key),
+                _left_s(order.deadline, self._clock()),
             )
             beginning = judge(answer.status, answer.first)
             if beginning.verdict in ("failed", "busy", "dead"):
@@ -353,3 +361,7 @@ class Forwarder:
             return
         breaker, now = self.breakers.model(model_id), self._clock()
         breaker.record(ok, now, breaker.begin(now))
+
+
+def _left_s(deadline: Deadline | None, now: float) -> float | None:
+    return deadline.left_s(now) if deadline is not None and deadline.is_named else None

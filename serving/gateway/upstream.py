@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from serving.errors import EngineTimeoutError
 from serving.gateway.blame import names_a_dead_engine
 from serving.gateway.connection import ReplicaConnection
@@ -51,6 +53,10 @@ class ReplicaGoneError(Exception):
         self.unreachable = unreachable or vanished
         self.vanished = vanished
         self.lost = lost or vanished
+
+
+class LateError(Exception):
+    """The time that a request had to get a connection is over; that says nothing of the replica."""
 
 
 class ReplicaBrokeError(Exception):
@@ -161,20 +167,26 @@ class Upstream:
         request_id: str,
         queued: int = 0,
         payer: str = "",
+        connect_s: float | None = None,
     ) -> Answer:
         """Send a request and wait for the first bytes of the answer.
 
         Args:
             queued: requests that wait in this gateway for the replica's model.
             payer: for whom (`PAYER_HEADER`).
+            connect_s: how long the request has to get a connection, if that is less than any has.
 
         Raises:
+            LateError: it has none by then.
             ReplicaGoneError: no answer has begun; it is safe to ask another replica.
             EngineTimeoutError: the engine is silent for too long.
         """
         pool = self._pool(replica.base_url)
         request = _request(replica, path, body, request_id, queued, payer)
-        connection = await _acquire(pool)
+        if connect_s is None or connect_s >= self._connect_timeout_s:
+            connection = await _acquire(pool)
+        else:
+            connection = await _acquire_within(pool, connect_s)
         is_reused = connection.is_reused
         try:
             answer = await _ask(pool, connection, request)
@@ -214,6 +226,14 @@ async def _acquire(pool: Pool, *, fresh: bool = False) -> ReplicaConnection:
             unreachable=is_unreachable(error),
             lost=isinstance(error, ConnectionError),
         ) from None
+
+
+async def _acquire_within(pool: Pool, seconds: float) -> ReplicaConnection:
+    try:
+        async with asyncio.timeout(seconds):
+            return await _acquire(pool)
+    except TimeoutError:
+        raise LateError("no connection in time") from None
 
 
 async def _ask(pool: Pool, connection: ReplicaConnection, request: bytes) -> Answer:

@@ -11,12 +11,13 @@ import pytest
 from serving.errors import ComptoirError, EngineFailedError, ModelUnavailableError
 from serving.gateway import forwarding
 from serving.gateway.admission import Admission
+from serving.gateway.bills import Bills
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.prefill import Prefill
 from serving.gateway.preparing import Asked
-from serving.gateway.upstream import ReplicaGoneError
+from serving.gateway.upstream import LateError, ReplicaGoneError
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.deadline import Deadline
 from serving.routing.directory import Directory, Model, Replica
@@ -66,6 +67,7 @@ class Site:
             self.admission,
             self.holding,
             metrics,
+            Bills(metrics),
             clock=now,
         )
 
@@ -152,6 +154,18 @@ def test_an_answer_that_an_engine_works_on_is_not_cut_off_by_the_deadline() -> N
         site = Site("m")
         site.upstream.delays["m"] = 20.0
         assert await site.ask(deadline_s=1.0) == "m"
+
+    run(play())
+
+
+def test_a_deadline_that_passes_while_connecting_blames_nobody() -> None:
+    async def play() -> None:
+        site = Site("m", "n", breaker={"consecutive_failures": 1}, **FALLBACKS)
+        site.upstream.replies["m"] = LateError("no connection in time")
+        assert await site.ask("m", deadline_s=1.0) == "n"
+        assert site.forwarder.breakers.replica("m").snapshot(now()).state == "closed"
+        assert site.forwarder.is_well("m")
+        assert not site.forwarder._suspects
 
     run(play())
 

@@ -51,6 +51,7 @@ class Upstream:
         request_id: str,
         queued: int = 0,
         payer: str = "",
+        connect_s: float | None = None,
     ) -> Any:
         self.asked.append(replica.id)
         await asyncio.sleep(self.delays.get(replica.id, 0))

@@ -9,11 +9,12 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from serving.errors import EngineTimeoutError
-from serving.gateway.upstream import ReplicaBrokeError, ReplicaGoneError, Upstream
+from serving.gateway.upstream import LateError, ReplicaBrokeError, ReplicaGoneError, Upstream
 from serving.routing.directory import Replica
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -178,6 +179,18 @@ async def test_an_engine_that_says_what_it_failed_at_lives(status: bytes, body: 
         answer = await upstream.post(replica, "/v1/x", b"{}", "id")
         assert answer.status == int(status[:3])
         answer.close()
+
+
+async def test_whoever_has_less_time_to_connect_does_not_blame_the_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*args: Any, **options: Any) -> Any:
+        await asyncio.sleep(10)
+
+    async with serving(Server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")) as (up, replica):
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+        with pytest.raises(LateError):
+            await up.post(replica, "/v1/x", b"{}", "id", connect_s=0.01)
 
 
 async def test_a_silent_engine_is_a_timeout() -> None:
