@@ -52,6 +52,12 @@ IDLE_BARS = (
     Bar("gateway memory per idle stream", "kib_per_stream", "at most", 40, "KiB"),
 )
 WORK_BARS = (Bar("longest stall that one request causes", "worst_stall_ms", "at most", 5, "ms"),)
+UNREAD_BARS = (
+    Bar("errors of the good client", "errors", "at most", 0),
+    # The limit of the connection is 30 s by default.
+    Bar("seconds until every slot is free", "free_after_s", "at most", 35, "s"),
+    Bar("good client's TTFT p99, multiple of before", "ttft_p99_ratio", "at most", 2),
+)
 COMPARE_BARS = (
     Bar(
         "64 streams × 64 tokens: requests/s, multiple of vLLM's",

@@ -15,7 +15,7 @@ from loadtests.bench.compare.clients import CLIENTS
 from loadtests.bench.compare.contenders import BASELINE, CONTENDERS
 from loadtests.bench.compare.picture import SUFFIXES
 
-COMMANDS = ("compare", "null", "idle", "work", "soak")
+COMMANDS = ("compare", "null", "idle", "work", "unread", "soak")
 EXAMPLES = """\
 examples:
   make bench                                    everything, beside vLLM and Ray Serve LLM
@@ -26,6 +26,7 @@ examples:
   make bench ARGS="null --streams 400"          more streams side by side
   make bench ARGS="idle"                        1,000 streams that wait: memory of the gateway
   make bench ARGS="work"                        how long one request of 2 MB holds up all others
+  make bench ARGS="unread"                      200 clients that never read, beside a good one
   make bench ARGS="soak --minutes 10"           does anything grow under load?
 
 Without a command: compare. `bench COMMAND --help` lists the options of one.
@@ -42,6 +43,8 @@ MORE = {
     "idle": "Opens streams that wait, twice, and looks at the gateway's memory. Two minutes.",
     "work": "Sends the heaviest bodies of the largest size, one at a time, and watches the event loop. "
     "A minute.",
+    "unread": "One tenant opens streams and reads none of them; another one goes on asking. When are the "
+    "slots free, and what does the other one notice? A minute a round.",
     "soak": "Resident memory of every process after a minute and at the end.",
 }
 EXAMPLE_OPTIONS = {
@@ -49,6 +52,7 @@ EXAMPLE_OPTIONS = {
     "null": "--streams 400 --interval-ms 40",
     "idle": "--streams 2000 --hold 30",
     "work": "--rounds 10 --strict",
+    "unread": "--clients 1000",
     "soak": "--minutes 30 --strict",
 }
 
@@ -126,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_null(commands)
     _add_idle(commands)
     _add_work(commands)
+    _add_unread(commands)
     _add_soak(commands)
     return parser
 
@@ -264,6 +269,23 @@ def _work(options: argparse.Namespace) -> int:
     from loadtests.bench.work import mode
 
     return mode.run(mode.WorkPlan(rounds=options.rounds), strict=options.strict)
+
+
+def _add_unread(commands: Commands) -> None:
+    parser = _command(commands, "unread", "clients that never read, beside one that does")
+    parser.add_argument(
+        "--rounds", type=whole(1), default=1, help="times; medians are printed (%(default)s)"
+    )
+    parser.add_argument(
+        "--clients", type=whole(1), default=200, help="that never read (%(default)s)"
+    )
+    parser.set_defaults(run=_unread)
+
+
+def _unread(options: argparse.Namespace) -> int:
+    from loadtests.bench.null.unread import UnreadPlan, run_mode
+
+    return run_mode(UnreadPlan(clients=options.clients), options.rounds, strict=options.strict)
 
 
 def _add_soak(commands: Commands) -> None:

@@ -17,7 +17,7 @@ from serving.gateway.holding import Holding
 from serving.gateway.journal import Journal
 from serving.gateway.open_requests import OpenRequests
 from serving.gateway.prefill import Prefill
-from serving.gateway.upstream import Upstream
+from serving.gateway.upstream import PAUSE_MARGIN_S, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.directory import Directory
 from serving.settings import GatewayConfig
@@ -103,6 +103,8 @@ class Services:
         upstream = Upstream(
             connect_timeout_s=config.connect_timeout_s,
             response_timeout_s=config.response_timeout_s,
+            # The listener ends clients that stand still; this, those that hardly move.
+            pause_timeout_s=config.connections.write_stall_s + PAUSE_MARGIN_S,
         )
         # Gateways of one node share its port, and a scrape meets any of them.
         metrics = GatewayMetrics(uuid.uuid4().hex[:8] if config.replicas > 1 else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from serving.config.connections import ConnectionsConfig
 from serving.errors import EngineTimeoutError
 from serving.gateway.blame import names_a_dead_engine
 from serving.gateway.connection import ReplicaConnection
@@ -24,9 +25,10 @@ from serving.routing.directory import Replica
 _GONE = frozenset({401, 502, 503})
 # What is held of an answer that goes out whole: refusals, results of prefill replicas.
 MAX_WHOLE_BYTES = 4 * 1024 * 1024
-# An answer may be left unread for so long because its client does not read. Longer than the listener gives
-# such a client, shorter than the replicas' listeners give the gateway.
-PAUSE_TIMEOUT_S = 90.0
+# An answer may be left unread because its client does not read for so much longer than the listener lets a
+# client stand still. The replicas' listeners give the gateway more than that.
+PAUSE_MARGIN_S = 60.0
+PAUSE_TIMEOUT_S = ConnectionsConfig().write_stall_s + PAUSE_MARGIN_S
 
 
 class ReplicaGoneError(Exception):

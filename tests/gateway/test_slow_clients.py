@@ -159,6 +159,7 @@ async def test_the_next_request_is_answered_after_one_whose_client_was_slow_to_t
 
 
 async def test_who_never_reads_loses_the_slot_and_nobody_is_blamed(make_site: SiteFactory) -> None:
+    """Whatever the listener does: it may take what hardly moves for a client that reads."""
     config = GatewayConfig(
         admission=AdmissionConfig(max_open_per_replica=10, min_open_per_replica=1)
     )

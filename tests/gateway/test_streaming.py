@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.connection_errors import BrokenError
+from serving.gateway.body import ClientLeftError
+from serving.gateway.connection_errors import BrokenError, UnreadError
 from serving.gateway.render import anthropic_error, openai_error
-from serving.gateway.streaming import end_stream, stream_answer
+from serving.gateway.streaming import Ending, end_stream, stream_answer
 from serving.replica_protocol import Usage
 
 # A busy machine is no failure.
@@ -199,3 +200,40 @@ async def test_a_cancelled_stream_lets_go_of_its_client() -> None:
     await asyncio.gather(forwarding, return_exceptions=True)
     assert forwarding.cancelled()
     assert client.on_writable is None
+
+
+async def test_an_event_without_an_end_breaks_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.gateway.streaming.MAX_EVENT_BYTES", 100)
+    answer = Answer([b"data: one\n\n", *([b"x" * 30] * 9)], "silent")
+    client = await asyncio.wait_for(forward(answer, Client()), 1)
+    assert client.body.startswith(b"data: one\n\n")
+    assert b"engine_error" in client.body
+    assert b"x" * 30 not in client.body
+    assert answer.closed
+
+
+async def test_a_stream_whose_client_does_not_read_is_no_fault_of_the_replica() -> None:
+    class Unread(Answer):
+        def go_on(self) -> None:
+            self.receiver.end(UnreadError("unread"))
+
+    answer, client = Unread([b"data: one\n\n"]), Client()
+    ending = await stream_answer(answer, {}, client, client.send)  # type: ignore[arg-type]
+    assert ending is Ending.UNREAD
+
+
+async def test_the_end_of_a_stream_waits_for_its_client_only_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.gateway.streaming.PAUSE_TIMEOUT_S", 0.02)
+    client = Client()
+    client.is_slow = True
+
+    async def never(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(ClientLeftError):
+        await asyncio.wait_for(
+            end_stream(Ending.COMPLETE, openai_error, client, never),
+            1,
+        )

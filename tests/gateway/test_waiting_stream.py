@@ -82,3 +82,18 @@ def test_a_wrong_deadline_is_refused_and_not_repeated(value: str) -> None:
     assert raised.value.message == (
         "the header x-comptoir-deadline-ms must be a whole number of milliseconds from 1 to 600000"
     )
+
+
+async def test_a_client_that_reads_nothing_gets_no_more_signs_of_life() -> None:
+    class Slow:
+        is_slow = True
+
+        def write(self, data: bytes) -> None:
+            raise AssertionError("written")
+
+    async def send(message: object) -> None:
+        raise AssertionError("sent, which would wait for the client")
+
+    waiting = WaitingStream({}, Slow(), send)  # type: ignore[arg-type]
+    await waiting(1.0)
+    assert not waiting.has_begun

@@ -11,7 +11,7 @@ from loadtests.bench.compare.plan import ComparePlan
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nul"], "there is no command 'nul'; there are: compare, null, idle, work, soak"),
+        (["nul"], "there is no command 'nul'; there are: compare, null, idle, work, unread, soak"),
         (
             ["--contenders", "vllm,foo"],
             "--contenders: there is no contender 'foo'; there are: vllm",

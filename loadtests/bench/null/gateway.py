@@ -1,6 +1,6 @@
 """One gateway process over a static directory with one model and one replica, the null engine.
 
-Run as a process: `python -m loadtests.bench.null.gateway ENGINE_URL TOKEN KEY_HASH`; it prints its port.
+Run as a process: `python -m loadtests.bench.null.gateway ENGINE_URL TOKEN KEY_HASH...`; it prints its port.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from serving.settings import GatewayConfig, KeyConfig
 MODEL = "null"
 
 
-async def serve(engine_url: str, token: str, key_hash: str) -> None:
+async def serve(engine_url: str, token: str, *key_hashes: str) -> None:
     """Listen on a free loopback port until cancelled, and print the port."""
     replica = Replica("null-1", engine_url, token)
     directory = Directory([Model(MODEL, {"task": "chat", "vendor": "bench"}, (replica,))])
-    config = GatewayConfig(keys=(KeyConfig(name="bench", hash=key_hash),))
+    keys = (KeyConfig(name=f"bench-{n}", hash=one) for n, one in enumerate(key_hashes))
+    config = GatewayConfig(keys=tuple(keys))
     services = Services.build(config, lambda: directory)
     await services.upstream.start()
     listener = Listener(build_asgi(services), "127.0.0.1")
@@ -37,4 +38,4 @@ async def serve(engine_url: str, token: str, key_hash: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(*sys.argv[1:4]))
+    uvloop.run(serve(*sys.argv[1:]))
