@@ -454,3 +454,15 @@ async def test_many_streams_at_once_lose_and_double_nothing(make_site: SiteFacto
         return "".join(event["choices"][0]["delta"].get("content", "") for event in events)
 
     assert set(await asyncio.gather(*(streamed() for _ in range(64)))) == {whole}
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/v1/models", "/v1/models/fake", "/status", "/metrics"]
+)
+async def test_head_is_get_without_a_body(make_site: SiteFactory, path: str) -> None:
+    site = await make_site()
+    whole, head = await site.client.get(path), await site.client.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+    assert (await site.client.get("/health")).json() == {"status": "ok"}
