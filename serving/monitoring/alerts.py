@@ -59,6 +59,14 @@ def _gateways(config: MonitoringConfig) -> list[Alert]:
             "The gateway fails at requests in a way that nobody foresaw",
             "{{ $value | humanize }} answers with status 500 in ten minutes; the log names type and place.",
         ),
+        Alert(
+            "ComptoirSettingsRefused",
+            f"max by (source) (min_over_time(comptoir_settings_refused[{config.duration(2 * MINUTE)}])) > 0",
+            "ticket",
+            "The gateway's last change in {{ $labels.source }} is not in force",
+            "It does not fit: keys, limits and routing stay as they were before. The gateway's log says why.",
+            for_s=3 * MINUTE,
+        ),
     ]
 
 

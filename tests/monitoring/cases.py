@@ -30,6 +30,7 @@ QUEUE = 'comptoir_admission_waiting{model="m",instance="g1"}'
 RETRIES = 'comptoir_retries_total{model="m"}'
 NO_RETRY = 'comptoir_retries_refused_total{model="m"}'
 UNEXPECTED = 'comptoir_requests_total{model="",status="500"}'
+REFUSED = 'comptoir_settings_refused{source="keys_file"}'
 UP_1, UP_2 = (f'up{{job="comptoir-gateway",instance="g{number}"}}' for number in (1, 2))
 
 
@@ -40,7 +41,7 @@ def state(name: str) -> str:
 def healthy(minutes: int) -> dict[str, str]:
     """600 requests a minute, all well."""
     steady = {UP_1: 1, UP_2: 1, state("RUNNING"): 1, REPLICAS: 2, WANTED: 2}
-    steady |= {MODEL_BREAKER: 0, BREAKER: 0, QUEUE: 0, UNEXPECTED: 0}
+    steady |= {MODEL_BREAKER: 0, BREAKER: 0, QUEUE: 0, UNEXPECTED: 0, REFUSED: 0}
     steady |= {RUNNING: 8, IN_FLIGHT: 8, WAITING: 0, KV: 0.5}
     growing = {
         'comptoir_outcomes_total{model="m",outcome="ok"}': 600,
@@ -183,6 +184,8 @@ CASES = [
         silent_along=["GatewayDown"],
     ),
     case("GatewayDown", 12, {UP_1: "1x5 0x7"}, {UP_1: "1x5 0 1x6"}),
+    # A file that is being written is refused for a moment.
+    case("SettingsRefused", 10, {REFUSED: "1x10"}, {REFUSED: "0x4 1 0x6"}),
     case("UnexpectedErrors", 10, {UNEXPECTED: "0x5 1x5"}, {UNEXPECTED: "7x10"}),
     case("ModelUnavailable", 12, {MODEL_BREAKER: "0x5 2x7"}, {MODEL_BREAKER: "0x5 1x7"}),
     case("ModelFailed", 12, {state("DEPLOY_FAILED"): "1x12"}, {state("DEPLOYING"): "1x12"}),
