@@ -244,7 +244,7 @@ class Meter:
             return None
         self._sequence += 1
         bill_id = f"{self._epoch}-{self._sequence}"
-        account.billed = account.billed + usage
+        account.billed = usage if account.billed is _NOTHING else account.billed + usage
         bill = Bill(
             bill_id,
             account.request_id,

@@ -186,8 +186,8 @@ class Bills:
             for kind, tokens in counts:
                 metrics.prefill_tokens.labels(bill.model, kind).inc(tokens)
             return
-        counters = metrics.tenant(tenant)
+        of_tenant, of_model = metrics.tenant(tenant), metrics.model_tokens(bill.model)
         for kind, tokens in counts:
             if tokens:
-                metrics.tokens.labels(bill.model, kind).inc(tokens)
-                counters[kind].inc(tokens)
+                of_model[kind].inc(tokens)
+                of_tenant[kind].inc(tokens)

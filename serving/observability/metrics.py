@@ -44,6 +44,7 @@ class GatewayMetrics:
         self._label = {} if gateway is None else {"gateway": gateway}
         self._known: set[str] = set()
         self._tenants: dict[str, Mapping[str, Counter]] = {}
+        self._models: dict[str, Mapping[str, Counter]] = {}
         self.registry = registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=registry)
 
@@ -151,6 +152,12 @@ class GatewayMetrics:
             tokens = {each: self.tenant_tokens.labels(name, each) for each in TOKENS}
             self._tenants[name] = outcomes | tokens
         return self._tenants[name]
+
+    def model_tokens(self, model: str) -> Mapping[str, Counter]:
+        """Counters of one model by kind of token; kept, as those of tenants are."""
+        if model not in self._models:
+            self._models[model] = {each: self.tokens.labels(model, each) for each in TOKENS}
+        return self._models[model]
 
     def expect(self, model: str) -> None:
         """Begin the model's series at zero: one that appears with its first failure misses it in rates."""
