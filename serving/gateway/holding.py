@@ -91,9 +91,9 @@ class Holding:
         return len(line.waiters) if line is not None else 0
 
     def wake(self, model_id: str) -> None:
-        """Ask for a replica of a model that sleeps; returns at once."""
+        """Ask for a replica of a model that may sleep; returns at once."""
         model = self._directory().models.get(model_id)
-        if model is not None and model_state(model) == "idle":
+        if model is not None and not model.replicas and model.card.get("min_replicas") == 0:
             self._wake(model_id)
 
     async def until(

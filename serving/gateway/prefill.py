@@ -17,7 +17,7 @@ from serving.errors import ComptoirError
 from serving.gateway.bills import Bills
 from serving.gateway.body import encode
 from serving.gateway.forwarding import Forwarder
-from serving.gateway.orders import Handed, Order
+from serving.gateway.orders import Handed, Order, Tried
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing import handover
@@ -97,9 +97,14 @@ class Prefill:
         asked = encode(handover.prefill_body(order.path, body))
         # Its one token comes when the prompt has been read, as a stream's first one does.
         routed = replace(order.routed, is_streamed=True)
+        tried = Tried()
         try:
-            sent = await self.forwarder.open(replace(order, body=asked, queued=0, routed=routed))
+            ordered = replace(order, body=asked, queued=0, routed=routed)
+            sent = await self.forwarder.open(ordered, tried)
         except ComptoirError:
+            # There is no second one whose answer would tell; the model's own replicas go on either way.
+            for replica_id in tried.failed:
+                self.forwarder.breakers.replica(replica_id).doubt(order.tenant, self._clock())
             return None
         try:
             answer = await sent.answer.rest()

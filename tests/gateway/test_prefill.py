@@ -12,7 +12,7 @@ import pytest
 
 from serving.engine.fake_engine import FakeEngine
 from serving.routing.directory import Replica
-from serving.settings import GatewayConfig
+from serving.settings import GatewayConfig, KeyConfig, hash_key
 from tests.gateway.conftest import Site, SiteFactory
 
 CARD = {"prefill_min_tokens": 100}
@@ -121,6 +121,24 @@ async def test_a_prefill_replica_that_is_gone_is_left_alone_for_a_while(
         assert (await chat(site, max_tokens=1)).status_code == 200
     assert prefills(site).get("failed", 0) <= 1
     assert prefills(site)["handed"] >= 5
+
+
+async def test_one_that_lives_and_fails_for_several_keys_is_left_alone_and_never_for_one(
+    make_site: SiteFactory,
+) -> None:
+    keys = tuple(KeyConfig(name=name, hash=hash_key(f"sk-{name}")) for name in "ab")
+    config = GatewayConfig.model_validate(
+        {
+            "keys": [key.model_dump() for key in keys],
+            "breaker": {"consecutive_failures": 2, "open_s": 60, "max_open_s": 60},
+        }
+    )
+    prefill = FakeEngine(status=500)
+    site = await make_site(FakeEngine(), prefill=[prefill], card=CARD, config=config)
+    for name, asked in (("a", 1), ("a", 2), ("a", 3), ("b", 4), ("a", 4)):
+        site.client.headers["authorization"] = f"Bearer sk-{name}"
+        assert (await chat(site, max_tokens=1)).status_code == 200
+        assert len(prefill.bodies) == asked
 
 
 async def test_one_that_takes_too_long_loses_the_prompt(make_site: SiteFactory) -> None:
