@@ -39,4 +39,9 @@ def run(app: typer.Typer) -> None:
         app()
     except ComptoirError as error:
         complain(error)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: ComptoirError) -> int:
+    """2 for wrong input or configuration, 1 for what failed."""
+    return 2 if isinstance(error, ConfigError) else 1

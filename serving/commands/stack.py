@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 import typer
 
 from serving.commands import processes, stack_ray
+from serving.commands.apart import Stop, run_apart
 from serving.commands.output import console, note, say
 from serving.commands.planning import plan_models
 from serving.commands.progress_view import answers, wait_until_ready
@@ -32,7 +33,6 @@ ConfigArgument = Annotated[
     Path, typer.Argument(help="A Serve config file: see deployments/.", show_default=True)
 ]
 PortOption = Annotated[int | None, typer.Option(help="Port of the endpoint. [env: COMPTOIR_PORT]")]
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How often, and how many times in a row without an answer, before a stack counts as dead.
 WATCH_PERIOD_S = 5.0
 WATCH_FAILURES = 6
@@ -64,30 +64,42 @@ def up(
     # A forbidden licence or an unknown entry shows now, not in a minute.
     plan_models(file, settings)
     _require_free(file, settings)
-    state = StackState(
-        stack_id=secrets.token_hex(8),
-        pid=os.getpid(),
-        created=psutil.Process().create_time(),
-        host=file.gateway.host,
-        port=file.gateway.port,
-        dashboard="",
-        config=str(config),
-    )
-    stop = threading.Event()
-    _stop_on_signals(stop)
-    try:
-        _run(file, settings, state, stop, timeout_s)
-    finally:
-        _tear_down(state, settings)
+    stack_id = secrets.token_hex(8)
+
+    def work(stop: Stop) -> int:
+        state = StackState(
+            stack_id=stack_id,
+            pid=os.getpid(),
+            created=psutil.Process().create_time(),
+            host=file.gateway.host,
+            port=file.gateway.port,
+            dashboard="",
+            config=str(config),
+        )
+        try:
+            return _run(file, settings, state, stop, timeout_s)
+        finally:
+            _tear_down(state, settings, stop)
+
+    def clean() -> None:
+        if processes.end_all(stack_id, file.gateway.port):
+            note("ended what was left of the stack")
+        left = StackState.read(settings.cache_dir, file.gateway.port)
+        if left is not None and left.stack_id == stack_id:
+            left.remove(settings.cache_dir)
+
+    if status := run_apart(work, clean):
+        raise typer.Exit(status)
 
 
 def _run(
     file: DeploymentFile,
     settings: ProcessSettings,
     state: StackState,
-    stop: threading.Event,
+    stop: Stop,
     timeout_s: float,
-) -> None:
+) -> int:
+    """Until it is asked to stop; returns the exit status."""
     began = time.monotonic()
     progress = StackState.directory(settings.cache_dir, state.port) / "progress"
     progress.mkdir(parents=True, exist_ok=True)
@@ -107,15 +119,18 @@ def _run(
     note(f"starting Ray for {file.path} ({len(file.models)} models)")
     dashboard = stack_ray.start_ray(state.port)
     # Again: Ray has just put handlers of its own in the place of ours.
-    _stop_on_signals(stop)
+    stop.listen()
     state = StackState(**{**vars(state), "dashboard": dashboard})
     state.write(settings.cache_dir)
+    if stop.event.is_set():
+        return stop.status
     stack_ray.deploy(dashboard, file.document)
-    wait_until_ready(file, state, progress, stop, timeout_s)
-    if stop.is_set():
-        return
+    wait_until_ready(file, state, progress, stop.event, timeout_s)
+    if stop.event.is_set():
+        return stop.status
     _announce(file, state, time.monotonic() - began)
-    _watch(state, stop)
+    _watch(state, stop.event)
+    return 0
 
 
 def _watch(state: StackState, stop: threading.Event) -> None:
@@ -188,27 +203,14 @@ def _require_free(file: DeploymentFile, settings: ProcessSettings) -> None:
             ) from None
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    def handler(signum: int, frame: Any) -> None:
-        if stop.is_set():
-            # The second one: no more waiting for open requests.
-            raise KeyboardInterrupt
-        stop.set()
-
-    for each in STOP_SIGNALS:
-        signal.signal(each, handler)
-
-
-def _tear_down(state: StackState, settings: ProcessSettings) -> None:
+def _tear_down(state: StackState, settings: ProcessSettings, stop: Stop) -> None:
     note("stopping")
     try:
         stack_ray.stop_ray()
     except KeyboardInterrupt:
         note("stopping at once")
     finally:
-        # From here on nothing may interrupt: what is left now would be left for good.
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+        stop.deafen()
         processes.end_all(state.stack_id, state.port)
         state.remove(settings.cache_dir)
     note("stopped")
