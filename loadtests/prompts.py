@@ -13,6 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from serving.catalogue import tiny
+from serving.config.paths import expanded
 from serving.errors import ConfigError
 from serving.settings import ProcessSettings
 
@@ -83,7 +84,7 @@ def load_prompts(where: str | None) -> Prompts:
         family = tiny.family(where.removeprefix(TINY))
         path = tiny.build(family, ProcessSettings.load().cache_dir)
     else:
-        path = Path(where).expanduser()
+        path = expanded(Path(where), "target.tokenizers")
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(

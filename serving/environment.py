@@ -8,6 +8,10 @@ from collections.abc import Mapping
 CLUSTER: Mapping[str, tuple[str, str]] = {
     "RAY_AUTH_MODE": ("token", "nobody talks to Ray without the token in ~/.ray/auth_token"),
     "RAY_USAGE_STATS_ENABLED": ("0", "Ray reports nothing"),
+    "RAY_USAGE_STATS_REPORT_URL": (
+        "http://127.0.0.1:9",
+        "nor that it reports nothing, which `ray start` would tell its makers",
+    ),
     "VLLM_NO_USAGE_STATS": ("1", "vLLM reports nothing"),
     "DO_NOT_TRACK": ("1", "the same for tools that honour it"),
     "HF_HUB_DISABLE_TELEMETRY": ("1", "the same for the model hub's client"),

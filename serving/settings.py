@@ -30,6 +30,7 @@ from serving.config.keys import hash_key as hash_key
 from serving.config.keys import read_keys, twice
 from serving.config.limits import RequestLimits as RequestLimits
 from serving.config.metering import MeteringConfig
+from serving.config.paths import expanded
 from serving.config.prefill import PrefillConfig
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.config.rerouting import LiveConfig
@@ -55,7 +56,7 @@ class ProcessSettings(BaseSettings):
     @field_validator("cache_dir")
     @classmethod
     def _expand(cls, value: Path) -> Path:
-        return value.expanduser()
+        return expanded(value, "COMPTOIR_CACHE_DIR")
 
     @field_validator("device", mode="before")
     @classmethod

@@ -59,7 +59,18 @@ prepare() {
     if [ -n "$(find "$token_file" -perm /077)" ]; then
         fail "others can read $token_file: chmod 600 $token_file"
     fi
+    case $token_file in /*) ;; *) token_file=$PWD/$token_file ;; esac
     export RAY_AUTH_TOKEN_PATH="$token_file"
+    # What Serve starts looks for modules where Ray was started, before everywhere else.
+    if { [ -e serving/__init__.py ] || [ -e serving.py ]; } && ! [ serving -ef "$here/../../serving" ]; then
+        fail "the 'serving' in this folder would be run instead of Comptoir: start from another folder"
+    fi
+    # Ray's processes would ask a proxy for each other; the other nodes' network has to stand there as well.
+    if [ -n "${http_proxy:-}${HTTP_PROXY:-}${https_proxy:-}${HTTPS_PROXY:-}${grpc_proxy:-}" ]; then
+        export NO_PROXY="${no_proxy:-${NO_PROXY:-}},localhost,127.0.0.1,::1${ip:+,$ip}"
+        NO_PROXY=${NO_PROXY#,} && export no_proxy="$NO_PROXY"
+        say "a proxy is set: NO_PROXY ($NO_PROXY) must hold the network of all nodes"
+    fi
     # gRPC's user timeout (TCP_USER_TIMEOUT): after a cut, Ray connects anew instead of waiting for retransmissions
     # that have become rare.
     export RAY_grpc_client_keepalive_timeout_ms=10000

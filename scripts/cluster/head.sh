@@ -68,6 +68,12 @@ if [ -n "$redis" ]; then
     # Ray takes it from its command line only.
     set -- ${RAY_REDIS_PASSWORD:+--redis-password="$RAY_REDIS_PASSWORD"} "$@"
 fi
+# Ray's dashboard asks the metadata services of three clouds where it is, with statistics off too, unless this
+# file says so.
+bootstrap=$HOME/ray_bootstrap_config.yaml
+if [ "$dry_run" = no ] && [ ! -e "$bootstrap" ]; then
+    echo '{}' > "$bootstrap" || say "$bootstrap cannot be written: Ray will look for a cloud's metadata service"
+fi
 options=$(node_options)
 newline='
 '

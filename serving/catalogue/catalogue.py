@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from serving.catalogue.frozen import FrozenMapping
 from serving.catalogue.licences import Licence, LicenceVerdict, assess_licence
 from serving.catalogue.spec import ModelSpec, Task
+from serving.config.paths import expanded
 from serving.config.yaml_file import parse
 from serving.errors import CatalogueError, ComptoirError, ConfigError
 
@@ -143,7 +144,7 @@ def _name(item: Any) -> str:
 
 def _read(path: Path) -> tuple[str, str]:
     try:
-        return str(path), path.expanduser().read_text(encoding="utf-8")
+        return str(path), expanded(path, "catalogue_files").read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogueError(
             f"catalogue file {str(path)!r} cannot be read: {error.strerror}",

@@ -15,20 +15,47 @@ from pathlib import Path
 
 import psutil
 
+from serving.errors import StackError
+
 STACK_VARIABLE = "COMPTOIR_STACK"
+# The longest path of a Unix socket that Linux takes, and Ray's longest below the folder of a stack.
+SOCKET_BYTES = 107
+_RAYS_LONGEST = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead"
 
 
 def session_root(port: int) -> Path:
     """The folder of Ray's sessions for the stack on this port.
 
-    Ray's sockets live under it and their paths may have 107 bytes: a deep cache folder would not do.
+    Ray's sockets live under it and their paths may have 107 bytes: a deep cache folder would not do, nor
+    would a deep TMPDIR.
     """
-    return Path(tempfile.gettempdir()) / f"comptoir-{os.getuid()}-{port}"
+    name = _session_name(port)
+    return _short_folder(SOCKET_BYTES - len(_RAYS_LONGEST) - len(name) - 1) / name
+
+
+def _session_name(port: int) -> str:
+    return f"comptoir-{os.getuid()}-{port}"
+
+
+def _short_folder(most_bytes: int) -> Path:
+    wanted = tempfile.gettempdir()
+    if len(os.fsencode(wanted)) <= most_bytes:
+        return Path(wanted)
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    # Logs grow there, too: a disk before what is kept in memory.
+    for folder in ("/tmp", "/var/tmp", runtime):  # noqa: S108 - what is made there is for us alone
+        if len(os.fsencode(folder)) <= most_bytes and os.access(folder, os.W_OK | os.X_OK):
+            return Path(folder)
+    raise StackError(
+        f"Ray's sockets need a short path, and TMPDIR ({wanted}) has more than {most_bytes} "
+        "characters: set TMPDIR to a shorter folder, such as /tmp"
+    )
 
 
 def of_stack(stack_id: str, port: int) -> list[psutil.Process]:
     """Living processes of the stack, this one left out."""
-    root = str(session_root(port)) + "/"
+    # Wherever it lies: TMPDIR need not be here what it was where the stack was started.
+    name = f"/{_session_name(port)}/"
     found = []
     for process in psutil.process_iter():
         if process.pid == os.getpid():
@@ -36,15 +63,15 @@ def of_stack(stack_id: str, port: int) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error, OSError):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(STACK_VARIABLE) == stack_id or _has_open(process.pid, root):
+            if process.environ().get(STACK_VARIABLE) == stack_id or _has_open(process.pid, name):
                 found.append(process)
     return found
 
 
-def _has_open(pid: int, root: str) -> bool:
-    for name in os.listdir(f"/proc/{pid}/fd"):
+def _has_open(pid: int, name: str) -> bool:
+    for number in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{pid}/fd/{name}").startswith(root):
+            if name in os.readlink(f"/proc/{pid}/fd/{number}"):
                 return True
     return False
 

@@ -165,8 +165,12 @@ def _announce(file: DeploymentFile, state: StackState, seconds: float) -> None:
     # A shell that starts afresh has nothing of `comptoir env`, and without the mode no token is sent.
     mode = cluster_environment()["RAY_AUTH_MODE"]
     ray = f"RAY_AUTH_MODE={mode} RAY_DASHBOARD_ADDRESS={state.dashboard}"
-    typer.echo(f"\n  change the models: edit {file.path}, then")
-    typer.echo(f"  {ray} {serve_command()} deploy {file.path}\n")
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+    if token.parts[-2:] != (".ray", "auth_token"):
+        ray += f" RAY_AUTH_TOKEN_PATH={shlex.quote(str(token))}"
+    path = shlex.quote(str(file.path))
+    typer.echo(f"\n  change the models: edit {path}, then")
+    typer.echo(f"  {ray} {serve_command()} deploy {path}\n")
     console.file.flush()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from serving import http_client
 from serving.commands import processes
+from serving.commands.stack_surroundings import have_token, quiet_dashboard, surroundings
 from serving.errors import ConfigError, StackError
 
 # Ray's schema of the request: https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api
@@ -26,20 +27,23 @@ def start_ray(port: int) -> str:
     Raises:
         StackError: Ray does not start.
     """
+    session = _private_folder(processes.session_root(port))
+    have_token(session)
+    os.environ |= surroundings(session)
     import ray
 
-    session = _private_folder(processes.session_root(port))
     try:
-        context = ray.init(
-            address="local",
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(session / "ray"),
-            object_store_memory=128 * 1024 * 1024,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with quiet_dashboard(session):
+            context = ray.init(
+                address="local",
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(session / "ray"),
+                object_store_memory=128 * 1024 * 1024,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (RuntimeError, OSError, ValueError, TimeoutError) as error:
         raise StackError(f"Ray does not start: {error}") from None
     if not context.dashboard_url:
@@ -117,7 +121,8 @@ def authorization() -> dict[str, str]:
         path = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
         try:
             token = Path(path).expanduser().read_text().strip()
-        except OSError:
+        # RuntimeError: there is no home.
+        except (OSError, RuntimeError):
             return {}
     return {"Authorization": f"Bearer {token}"}
 

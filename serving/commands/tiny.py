@@ -13,6 +13,7 @@ from rich.table import Table
 
 from serving.catalogue import tiny
 from serving.commands.output import console, note, say
+from serving.config.paths import expanded
 from serving.errors import ConfigError
 from serving.settings import ProcessSettings
 
@@ -120,4 +121,4 @@ def _families(names: list[str] | None) -> tuple[tiny.TinyFamily, ...]:
 
 
 def _folder(cache_dir: Path | None) -> Path:
-    return cache_dir.expanduser() if cache_dir else ProcessSettings.load().cache_dir
+    return expanded(cache_dir, "--cache-dir") if cache_dir else ProcessSettings.load().cache_dir

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from serving.config.base import FrozenConfig, validated
+from serving.config.paths import expanded
 from serving.config.yaml_file import read
 from serving.errors import ConfigError
 
@@ -79,7 +80,7 @@ def read_keys(path: Path) -> tuple[KeyConfig, ...]:
         ConfigError: it cannot be read, is not YAML, holds no key or one that does not fit.
     """
     try:
-        content = read(path.expanduser(), "keys_file")
+        content = read(expanded(path, "keys_file"), "keys_file")
     except ConfigError as error:
         raise ConfigError(f"keys_file {error.message}", param="keys_file") from None
     entries = content.get("keys") if isinstance(content, dict) else content

@@ -22,6 +22,7 @@ from typing import Any
 from serving.engine.plan import COMMON_ENV, CPU_ENV, TINY_PREFIX, EnginePlan
 from serving.engine.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
+from serving.own_package import with_own_package
 
 PROBE = "serving.engine.arguments_probe"
 _TIMEOUT_S = 180
@@ -122,9 +123,10 @@ def ask(questions: Sequence[Question]) -> list[Finding]:
         ComptoirError: vLLM could not be asked.
     """
     env = os.environ | COMMON_ENV | CPU_ENV | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    env |= with_own_package(os.environ)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", PROBE],
+            [sys.executable, "-P", "-m", PROBE],
             input=json.dumps([asdict(one) for one in questions]),
             env=env,
             capture_output=True,

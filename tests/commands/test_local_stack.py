@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -145,9 +146,35 @@ def test_a_process_that_ignores_the_request_is_killed() -> None:
     child.wait()
 
 
-def test_rays_socket_paths_stay_short() -> None:
-    # Ray appends about 60 characters; a socket's path may have 107.
-    assert len(str(processes.session_root(65535))) < 45
+@pytest.mark.parametrize("folder", ["/tmp", "/scratch", "/home/" + "x" * 200])
+def test_rays_socket_paths_stay_short_whatever_tmpdir_is(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    root = processes.session_root(65535)
+    assert root.parent == Path(folder if len(folder) < 10 else "/tmp")
+    # Linux takes 107 bytes.
+    longest = "session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead"
+    assert len(str(root / "ray" / longest)) <= 107
+
+
+def test_without_a_short_folder_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/home/" + "x" * 200)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StackError, match="set TMPDIR to a shorter folder, such as /tmp"):
+        processes.session_root(8000)
+
+
+def test_a_process_is_found_by_its_open_file_whatever_tmpdir_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / f"comptoir-{os.getuid()}-8123" / "ray"
+    there.mkdir(parents=True)
+    with (there / "log").open("w") as log, subprocess.Popen(["sleep", "60"], stdout=log) as child:
+        monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+        found = [one.pid for one in processes.of_stack("none", 8123)]
+        child.kill()
+    assert found == [child.pid]
 
 
 # ---- up and down, without Ray ------------------------------------------------------------------------
