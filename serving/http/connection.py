@@ -271,8 +271,17 @@ class HttpConnection(asyncio.Protocol):
                 self._deadline_s = math.inf
             elif exchange.has_enough:
                 self._pause()
+            elif reader.is_behind:
+                self._pause()
+                self._server.loop.call_soon(self._catch_up)
         if self._reader.is_whole and reader.waiting_bytes > MAX_AHEAD_BYTES:
             self._pause()
+
+    def _catch_up(self) -> None:
+        """Go on with a body of many small chunks, after others had a turn."""
+        if self.phase is Phase.BUSY and self._reader.is_behind:
+            self._resume()
+            self._advance()
 
     # ---- for the exchange --------------------------------------------------------------------------------
 
@@ -289,6 +298,8 @@ class HttpConnection(asyncio.Protocol):
     def body_was_read(self) -> None:
         """The application has taken what there was of the body."""
         self._resume()
+        if self._reader.is_behind:
+            self._advance()
 
     def answered(self, exchange: Exchange) -> None:
         """The answer is whole; the next request, if the connection is good for one."""
@@ -387,7 +398,11 @@ class HttpConnection(asyncio.Protocol):
     def _look_for_client(self) -> None:
         """Of a client that has ended its input, or that is not read from, see whether it has gone."""
         if is_reset(self._transport) or (
-            not self._has_eof and has_ended_input(self._transport) and not self.eof_received()
+            # While a body is not whole, the rest of it may still lie with the kernel.
+            self._reader.is_whole
+            and not self._has_eof
+            and has_ended_input(self._transport)
+            and not self.eof_received()
         ):
             self._transport.abort()
 

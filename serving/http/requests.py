@@ -69,6 +69,9 @@ class Head:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) == MAX_HEADERS:
+            self._error = HeadTooLargeError(f"a request may have at most {MAX_HEADERS} headers")
+            raise self._error
         name = name.lower()
         if name in _NOTED:
             self._note(name, value)
@@ -128,8 +131,6 @@ class Head:
             raise HttpVersionError("send HTTP/1.1")
         if self.method == "CONNECT":
             raise MethodNotAllowedError("this is no proxy: CONNECT is not served")
-        if len(self.headers) > MAX_HEADERS:
-            raise HeadTooLargeError(f"a request may have at most {MAX_HEADERS} headers")
         if self._error is not None:
             raise self._error
         if self.is_chunked and (self.length is not None or self.version == "1.0"):
@@ -180,6 +181,11 @@ class RequestReader:
     def waiting_bytes(self) -> int:
         """What has arrived and not been taken."""
         return len(self._buffer)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `take_body` left something to others' advantage: it should be called again soon."""
+        return self._chunks is not None and self._chunks.is_behind
 
     def feed(self, data: bytes) -> None:
         """More has arrived."""

@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import MalformedHttpError
-from serving.http.chunks import MAX_EXCESS_BYTES, Chunks
+from serving.http.chunks import MAX_CHUNKS_AT_ONCE, MAX_EXCESS_BYTES, Chunks
 from tests.http.wire import chunked
+
+
+def take_all(chunks: Chunks, buffer: bytes) -> tuple[bytes, bytes]:
+    """What is there of the body, and the rest."""
+    body = b""
+    while True:
+        data, used = chunks.take(buffer)
+        body, buffer = body + data, buffer[used:]
+        if not chunks.is_behind:
+            return body, buffer
 
 
 def read(raw: bytes, sizes: list[int]) -> tuple[bytes, bytes]:
@@ -17,8 +27,8 @@ def read(raw: bytes, sizes: list[int]) -> tuple[bytes, bytes]:
     sizes = [*sizes, len(raw)]
     for size in sizes:
         buffer, raw = buffer + raw[:size], raw[size:]
-        data, used = chunks.take(buffer)
-        body, buffer = body + data, buffer[used:]
+        data, buffer = take_all(chunks, buffer)
+        body += data
     assert chunks.is_whole
     return body, buffer + raw
 
@@ -65,7 +75,7 @@ def test_anything_else_is_refused_or_waited_for_and_never_crashes(
 )
 def test_what_is_not_chunked_is_refused(raw: bytes) -> None:
     with pytest.raises(MalformedHttpError):
-        Chunks().take(raw)
+        take_all(Chunks(), raw)
 
 
 def test_extensions_are_dropped_and_bounded() -> None:
@@ -76,6 +86,18 @@ def test_extensions_are_dropped_and_bounded() -> None:
         Chunks().take(chunk * (MAX_EXCESS_BYTES // 900 + 2))
 
 
-def test_chunks_of_an_ordinary_size_may_be_many() -> None:
-    body, _ = read(chunked(b"x" * 100_000, 1), [])
-    assert len(body) == 100_000
+def test_small_chunks_may_be_many_and_tiny_ones_may_not() -> None:
+    body, _ = read(chunked(b"x" * 500_000, 10), [])
+    assert len(body) == 500_000
+    body, _ = read(chunked(b"x" * 3000, 1), [])
+    assert len(body) == 3000
+    with pytest.raises(MalformedHttpError, match="too little data"):
+        read(chunked(b"x" * 30_000, 1), [])
+
+
+def test_others_have_a_turn_between_many_chunks() -> None:
+    chunks, raw = Chunks(), chunked(b"x" * 100_000, 10)
+    data, used = chunks.take(raw)
+    assert chunks.is_behind
+    assert len(data) <= 10 * MAX_CHUNKS_AT_ONCE
+    assert take_all(chunks, raw[used:]) == (b"x" * (100_000 - len(data)), b"")

@@ -302,6 +302,22 @@ def test_trailers_are_dropped() -> None:
     assert paths(place) == ["/a", "/b"]
 
 
+def test_a_body_of_many_chunks_is_taken_a_part_at_a_time() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    connection.data_received(CHUNKED.encode() + b"\r\n" + chunked(b"x" * 20_000, 10) + get("/b"))
+    assert transport.is_paused
+    rounds = 0
+    while not place.begun[0].body_is_whole:
+        rounds += 1
+        place.run_soon()
+    assert rounds > 3
+    assert not transport.is_paused
+    assert body_of(place.begun[0]) == b"x" * 20_000
+    answer(place.begun[0])
+    assert paths(place) == ["/a", "/b"]
+
+
 def test_a_body_that_breaks_off_into_nonsense_ends_the_request() -> None:
     place = Place()
     connection, transport = place.connect()

@@ -106,7 +106,9 @@ class OneConnection(RuleBasedStateMachine):
     # ---- the client ----------------------------------------------------------------------------------
 
     @precondition(lambda self: not self.is_broken)
-    @rule(body=BODIES, extras=EXTRAS, is_chunked=st.booleans(), size=st.integers(1000, 9000))
+    @rule(
+        body=BODIES, extras=EXTRAS, is_chunked=st.booleans(), size=st.sampled_from([16, 1000, 9000])
+    )
     def send_request(self, body: bytes, extras: list[str], is_chunked: bool, size: int) -> None:
         number = len(self.sent)
         framing = "transfer-encoding: chunked" if is_chunked else f"content-length: {len(body)}"
@@ -135,6 +137,11 @@ class OneConnection(RuleBasedStateMachine):
             data = bytes(self.outbox[:size])
             del self.outbox[:size]
             self.connection.data_received(data)
+
+    @precondition(lambda self: self.place.soon)
+    @rule()
+    def run_soon(self) -> None:
+        self.place.run_soon()
 
     @precondition(lambda self: len(self.sent) > 1)
     @rule(now=RARELY)

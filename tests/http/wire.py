@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from serving.config.connections import ConnectionsConfig
@@ -79,9 +79,19 @@ class Place:
         self.begun: list[Exchange] = []
         self.now_s = 1000.0
         self.loop = self
+        self.soon: list[Callable[[], None]] = []
 
     def time(self) -> float:
         return self.now_s
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def run_soon(self) -> None:
+        """A round of the loop."""
+        callbacks, self.soon = self.soon, []
+        for callback in callbacks:
+            callback()
 
     def begin(self, exchange: Exchange) -> None:
         self.begun.append(exchange)
