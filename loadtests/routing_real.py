@@ -33,7 +33,7 @@ from serving.catalogue import tiny
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.errors import ComptoirError
 from serving.gateway.asgi import build_asgi
-from serving.gateway.forwarding import Lane
+from serving.gateway.lanes import Lane
 from serving.gateway.services import Services
 from serving.listener import Listener
 from serving.routing.choice import Choice, RoutedRequest

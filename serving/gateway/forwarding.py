@@ -7,7 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import prometheus_client
 
@@ -15,16 +14,13 @@ from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutE
 from serving.gateway.bills import Bills
 from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
+from serving.gateway.lanes import Lane, Lanes
 from serving.gateway.orders import NobodyError, Order, Sent, Tried
 from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.breaker import Breakers
-from serving.routing.choice import ReplicaPolicy
 from serving.routing.deadline import Deadline
 from serving.routing.directory import Directory, Replica
-from serving.routing.policies import replica_policy
 from serving.routing.quarantine import Quarantine
-from serving.routing.retry_budget import RetryBudget
 from serving.settings import GatewayConfig
 
 # How long a replica that did not answer is passed over, unless it is the only one.
@@ -48,15 +44,6 @@ class _FailedError(Exception):
         self.is_busy = is_busy
 
 
-@dataclass(slots=True)
-class Lane:
-    """What the gateway keeps for one model."""
-
-    policy: ReplicaPolicy
-    budget: RetryBudget
-    replicas: tuple[Replica, ...] = ()
-
-
 class Forwarder:
     """Counts what is in flight, remembers who failed, and asks others within a budget."""
 
@@ -74,7 +61,6 @@ class Forwarder:
         is_prefill: bool = False,
     ) -> None:
         """Args: choices: counts the reasons of choices, by default as `replica_choices`."""
-        self._directory = directory
         self._upstream = upstream
         self._config = config or GatewayConfig()
         self._metrics = metrics or GatewayMetrics()
@@ -82,12 +68,16 @@ class Forwarder:
         self._bills = bills or Bills(self._metrics)
         self._is_prefill = is_prefill
         self._clock = clock
-        self._draw = draw
         self._suspects: dict[str, float] = {}
-        self.lanes: dict[str, Lane] = {}
-        self.breakers = Breakers(self._config.breaker, draw)
+        self._lanes = Lanes(directory, self._config, draw)
+        self.breakers = self._lanes.breakers
         self.quarantine = Quarantine(self._config.quarantine)
         self.in_flight: Counter[str] = Counter()
+
+    @property
+    def lanes(self) -> dict[str, Lane]:
+        """What is kept for each model, by id."""
+        return self._lanes.all
 
     async def open(self, order: Order, tried: Tried | None = None) -> Sent:
         """Send to the best replica, then to others while none has begun to answer.
@@ -103,7 +93,7 @@ class Forwarder:
             EngineTimeoutError: the engine was silent for too long.
         """
         tried = tried if tried is not None else Tried()
-        lane, now = self._lane(order.model_id), self._clock()
+        lane, now = self._lanes.of(order.model_id), self._clock()
         if not tried.is_counted:
             tried.is_counted = True
             lane.budget.request(now, order.tenant)
@@ -136,7 +126,7 @@ class Forwarder:
 
     def can_ask(self, model_id: str, tried: Tried | None = None, tenant: str = "") -> bool:
         """Whether `open` would send a request now of which so much has been tried."""
-        lane, now = self._lane(model_id), self._clock()
+        lane, now = self._lanes.of(model_id), self._clock()
         if tried is not None and not tried.is_free and not lane.budget.can_retry(now, tenant):
             return False
         breakers = self.breakers.replicas
@@ -179,7 +169,7 @@ class Forwarder:
 
     def reads_prompts(self, model_id: str) -> bool:
         """Whether hashes of a request's prompt would decide anything."""
-        lane = self._lane(model_id)
+        lane = self._lanes.of(model_id)
         return lane.policy.reads_prompt and len(lane.replicas) > 1
 
     # ---- one replica -------------------------------------------------------------------------------------
@@ -258,7 +248,7 @@ class Forwarder:
     def _has_stepped(self, model_id: str, before: Replica) -> bool:
         """Whether the engine of this replica has taken steps since it was as it is here."""
         stepped_s = before.stats.get("last_step_s")
-        for replica in self._lane(model_id).replicas:
+        for replica in self._lanes.of(model_id).replicas:
             if replica.id == before.id:
                 return replica.stats.get("last_step_s") != stepped_s
         return False
@@ -271,7 +261,7 @@ class Forwarder:
 
     def _candidates(self, model_id: str, tried: Tried) -> Sequence[Replica]:
         """Whom to ask: not twice, suspects only if there is nobody else, none with an open breaker."""
-        replicas: Sequence[Replica] = self._lane(model_id).replicas
+        replicas: Sequence[Replica] = self._lanes.of(model_id).replicas
         if tried.replicas:
             replicas = [replica for replica in replicas if replica.id not in tried.replicas]
         if tried.machines:
@@ -285,31 +275,6 @@ class Forwarder:
         return self.breakers.choose_allowed(replicas, now)
 
     # ---- one model ---------------------------------------------------------------------------------------
-
-    def _lane(self, model_id: str) -> Lane:
-        models = self._directory().models
-        lane = self.lanes.get(model_id)
-        if lane is None:
-            # Models come and go; what is kept for those that are gone goes with them.
-            self.lanes = {name: one for name, one in self.lanes.items() if name in models}
-            policy = replica_policy(self._config.replica_routing, self._draw, self._config.replicas)
-            lane = self.lanes[model_id] = Lane(policy, RetryBudget(self._config.retries))
-        model = models.get(model_id)
-        replicas = model.replicas if model is not None else ()
-        if replicas is not lane.replicas:
-            self._replicas_changed(model_id, lane, replicas)
-        return lane
-
-    def _replicas_changed(self, model_id: str, lane: Lane, replicas: tuple[Replica, ...]) -> None:
-        before = {replica.id for replica in lane.replicas}
-        lane.replicas = replicas
-        now = {replica.id for replica in replicas}
-        if before == now:
-            return
-        lane.policy.forget(now)
-        known = {replica.id for one in self.lanes.values() for replica in one.replicas}
-        # With other replicas the model is another: it gets a chance at once.
-        self.breakers.keep(known, self.lanes.keys() - {model_id})
 
     def _may_ask(
         self, order: Order, lane: Lane, tried: Tried, *, is_free: bool | None = None

@@ -1,0 +1,61 @@
+"""What the gateway keeps for each model while it forwards: its policy, its retry budget, breakers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serving.routing.breaker import Breakers
+from serving.routing.choice import RandomSource, ReplicaPolicy
+from serving.routing.directory import Directory, Replica
+from serving.routing.policies import replica_policy
+from serving.routing.retry_budget import RetryBudget
+from serving.settings import GatewayConfig
+
+
+@dataclass(slots=True)
+class Lane:
+    """What the gateway keeps for one model."""
+
+    policy: ReplicaPolicy
+    budget: RetryBudget
+    replicas: tuple[Replica, ...] = ()
+
+
+class Lanes:
+    """The lanes of all models, and the breakers of their replicas; both follow the directory."""
+
+    def __init__(
+        self, directory: Callable[[], Directory], config: GatewayConfig, draw: RandomSource
+    ) -> None:
+        self._directory = directory
+        self._config = config
+        self._draw = draw
+        self.all: dict[str, Lane] = {}
+        self.breakers = Breakers(config.breaker, draw)
+
+    def of(self, model_id: str) -> Lane:
+        """The lane of a model, with the replicas that it has now."""
+        models = self._directory().models
+        lane = self.all.get(model_id)
+        if lane is None:
+            # Models come and go; what is kept for those that are gone goes with them.
+            self.all = {name: one for name, one in self.all.items() if name in models}
+            policy = replica_policy(self._config.replica_routing, self._draw, self._config.replicas)
+            lane = self.all[model_id] = Lane(policy, RetryBudget(self._config.retries))
+        model = models.get(model_id)
+        replicas = model.replicas if model is not None else ()
+        if replicas is not lane.replicas:
+            self._replicas_changed(model_id, lane, replicas)
+        return lane
+
+    def _replicas_changed(self, model_id: str, lane: Lane, replicas: tuple[Replica, ...]) -> None:
+        before = {replica.id for replica in lane.replicas}
+        lane.replicas = replicas
+        now = {replica.id for replica in replicas}
+        if before == now:
+            return
+        lane.policy.forget(now)
+        known = {replica.id for one in self.all.values() for replica in one.replicas}
+        # With other replicas the model is another: it gets a chance at once.
+        self.breakers.keep(known, self.all.keys() - {model_id})
