@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serving.config.admission import AdmissionConfig
-from serving.errors import ModelUnavailableError
+from serving.errors import ComptoirError, ModelNotFoundError, ModelUnavailableError
 from serving.gateway.admission import BusyError, OnWait
 from serving.gateway.listing import model_state
 from serving.gateway.orders import RETRY_AFTER_S, Tried
@@ -26,7 +26,7 @@ from serving.routing.directory import Directory, Model
 # How often it looks whether a replica can be asked.
 LOOK_S = 0.1
 # A model that is no more may come back in the course of a redeployment; so long somebody waits for it.
-GONE_S = 10.0
+GONE_S = 5.0
 
 # Why nobody can be asked: see `cause_of`.
 Cause = Literal["asleep", "starting", "crashed", "unreachable", "gone"]
@@ -112,10 +112,11 @@ class Holding:
         Raises:
             BusyError: too many requests are held for the model already, of all or of this tenant.
             ModelUnavailableError: waiting is in vain, or the deadline has passed.
+            ModelNotFoundError: the models are no more.
         """
         model_id = next(iter(tried))
         if all(self._never_comes(name) for name in tried):
-            raise _hopeless()
+            raise self._in_vain(tried)
         line = self._enter(model_id, tenant)
         cause = cause_of(self._directory().models.get(model_id))
         self._metrics.held.labels(model_id, cause).inc()
@@ -128,7 +129,7 @@ class Holding:
             line.ticker = loop.call_later(LOOK_S, self._look, line)
         try:
             if not await self._woken(waiter, deadline, on_wait):
-                raise _hopeless()
+                raise self._in_vain(tried)
         finally:
             self._leave(model_id, line, waiter)
 
@@ -207,6 +208,18 @@ class Holding:
         if not waiter.woken.done():
             waiter.woken.set_result(can_go)
 
+    def _in_vain(self, model_ids: Iterable[str]) -> ComptoirError:
+        models = self._directory().models
+        if all(model_id not in models for model_id in model_ids):
+            return ModelNotFoundError(
+                "the model is no more; GET /v1/models lists those that exist", param="model"
+            )
+        return ModelUnavailableError(
+            "the model does not start: its replicas fail again and again",
+            param="model",
+            retry_after_s=RETRY_AFTER_S * 6,
+        )
+
     def _never_comes(self, model_id: str) -> bool:
         model = self._directory().models.get(model_id)
         if model is not None:
@@ -240,11 +253,3 @@ def by_turns(waiters: Iterable[_Waiter]) -> list[_Waiter]:
             if not queues[tenant]:
                 del queues[tenant]
     return turns
-
-
-def _hopeless() -> ModelUnavailableError:
-    return ModelUnavailableError(
-        "the model does not start: its replicas fail again and again, or it is no more",
-        param="model",
-        retry_after_s=RETRY_AFTER_S * 6,
-    )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from serving.config.admission import AdmissionConfig
-from serving.errors import ModelUnavailableError
+from serving.errors import ModelNotFoundError, ModelUnavailableError
 from serving.gateway import holding
 from serving.gateway.admission import BusyError
 from serving.gateway.holding import Holding, by_turns, cause_of
@@ -132,7 +132,7 @@ def test_waiting_in_vain_ends_at_once() -> None:
 def test_a_model_that_is_removed_is_waited_for_a_short_while() -> None:
     async def play() -> None:
         site, began = Site(None), now()
-        with pytest.raises(ModelUnavailableError):
+        with pytest.raises(ModelNotFoundError):
             await site.hold()
         assert holding.GONE_S <= now() - began < holding.GONE_S + 1
 

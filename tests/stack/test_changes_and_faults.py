@@ -153,9 +153,10 @@ def test_a_killed_engine_is_replaced_while_the_other_models_answer(stack: Stack)
         response = httpx.post(
             f"{stack.url}/v1/chat/completions",
             json={"model": "deepseek-v3", "messages": MESSAGES, "max_tokens": 4},
-            timeout=30,
+            timeout=90,
         )
-        assert time.monotonic() - asked < 15, "a request hung"
+        # It is held until the new engine is there, or for `max_wait_s`.
+        assert time.monotonic() - asked < 75, "a request hung"
         seen.add(response.status_code)
         if response.status_code == 503:
             assert int(response.headers["retry-after"]) > 0
