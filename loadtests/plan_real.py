@@ -113,7 +113,7 @@ def stack_of(replicas: int, folder: Path) -> Iterator[Stack]:
 
 async def _ready(stack: Stack, replicas: int) -> None:
     await stack.ready()
-    await stack.whole(set(), replicas=replicas, gateways=1)
+    await stack.whole(set(), replicas=replicas)
 
 
 def measure(replicas: int, folder: Path, options: argparse.Namespace) -> Measured:

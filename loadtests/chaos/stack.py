@@ -81,15 +81,18 @@ class Stack:
             raise ChaosError("the stack has gone")
         return state
 
+    def _replicas_of(self, application: dict[str, Any]) -> int:
+        return int(application["args"].get("replicas", {}).get("min", 1))
+
     @property
-    def _others(self) -> int:
-        """Replicas of the file's other models, as many as there are at least."""
-        return sum(
-            application["args"].get("replicas", {}).get("min", 1)
-            for application in self._document["applications"]
-            if application["import_path"].endswith(":build_model")
-            and application["name"] != self._model
-        )
+    def _models(self) -> list[dict[str, Any]]:
+        applications = self._document["applications"]
+        return [one for one in applications if one["import_path"].endswith(":build_model")]
+
+    @property
+    def _gateways(self) -> int:
+        (gateway,) = (one for one in self._document["applications"] if one not in self._models)
+        return int(gateway["args"].get("replicas", 1))
 
     def engines(self, model: str) -> list[psutil.Process]:
         """The engine processes of one model, oldest first."""
@@ -118,17 +121,20 @@ class Stack:
                 return sum(len(each["replicas"]) for each in models)
         return 0
 
-    async def whole(self, gone: set[int], *, replicas: int = 2, gateways: int = 2) -> None:
+    async def whole(self, gone: set[int], *, replicas: int | None = None) -> None:
         """Wait until it has what the config says, without any process in `gone`.
 
         Args:
-            replicas: of the model that is scaled here; the others have what the file says.
+            replicas: of the model that is scaled here; without it, and of the others, what the file says.
 
         Raises:
             ChaosError: it does not come back by itself.
         """
         deadline = time.monotonic() + RECOVERY_TIMEOUT_S
-        replicas += self._others
+        models = {one["name"]: self._replicas_of(one) for one in self._models}
+        if replicas is not None:
+            models[self._model] = replicas
+        replicas, gateways = sum(models.values()), self._gateways
         while True:
             alive = {
                 title: {process.pid for process in self.find(title)} - gone
