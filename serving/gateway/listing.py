@@ -37,6 +37,13 @@ def model_card(model: Model, name: str | None = None) -> dict[str, Any]:
     }
 
 
+def card_for(caller: Caller, model: Model, name: str) -> dict[str, Any]:
+    """The card of a model or an adapter that the caller may use; of a base that they may not, no name."""
+    card = model_card(model, name)
+    parent = card["parent"]
+    return card if parent is None or caller.may_use(parent) else card | {"parent": None}
+
+
 def name_card(name: str, config: RoutingConfig, directory: Directory) -> dict[str, Any]:
     """A name that routing gives to one or several models; to revisions of one, it is that model's card."""
     alias = config.aliases.get(name)
@@ -70,7 +77,7 @@ def model_list(
     config = config or RoutingConfig()
     cards = [name_card(name, config, directory) | lifetime(config, name) for name in names]
     cards += [
-        model_card(model, name) | lifetime(config, name)
+        card_for(caller, model, name) | lifetime(config, name)
         for model in sorted(directory.models.values(), key=lambda model: model.id)
         for name in (model.id, *model.adapters)
         # A name that is both means what routing makes of it.

@@ -41,7 +41,8 @@ def build_router(services: Services) -> APIRouter:
         lifetime = listing.lifetime(routing, name)
         if name in services.dispatcher.names(caller):
             return JSONResponse(listing.name_card(name, routing, services.directory()) | lifetime)
-        return JSONResponse(listing.model_card(_allowed(services, name, caller), name) | lifetime)
+        model = _allowed(services, name, caller)
+        return JSONResponse(listing.card_for(caller, model, name) | lifetime)
 
     @router.get("/health", response_model=None)
     @router.get("/-/healthz", response_model=None)

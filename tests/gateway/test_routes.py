@@ -86,6 +86,8 @@ async def test_a_key_may_be_for_an_adapter_only(make_site: SiteFactory) -> None:
         assert response.status_code == status
     listed = (await site.client.get("/v1/models", headers=headers)).json()["data"]
     assert [card["id"] for card in listed] == ["tuned"]
+    shown = await site.client.get("/v1/models/tuned", headers=headers)
+    assert shown.json()["parent"] is listed[0]["parent"] is None
 
 
 @pytest.mark.parametrize(
