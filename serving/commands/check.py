@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,7 +13,7 @@ from rich.table import Table
 from serving.catalogue.catalogue import load_catalogue
 from serving.commands.output import console, errors, note, say
 from serving.commands.planning import plan_models
-from serving.deployment_file import DeploymentFile, load_deployment_file
+from serving.deployment_file import GATEWAY_BUILDER, DeploymentFile, load_deployment_file
 from serving.engine import arguments, lora, spread
 from serving.engine.hosted import describe
 from serving.engine.plan import TINY_PREFIX, EnginePlan
@@ -145,9 +146,24 @@ def _warnings(
                 f"keys.{key.name}.models: there is no model '{unknown}' in this file; there are: "
                 + ", ".join(sorted(names))
             )
+    if file.gateway.surge_percent and _takes_places(file.document):
+        warnings.append(
+            "gateway: each takes a place of its own (`resources`), and a changed one starts before an old "
+            "one leaves: offer one place more than `replicas`, or set surge_percent to 0"
+        )
     if not file.gateway.keys:
         warnings.append("no API keys: fine on loopback, `comptoir keys new NAME` makes one")
     return warnings
+
+
+def _takes_places(document: Mapping[str, Any]) -> bool:
+    """Whether the file gives gateways a resource that only so many can have."""
+    return any(
+        (deployment.get("ray_actor_options") or {}).get("resources")
+        for application in document["applications"]
+        if application["import_path"] == GATEWAY_BUILDER
+        for deployment in application.get("deployments") or ()
+    )
 
 
 def _table(plans: list[EnginePlan]) -> Table:

@@ -170,6 +170,8 @@ def _head(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
 def _gateways(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
     pods = gateway_pods(config, serve)
     each = math.ceil(serve.gateway_replicas / pods)
+    # The only gateway of a site is replaced in its pod, by one that starts beside it.
+    places = each + (serve.gateway_replicas == 1)
     pre_stop_s = math.ceil(serve.drain_timeout_s)
     shape = PodShape(
         component=names.GATEWAY,
@@ -190,7 +192,7 @@ def _gateways(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
         "minReplicas": pods,
         "maxReplicas": pods,
         # No CPU: models do not run here.
-        "resources": {"CPU": "0", GATEWAY_RESOURCE: str(each)},
+        "resources": {"CPU": "0", GATEWAY_RESOURCE: str(places)},
         "rayStartParams": {"object-store-memory": _OBJECT_STORE_BYTES},
         "template": pod_template(config, serve, shape),
     }

@@ -75,6 +75,10 @@ def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
         if not PurePosixPath(keys_file).is_absolute():
             raise ConfigError("keys_file: must be an absolute path", param="keys_file")
         args["keys_file"] = keys_file
+    if gateway.replicas > 1:
+        # Each pod has places for its own gateways only, so that none stands empty: a changed one starts
+        # when an old one has left, and meanwhile the others answer.
+        args["surge_percent"] = 0
     application["args"] = args
     application["deployments"] = [_placement() | _routing(application)]
     return ClusterServe(

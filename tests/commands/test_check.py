@@ -72,6 +72,17 @@ def test_warnings_go_to_stderr_and_fail_only_when_strict(path: Path) -> None:
     assert check(path, "--strict").exit_code == 2
 
 
+@pytest.mark.parametrize(("surge", "warns"), [(100, True), (0, False)])
+def test_a_changed_gateway_must_find_a_place(path: Path, surge: int, warns: bool) -> None:
+    document = yaml.safe_load(write(path, TINY).read_text())
+    gateway = document["applications"][0]
+    gateway["args"] = (gateway.get("args") or {}) | {"surge_percent": surge}
+    options = {"num_cpus": 0, "resources": {"comptoir_gateway": 1}}
+    gateway["deployments"] = [{"name": "GatewayReplica", "ray_actor_options": options}]
+    path.write_text(yaml.safe_dump(document))
+    assert ("surge_percent to 0" in check(path).stderr.replace("\n", " ")) == warns
+
+
 def test_a_pinned_file_with_keys_is_right_even_when_strict(path: Path) -> None:
     key = {"name": "acme", "hash": hash_key("k")}
     result = check(write(path, BIG | {"revision": COMMIT}, keys=[key], host="0.0.0.0"), "--strict")

@@ -50,8 +50,13 @@ def test_the_head_runs_no_model_and_the_gateways_pods_neither() -> None:
 
 
 def test_gateways_fill_their_pods_and_no_pod_is_without_one() -> None:
+    found = groups(rayservice("eu-single-node"))["gateway"]
+    assert (found["replicas"], found["resources"]["comptoir_gateway"]) == (2, "2")
+
+
+def test_the_only_gateway_has_room_for_the_one_that_follows_it() -> None:
     found = groups(rayservice("dev"))["gateway"]
-    assert (found["replicas"], found["resources"]["comptoir_gateway"]) == (1, "1")
+    assert (found["replicas"], found["resources"]["comptoir_gateway"]) == (1, "2")
 
 
 def test_gpu_pods_say_what_they_are_to_kubernetes_and_to_rays_autoscaler() -> None:
