@@ -250,9 +250,11 @@ def reading(
     return DIALECTS[expected.path](expected, on_text, keep_text)
 
 
-def judged(expected: Expected, content_type: str, body: bytes) -> Reading:
+def judged(
+    expected: Expected, content_type: str, body: bytes, *, keep_text: bool = False
+) -> Reading:
     """An answer with status 200 that came in whole, streamed or not."""
-    found = reading(expected)
+    found = reading(expected, keep_text=keep_text)
     found.begin(content_type)
     found.feed(body)
     found.finish()

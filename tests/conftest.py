@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports ray, vllm or torch, which read these once.
 os.environ.update(
@@ -27,6 +28,14 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # A developer's own settings must not decide whether a test passes.
 for _name in [name for name in os.environ if name.startswith("COMPTOIR_")]:
     del os.environ[_name]
+
+# A busy machine takes its time, and no run draws what the one before did not: a failure is somebody's doing.
+# New examples are looked for with `pytest --hypothesis-profile=search`.
+settings.register_profile(
+    "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile("steady", settings.get_profile("search"), derandomize=True)
+settings.load_profile("steady")
 
 # Cheapest first, so that failures come early; a test with none of these marks is a unit test.
 _ORDER = ("services", "ray", "engine", "browser", "gpu")

@@ -1,25 +1,33 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from loadtests.bench.compare.texts import compare, text_of
-
-CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
-
-
-def test_a_streams_text_is_put_together_from_its_chunks() -> None:
-    usage = b'data: {"choices":[],"usage":{"completion_tokens":2}}\n\n'
-    stream = CHUNK % b"Bon" + CHUNK % b"jour" + usage + b"data: [DONE]\n\n"
-    assert text_of(stream) == "Bonjour"
+from loadtests.bench.compare.clients import Target
+from loadtests.bench.compare.server import complete
+from loadtests.bench.compare.texts import compare
+from loadtests.free_ports import free_port
+from loadtests.reference import Running, running
 
 
-def test_a_stream_that_breaks_off_has_no_text() -> None:
-    assert text_of(CHUNK % b"Bon") is None
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with running(ttft_ms=0, itl_ms=0) as found:
+        yield found
 
 
-def test_a_chunk_without_content_adds_nothing() -> None:
-    first = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
-    assert text_of(first + CHUNK % b"a" + b"data: [DONE]\n\n") == "a"
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_is_that_of_a_complete_answer(server: Running, stream: bool) -> None:
+    good = Target(server.address, {})
+    assert complete(good, "Bonjour", 3, stream=stream) == " word word word"
+    for end in ("aborted", "error_body", "no_finish_reason", "short", "truncated:cut"):
+        bad = Target(server.address, {"x-reference-end": end})
+        assert complete(bad, "Bonjour", 9, stream=stream) is None, end
+
+
+def test_who_does_not_listen_has_no_text() -> None:
+    assert complete(Target(f"127.0.0.1:{free_port()}", {}), "Bonjour", 3) is None
 
 
 @pytest.mark.parametrize(

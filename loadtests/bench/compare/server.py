@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtests.bench.compare.clients import Target
 from loadtests.bench.compare.contenders import MODEL, Contender, Place
 from loadtests.bench.processes import Child
+from loadtests.dialects import judged
 from loadtests.free_ports import free_port
+from loadtests.reading import Expected
 
 START_TIMEOUT_S = 240.0
 
@@ -50,30 +53,36 @@ def running(contender: Contender, model: Path, key: str) -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def complete(target: Target, prompt: str, tokens: int, timeout_s: float = 60.0) -> str | None:
-    """The text of one completion at temperature 0, not streamed; None where there is none."""
+def complete(
+    target: Target, prompt: str, tokens: int, timeout_s: float = 60.0, *, stream: bool = False
+) -> str | None:
+    """The text of one chat completion at temperature 0; None where it is not complete and well-formed."""
     host, _, port = target.address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
-    body = {
+    path = "/v1/chat/completions"
+    body: dict[str, Any] = {
         "model": MODEL,
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": tokens,
         "temperature": 0,
         "ignore_eos": True,
+        "stream": stream,
     }
+    if stream:
+        body["stream_options"] = {"include_usage": True}
     headers = {"content-type": "application/json", **target.headers}
     try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        connection.request("POST", path, json.dumps(body), headers)
         response = connection.getresponse()
-        content = response.read()
-        if response.status != 200:
-            return None
-        text: str | None = json.loads(content)["choices"][0]["message"]["content"]
-        return text
-    except (OSError, http.client.HTTPException, ValueError, LookupError):
+        content, kind = response.read(), response.headers.get("content-type", "")
+    except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
+    if response.status != 200:
+        return None
+    answer = judged(Expected.of(path, body), kind, content, keep_text=True)
+    return None if answer.failure else answer.text
 
 
 def _wait_until_it_answers(child: Child, target: Target) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loadtests.bench.compare.clients import Target
-from loadtests.bench.compare.contenders import MODEL
 from loadtests.bench.compare.server import complete
 
 PROMPTS = (
@@ -19,7 +16,6 @@ PROMPTS = (
     "List three European capitals as JSON",
 )
 TOKENS = 48
-TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ def collect(target: Target) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for prompt in PROMPTS:
         found[f"{prompt} (whole)"] = complete(target, prompt, TOKENS)
-        found[f"{prompt} (streamed)"] = _streamed(target, prompt)
+        found[f"{prompt} (streamed)"] = complete(target, prompt, TOKENS, stream=True)
     return found
 
 
@@ -51,38 +47,3 @@ def compare(one: Texts, other: Texts) -> Comparison:
     """Hold texts against each other; a missing one is a different one."""
     different = sum(text is None or text != other.get(name) for name, text in one.items())
     return Comparison(len(one), different)
-
-
-def text_of(stream: bytes) -> str | None:
-    """The text of a stream of chat completion chunks; None when it does not end properly."""
-    pieces: list[str] = []
-    for line in stream.split(b"\n"):
-        if not line.startswith(b"data: "):
-            continue
-        if line == b"data: [DONE]":
-            return "".join(pieces)
-        for choice in json.loads(line[len(b"data: ") :]).get("choices", ()):
-            pieces.append(choice["delta"].get("content") or "")
-    return None
-
-
-def _streamed(target: Target, prompt: str) -> str | None:
-    host, _, port = target.address.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
-    body = {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": TOKENS,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-    }
-    headers = {"content-type": "application/json", **target.headers}
-    try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-        response = connection.getresponse()
-        return text_of(response.read()) if response.status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError, LookupError):
-        return None
-    finally:
-        connection.close()
