@@ -136,12 +136,17 @@ class Run:
     # ---- the end -----------------------------------------------------------------------------------------
 
     async def settled(self) -> tuple[dict[str, Counter[str]], list[dict[str, Any]], float]:
-        """The engines' counters and all lines of the journals, when they agree or agree no more to come."""
+        """The engines' counters and all lines of the journals, once every bill is acknowledged and they agree.
+
+        Returned as they are when that takes too long; last, how long it took.
+        """
         began_s = time.monotonic()
         while True:
             engines, lines = await self.engines(), self.lines()
             waited_s = time.monotonic() - began_s
-            if same(engines, billed(lines)) or waited_s > SETTLE_TIMEOUT_S:
+            is_quiet = not any(counts["kept_bills"] for counts in engines.values())
+            agree = is_quiet and same(engines, billed(lines))
+            if agree or waited_s > SETTLE_TIMEOUT_S:
                 return engines, lines, waited_s
             await asyncio.sleep(0.5)
 
