@@ -136,7 +136,7 @@ class Run:
     # ---- the end -----------------------------------------------------------------------------------------
 
     async def settled(self) -> tuple[dict[str, Counter[str]], list[dict[str, Any]], float]:
-        """The engines' counters and all lines of the journals, once every bill is acknowledged and they agree.
+        """The counters and all lines of the journals, once every bill is acknowledged and they agree.
 
         Returned as they are when that takes too long; last, how long it took.
         """
