@@ -16,6 +16,7 @@ from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
 from serving.gateway.lanes import Lane, Lanes
 from serving.gateway.orders import NobodyError, Order, Sent, Tried
+from serving.gateway.probation import Probation
 from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.deadline import Deadline
@@ -71,6 +72,7 @@ class Forwarder:
         self._suspects: dict[str, float] = {}
         self._lanes = Lanes(directory, self._config, draw)
         self.breakers = self._lanes.breakers
+        self._probation = Probation()
         self.quarantine = Quarantine(self._config.quarantine)
         self.in_flight: Counter[str] = Counter()
 
@@ -107,7 +109,10 @@ class Forwarder:
             if not self._may_ask(order, lane, tried):
                 break
             try:
-                sent = await self._ask(order, lane, candidates, tried)
+                if tried.deaths:
+                    sent = await self._ask_in_turn(order, lane, tried)
+                else:
+                    sent = await self._ask(order, lane, candidates, tried)
             except ReplicaGoneError as gone:
                 await self._note_gone(order, tried, gone)
             except _FailedError as failure:
@@ -173,6 +178,12 @@ class Forwarder:
         return lane.policy.reads_prompt and len(lane.replicas) > 1
 
     # ---- one replica -------------------------------------------------------------------------------------
+
+    async def _ask_in_turn(self, order: Order, lane: Lane, tried: Tried) -> Sent:
+        """An engine has died under it: it may be the cause, and shall take nobody along."""
+        async with self._probation.turn(order.model_id, order.tenant, tried.acquit):
+            candidates = self._candidates(order.model_id, tried)
+            return await self._ask(order, lane, candidates, tried)
 
     async def _ask(
         self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: Tried

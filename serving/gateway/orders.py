@@ -15,6 +15,8 @@ from serving.routing.directory import Replica
 from serving.routing.quarantine import Suspect
 
 RETRY_AFTER_S = 5.0
+# What kills slowly is not acquitted for ever.
+MAX_ACQUITTALS = 2
 # A request of which no policy may know anything.
 UNKNOWN = RoutedRequest()
 
@@ -109,7 +111,8 @@ class Tried:
         machines: those that gave no sign of life.
         failed: replicas that live and failed at it.
         attempts: replicas asked in this round.
-        deaths: engines that died under it.
+        deaths: engines that died under it and for which it may be to blame.
+        acquittals: how often it has been at work on another engine for a while without harm.
         is_counted: it is part of the retry budget's requests.
         is_free: the next try costs nothing of the retry budget.
         is_handed: a replica was told where the computed prompt is.
@@ -121,6 +124,7 @@ class Tried:
     failed: list[str] = field(default_factory=list)
     attempts: int = 0
     deaths: int = 0
+    acquittals: int = 0
     is_counted: bool = False
     is_free: bool = True
     is_handed: bool = False
@@ -133,6 +137,12 @@ class Tried:
             self.replicas.clear()
             self.machines.clear()
             self.again_s = math.inf
+
+    def acquit(self) -> None:
+        """It has worked elsewhere without harm: what died under it died of something else."""
+        if self.acquittals < MAX_ACQUITTALS:
+            self.acquittals += 1
+            self.deaths = 0
 
     def may_ask(self, replica: Replica, now: float) -> bool:
         """Whether the next round could ask it."""
