@@ -91,9 +91,12 @@ async def test_a_client_that_does_not_read_is_slow_until_it_does() -> None:
 
     async with listening(app) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # asyncio reads ahead of who asks it to.
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         await asyncio.wait_for(was_slow.wait(), 5)
         assert not writable.is_set()
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
         body = await asyncio.wait_for(reader.read(), 5)
         writer.close()
     assert writable.is_set()

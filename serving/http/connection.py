@@ -43,7 +43,7 @@ from serving.config.connections import ConnectionsConfig
 from serving.errors import ComptoirError, RequestTimeoutError
 from serving.http.answers import error_answer
 from serving.http.exchange import Exchange
-from serving.http.proxies import Address, forwarded_for, parse_address, parse_proxy_header
+from serving.http.peer import Peer
 from serving.http.requests import Head, RequestReader
 from serving.http.watches import BodyWatch, StallWatch, has_ended_input, is_reset
 
@@ -98,7 +98,6 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_body_watch",
         "_deadline_s",
-        "_forwarded",
         "_has_eof",
         "_is_paused",
         "_lingered",
@@ -106,19 +105,17 @@ class HttpConnection(asyncio.Protocol):
         "_server",
         "_stall",
         "_transport",
-        "address",
-        "client",
         "exchange",
-        "is_proxy",
         "is_recognised",
         "is_slow",
+        "peer",
         "phase",
         "requests",
-        "server",
     )
 
     _transport: asyncio.Transport
     _stall: StallWatch
+    peer: Peer
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -126,12 +123,7 @@ class HttpConnection(asyncio.Protocol):
         self.phase = Phase.CLOSED
         self.exchange: Exchange | None = None
         self.requests = 0
-        # Who it counts for: the peer, or whom a trusted proxy names.
-        self.address: Address | None = None
-        self.client: tuple[str, int] | None = None
-        self.server: tuple[str, int] | None = None
-        self.is_proxy = self.is_recognised = self.is_slow = False
-        self._forwarded: Address | None = None
+        self.is_recognised = self.is_slow = False
         self._has_eof = self._is_paused = False
         self._lingered = 0
         self._deadline_s = math.inf
@@ -144,11 +136,8 @@ class HttpConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=LOW_WATER_BYTES)
         limits, table = self._server.limits, self._server.table
         self._stall = StallWatch(self._transport, limits.write_stall_s)
-        self.client = _name(transport.get_extra_info("peername"))
-        self.server = _name(transport.get_extra_info("sockname"))
-        self.address = parse_address(self.client[0]) if self.client else None
-        self.is_proxy = self.address is not None and table.trusts(self.address)
-        self.phase = Phase.PROXY if self.is_proxy and limits.proxy_protocol else Phase.IDLE
+        self.peer = Peer(transport, table)
+        self.phase = Phase.PROXY if self.peer.owes_header else Phase.IDLE
         self._wait(limits.head_timeout_s)
         error = table.admit(self)
         if error is not None:
@@ -212,14 +201,10 @@ class HttpConnection(asyncio.Protocol):
             self.refuse(error)
 
     def _take_proxy_header(self) -> None:
-        found = parse_proxy_header(self._reader.peek())
-        if found is None:
-            return
-        address, length = found
-        self._reader.skip(length)
-        self.phase = Phase.IDLE
-        if address is not None:
-            self.address, self.client, self.is_proxy = address, (str(address), 0), False
+        length = self.peer.take_header(self._reader.peek())
+        if length is not None:
+            self._reader.skip(length)
+            self.phase = Phase.IDLE
             error = self._server.table.count(self)
             if error is not None:
                 raise error
@@ -240,8 +225,7 @@ class HttpConnection(asyncio.Protocol):
         self.phase = Phase.BUSY
         server.table.begin(self)
         exchange = self.exchange = Exchange(self, head, self._transport)
-        if self.is_proxy and not server.limits.proxy_protocol:
-            self._take_forwarded(head)
+        self.peer.begin_request(head.headers)
         if self._reader.is_whole:
             exchange.body_is_whole = True
             self._deadline_s = math.inf
@@ -251,16 +235,6 @@ class HttpConnection(asyncio.Protocol):
             self._deadline_s = self._body_watch.next_look_s(now_s)
             self._take_body()
         server.begin(exchange)
-
-    def _take_forwarded(self, head: Head) -> None:
-        """Count the request for whom the proxy says that it is."""
-        table = self._server.table
-        found = forwarded_for(head.headers, table.limits.trusted_proxies)
-        if found is not None:
-            error = table.enter(found)
-            if error is not None:
-                raise error
-            self._forwarded, self.client = found, (str(found), 0)
 
     def _take_body(self) -> None:
         exchange, reader = self.exchange, self._reader
@@ -423,12 +397,5 @@ class HttpConnection(asyncio.Protocol):
         """The exchange in progress; from now on there is none."""
         exchange, self.exchange = self.exchange, None
         self._body_watch = None
-        if self._forwarded is not None:
-            self._server.table.leave(self._forwarded)
-            self._forwarded = None
+        self.peer.end_request()
         return exchange
-
-
-def _name(found: Any) -> tuple[str, int] | None:
-    """A socket's address as ASGI writes it."""
-    return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None

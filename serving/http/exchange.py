@@ -193,8 +193,8 @@ class Exchange:
             "type": "http",
             "asgi": _ASGI,
             "http_version": head.version,
-            "server": connection.server,
-            "client": connection.client,
+            "server": connection.peer.server,
+            "client": connection.peer.client,
             "scheme": "http",
             "root_path": "",
             # RFC 9110, 9.3.2: a HEAD is answered as a GET, without the body.

@@ -59,9 +59,9 @@ class ConnectionTable:
 
     def count(self, connection: HttpConnection) -> ComptoirError | None:
         """Count it for its address, once that is known; returns why it cannot stay."""
-        address = connection.address
+        address = connection.peer.address
         limit = self.limits.max_per_address
-        if limit is None or address is None or address.is_loopback or connection.is_proxy:
+        if limit is None or address is None or address.is_loopback or connection.peer.is_proxy:
             return None
         own = self._addresses.setdefault(counted_as(address), {})
         own[connection] = None
@@ -101,8 +101,8 @@ class ConnectionTable:
         del self.connections[connection]
         self.begin(connection)
         self._unrecognised -= not connection.is_recognised
-        if connection.address is not None:
-            key = counted_as(connection.address)
+        if connection.peer.address is not None:
+            key = counted_as(connection.peer.address)
             own = self._addresses.get(key)
             if own is not None:
                 own.pop(connection, None)
@@ -116,14 +116,17 @@ class ConnectionTable:
         """Whether it is a trusted proxy's."""
         return is_within(address, self.limits.trusted_proxies)
 
-    def enter(self, address: Address) -> ComptoirError | None:
-        """A request that a proxy forwards for this address; returns why it cannot be answered."""
+    def enter(self, address: Address) -> None:
+        """A request that a proxy forwards for this address.
+
+        Raises:
+            TooManyConnectionsError: it has too many open.
+        """
         key, limit = counted_as(address), self.limits.max_per_address
         count = self._forwarded.get(key, 0) + 1
         if limit is not None and count > limit and not address.is_loopback:
-            return self._crowded()
+            raise self._crowded()
         self._forwarded[key] = count
-        return None
 
     def leave(self, address: Address) -> None:
         """Its answer is whole."""
