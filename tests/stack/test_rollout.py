@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -18,7 +19,7 @@ from loadtests.process_titles import title_of
 from serving.commands import processes
 from tests.stack.conftest import ROOT, Stack, start, stop
 from tests.stack.load import Load
-from tests.stack.test_changes_and_faults import deploy
+from tests.stack.test_changes_and_faults import deploy, eventually
 
 SITE = {
     "proxy_location": "Disabled",
@@ -28,7 +29,8 @@ SITE = {
             "name": "gateway",
             "route_prefix": None,
             "import_path": "serving.app:build_gateway",
-            "args": {"host": "127.0.0.1", "port": 8000},
+            # Two: what waits at one is known to the other.
+            "args": {"host": "127.0.0.1", "port": 8000, "replicas": 2},
         },
         {
             "name": "qwen3",
@@ -73,6 +75,15 @@ def gateways(stack: Stack) -> set[int]:
     return {one.pid for one in found if ":GatewayReplica" in title_of(one)}
 
 
+def asked(stack: Stack) -> int:
+    """Requests that all gateways have had, as any of them tells."""
+    status = httpx.get(f"{stack.url}/status", timeout=30).json()
+    assert status["gateways"] <= 2
+    if status["gateways"] < 2:
+        return 0
+    return int(sum(one["asked"]["requests"] for one in status["models"]))
+
+
 def abort_the_next(stack: Stack, kept: dict[str, Any]) -> None:
     """The revision goes only when a stream that it has begun is over; then all is as before."""
     with Load(stack) as load:
@@ -102,6 +113,8 @@ def test_a_rollout_fails_no_request_and_cuts_no_stream(one_model: Stack, tmp_pat
         took_s = time.monotonic() - began
         seen = load.counted_over(6)
         (report,) = json.loads(rollout(one_model, "status", "qwen3", "--json"))
+        answered = load.answers.total()
+        eventually(lambda: asked(one_model) >= answered, 10)
         rollout(one_model, "weight", "qwen3", "0")
         load.counted_over(2)
         at_none = load.counted_over(2)
