@@ -241,6 +241,11 @@ class Admission:
         if door.queue.waiting:
             self._dispatch(door)
 
+    def asked(self, model_id: str) -> int:
+        """Requests that wait for the model in this gateway, or have a slot at it."""
+        door = self._doors.get(model_id)
+        return door.queue.waiting + door.queue.open if door is not None else 0
+
     def queued(self, model_id: str) -> int:
         """Requests that wait for the model in this gateway (`QUEUED_HEADER`)."""
         door = self._doors.get(model_id)

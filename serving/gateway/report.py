@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from prometheus_client import Counter, Histogram
-from prometheus_client.samples import Sample
-
 from serving import __version__
+from serving.config.revisions import public_name
 from serving.gateway import listing
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.services import Services
@@ -56,29 +54,24 @@ def status(services: Services, caller: Caller) -> dict[str, Any]:
 
 
 def asked(services: Services) -> dict[str, dict[str, float]]:
-    """What this gateway has asked each model: requests that are open now, and those since its start.
+    """What this gateway has asked of each model, as far as it is anything.
 
-    `open` are those that wait, are held or are being answered. `failed` are those that the model did not
-    answer well, also where another one took over; nothing that the client did wrong.
+    `open` are requests that wait, are held or are being answered. Of models that run in two revisions also
+    those since the start: `failed` are those that the model did not answer well, also where another one took
+    over; nothing that the client did wrong. It is called every second, so it looks at no more than that.
     """
-    found: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(ASKED, 0.0))
-    for queue in services.admission.snapshots():
-        found[queue.model_id]["open"] += queue.open + sum(queue.queue.waiting.values())
-    for model_id in services.directory().models:
-        if held := services.holding.held(model_id):
-            found[model_id]["open"] += held
-    metrics = services.metrics
-    for sample in _samples(metrics.outcomes, "_total"):
-        found[sample.labels["model"]]["requests"] += sample.value
-        if sample.labels["outcome"] in ("failed", "broken"):
-            found[sample.labels["model"]]["failed"] += sample.value
-    for sample in _samples(metrics.failovers, "_total"):
-        for kind in ("requests", "failed"):
-            found[sample.labels["failed_model"]][kind] += sample.value
-    for kind in ("count", "sum"):
-        for sample in _samples(metrics.first_byte, f"_{kind}"):
-            found[sample.labels["model"]][f"first_byte_{kind}"] += sample.value
-    return {name: figures for name, figures in found.items() if any(figures.values())}
+    models = services.directory().models
+    revisions = Counter(public_name(name) for name in models)
+    found = {}
+    for name in models:
+        figures: dict[str, float] = {
+            "open": services.admission.asked(name) + services.holding.held(name)
+        }
+        if revisions[public_name(name)] > 1:
+            figures |= services.metrics.figures(name)
+        if any(figures.values()):
+            found[name] = figures
+    return found
 
 
 def together(said: Iterable[Mapping[str, Any]], model_id: str) -> dict[str, float]:
@@ -89,11 +82,6 @@ def together(said: Iterable[Mapping[str, Any]], model_id: str) -> dict[str, floa
             if kind in found:
                 found[kind] += value
     return found
-
-
-def _samples(family: Counter | Histogram, ending: str) -> Iterator[Sample]:
-    for metric in family.collect():
-        yield from (one for one in metric.samples if one.name.endswith(ending))
 
 
 def view(is_whole: bool) -> str:

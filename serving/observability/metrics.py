@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from serving.config.routing import Failure
 from serving.observability.moment import MOMENT
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -158,6 +160,30 @@ class GatewayMetrics:
         if model not in self._models:
             self._models[model] = {each: self.tokens.labels(model, each) for each in TOKENS}
         return self._models[model]
+
+    def figures(self, model: str) -> dict[str, float]:
+        """One model since the start: requests, those that failed, and the times to first bytes."""
+
+        def value(child: Counter | Histogram, ending: str) -> float:
+            return sum(
+                sample.value
+                for metric in child.collect()
+                for sample in metric.samples
+                if sample.name.endswith(ending)
+            )
+
+        outcomes = {each: value(self.outcomes.labels(model, each), "_total") for each in OUTCOMES}
+        # What another one took over: the model failed, though the client got its answer.
+        over = sum(
+            value(self.failovers.labels(model, each), "_total") for each in get_args(Failure)
+        )
+        first_byte = self.first_byte.labels(model)
+        return {
+            "requests": sum(outcomes.values()) + over,
+            "failed": outcomes["failed"] + outcomes["broken"] + over,
+            "first_byte_count": value(first_byte, "_count"),
+            "first_byte_sum": value(first_byte, "_sum"),
+        }
 
     def expect(self, model: str) -> None:
         """Begin the model's series at zero: one that appears with its first failure misses it in rates."""

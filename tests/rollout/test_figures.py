@@ -53,7 +53,7 @@ def test_without_requests_there_is_no_share() -> None:
 
 
 def test_figures_are_those_of_all_gateways() -> None:
-    here, there = gateway("qwen3"), gateway("qwen3")
+    here, there = gateway("qwen3", "qwen3--r2"), gateway("qwen3", "qwen3--r2")
     for one in (here, there):
         one.metrics.outcomes.labels("qwen3", "ok").inc(3)
         one.metrics.first_byte.labels("qwen3").observe(0.5)
