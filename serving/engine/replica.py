@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from serving.config.connections import ConnectionsConfig
-from serving.engine import handover, progress, signals
+from serving.engine import handover, progress, quiet, signals
 from serving.engine.access import GatewayDoor
 from serving.engine.metering import Meter
 from serving.engine.plan import UNSET_ENV, EnginePlan
@@ -63,6 +63,7 @@ class ModelReplica:
         os.environ.update(self._plan.env)
         for name in UNSET_ENV:
             os.environ.pop(name, None)
+        quiet.starting()
         import ray
 
         self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
@@ -84,6 +85,7 @@ class ModelReplica:
         self._listener = Listener(
             self._door, self._host, connections=ConnectionsConfig.between_us()
         )
+        quiet.serving()
         await self._listener.start()
         progress.report(self._plan.model_id, "ready")
 
