@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.config.keys import SCOPES, Scope
-from serving.gateway import listing, report
-from serving.gateway.services import Services
+from serving.gateway import listing, openapi, report
+from serving.gateway.services import Rules, Services
 from serving.http_protocol import client_of
 from serving.observability.metrics import CONTENT_TYPE
 from serving.routing.directory import Model
@@ -26,6 +28,7 @@ VIEW_HEADER = "x-comptoir-view"
 def build_router(services: Services) -> APIRouter:
     """Their routes."""
     router = APIRouter()
+    described = _describer()
 
     @router.get("/v1/models", response_model=None)
     async def list_models(request: Request) -> Response:
@@ -79,7 +82,24 @@ def build_router(services: Services) -> APIRouter:
         headers = {"content-type": CONTENT_TYPE, VIEW_HEADER: report.view(caller.sees_metrics)}
         return Response(b"".join(parts), headers=headers)
 
+    @router.get(openapi.PATH, response_model=None)
+    async def describe() -> Response:
+        return Response(described(services.rules), media_type="application/json")
+
     return router
+
+
+def _describer() -> Callable[[Rules], bytes]:
+    """Describes the API, once for each configuration."""
+    last: tuple[Rules, bytes] | None = None
+
+    def described(rules: Rules) -> bytes:
+        nonlocal last
+        if last is None or last[0] is not rules:
+            last = rules, orjson.dumps(openapi.document(rules.config, rules.endpoints))
+        return last[1]
+
+    return described
 
 
 def _caller(services: Services, request: Request, *needs: Scope) -> Caller:
