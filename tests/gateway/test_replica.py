@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -12,9 +13,12 @@ from loadtests.free_ports import free_port
 from serving.app import SHUTDOWN_MARGIN_S, gateway_options
 from serving.config.rerouting import user_config
 from serving.config.routing import RoutingConfig
+from serving.engine.access import GatewayDoor
+from serving.engine.fake_engine import FakeEngine
 from serving.gateway import replica
 from serving.gateway.neighbours import Neighbours
 from serving.gateway.replica import GatewayReplica
+from serving.listener import Listener
 from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig
 
@@ -110,6 +114,63 @@ async def test_balancers_hear_nothing_where_another_gateway_takes_the_port(
         other.leave()
     with pytest.raises(httpx.ConnectError):
         await get(gateway, "/health")
+
+
+@pytest.fixture
+async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngine]:
+    """One that takes its time, as the replica of the model `m`."""
+    found = FakeEngine(first_token_s=0.0, interval_s=0.05)
+    listener = Listener(GatewayDoor(found.asgi(), "t", lambda: False), "127.0.0.1")
+    await listener.start()
+    here = Replica("r", f"http://127.0.0.1:{listener.port}", "t")
+    monkeypatch.setattr(Models, "current", Directory([Model("m", {"task": "chat"}, (here,))]))
+    yield found
+    await listener.close()
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    for _ in range(400):
+        if is_so():
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("it did not come to that")
+
+
+async def test_what_is_left_at_the_end_is_told_so_in_its_own_dialect(
+    gateway: GatewayReplica, gate: Gate, engine: FakeEngine
+) -> None:
+    url = f"http://127.0.0.1:{gateway._config.port}"
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1000}
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        streams = [
+            asyncio.create_task(client.post(path, json=body | {"stream": True}))
+            for path in ("/v1/chat/completions", "/v1/messages")
+        ]
+        whole = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+        open_requests = gateway._services.open_requests
+        await until(lambda: sum(one.is_stream for one in open_requests) == 2)
+        await until(lambda: len(engine.bodies) == 3)
+        gate.is_open.set()
+        await GatewayReplica.__del__(gateway)
+        ours, anthropics = [response.text for response in await asyncio.gather(*streams)]
+        answer = await whole
+    assert '"code":"shutting_down"' in ours.rstrip().splitlines()[-1]
+    assert anthropics.rstrip().splitlines()[-2] == "event: error"
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_an_answer_of_one_that_leaves_ends_its_connection(
+    gateway: GatewayReplica, gate: Gate
+) -> None:
+    url = f"http://127.0.0.1:{gateway._config.port}"
+    async with httpx.AsyncClient(base_url=url) as client:
+        assert "connection" not in (await client.get("/health")).headers
+        leaving = asyncio.create_task(GatewayReplica.__del__(gateway))
+        await gate.is_closed.wait()
+        assert (await client.get("/health")).headers["connection"] == "close"
+        gate.is_open.set()
+        await leaving
 
 
 async def test_a_new_gateway_and_an_old_one_answer_at_one_port(
