@@ -159,8 +159,8 @@ class Listener:
 
     def _check(self) -> None:
         loop = asyncio.get_running_loop()
-        self.table.check(loop.time())
         self._timer = loop.call_later(self._period_s, self._check)
+        self.table.check(loop.time())
 
 
 def _connections_possible() -> int:

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from serving.config.connections import ConnectionsConfig
-from serving.errors import ComptoirError, RequestTimeoutError
+from serving.errors import ComptoirError, MalformedHttpError, RequestTimeoutError
 from serving.http.answers import error_answer
 from serving.http.exchange import Exchange
 from serving.http.peer import Peer
@@ -158,10 +158,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = self.exchange
         if self.phase is not Phase.BUSY or exchange is None or not self._reader.is_whole:
             return False
-        if exchange.can_be_probed:
-            exchange.probe()
-        elif not exchange.has_begun:
-            self._wait(HALF_CLOSE_GRACE_S)
+        self._probe(exchange)
         return True
 
     def pause_writing(self) -> None:
@@ -229,11 +226,15 @@ class HttpConnection(asyncio.Protocol):
         if self._reader.is_whole:
             exchange.body_is_whole = True
             self._deadline_s = math.inf
+            if self._has_eof:
+                self._probe(exchange)
         else:
             now_s, limits = server.loop.time(), server.limits
             self._body_watch = BodyWatch(now_s, limits.body_timeout_s, limits.body_min_bytes_per_s)
             self._deadline_s = self._body_watch.next_look_s(now_s)
             self._take_body()
+            if self._has_eof and not (self._reader.is_whole or self._reader.is_behind):
+                raise MalformedHttpError("the input ended in the middle of the body")
         server.begin(exchange)
 
     def _take_body(self) -> None:
@@ -262,7 +263,7 @@ class HttpConnection(asyncio.Protocol):
     @property
     def is_last(self) -> bool:
         """Whether the connection ends with the present answer."""
-        return self._has_eof or self._server.table.is_draining
+        return self._server.table.is_draining or self._has_heard_all
 
     def recognise(self) -> None:
         """A key was accepted."""
@@ -282,7 +283,7 @@ class HttpConnection(asyncio.Protocol):
         self._take_exchange()
         if self._transport.get_write_buffer_size():
             self._stall.begin(self._server.loop.time())
-        if exchange.closes or self._has_eof or not self._reader.is_whole:
+        if exchange.closes or self._has_heard_all or not self._reader.is_whole:
             self._linger()
             return
         self.phase = Phase.IDLE
@@ -291,6 +292,9 @@ class HttpConnection(asyncio.Protocol):
         self._resume()
         if self._reader.waiting_bytes:
             self._advance()
+            if self._has_eof and self.phase is not Phase.BUSY:
+                # What was sent ahead ends in the middle of a request.
+                self.close()
 
     def refuse(self, error: ComptoirError) -> None:
         """Answer with an error of this layer, and end; an answer that has begun just breaks off."""
@@ -379,6 +383,18 @@ class HttpConnection(asyncio.Protocol):
             and not self.eof_received()
         ):
             self._transport.abort()
+
+    @property
+    def _has_heard_all(self) -> bool:
+        """Whether the client has ended its input, and all of that has been worked on."""
+        return self._has_eof and not self._reader.waiting_bytes
+
+    def _probe(self, exchange: Exchange) -> None:
+        """Find out whether a client that has ended its input has gone."""
+        if exchange.can_be_probed:
+            exchange.probe()
+        elif not exchange.has_begun:
+            self._wait(HALF_CLOSE_GRACE_S)
 
     def _wait(self, limit_s: float) -> None:
         self._deadline_s = self._server.loop.time() + limit_s

@@ -24,11 +24,11 @@ class Peer:
         is_proxy: whether it is a trusted proxy that has named nobody for the whole connection.
     """
 
-    __slots__ = ("_forwarded", "_table", "address", "client", "is_proxy", "server")
+    __slots__ = ("_forwarded", "_own", "_table", "address", "client", "is_proxy", "server")
 
     def __init__(self, transport: asyncio.BaseTransport, table: ConnectionTable) -> None:
         self._table = table
-        self.client = _name(transport.get_extra_info("peername"))
+        self.client = self._own = _name(transport.get_extra_info("peername"))
         self.server = _name(transport.get_extra_info("sockname"))
         self.address = parse_address(self.client[0]) if self.client else None
         self.is_proxy = self.address is not None and table.trusts(self.address)
@@ -70,7 +70,7 @@ class Peer:
         """Its answer is whole, or never will be."""
         if self._forwarded is not None:
             self._table.leave(self._forwarded)
-            self._forwarded = None
+            self._forwarded, self.client = None, self._own
 
 
 def _name(found: Any) -> Name | None:

@@ -370,6 +370,31 @@ def test_a_stream_goes_on_after_a_half_close_with_nothing_in_it_that_counts() ->
     assert body == b"3\r\none\r\n03\r\ntwo\r\n0\r\n\r\n"
 
 
+def test_all_that_was_sent_ahead_of_a_half_close_is_answered() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    connection.data_received(get("/1") + get("/2") + get("/3") + b"GET /4")
+    assert connection.eof_received()
+    for number in range(3):
+        assert not transport.is_closed
+        answer(place.begun[number], content_length="2")
+    assert paths(place) == ["/1", "/2", "/3"]
+    assert transport.is_closed
+    assert not transport.is_aborted
+    assert transport.written.count(b"200 OK") == 3
+
+
+def test_a_body_that_the_end_of_input_cuts_off_is_no_request() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    connection.data_received(get("/1") + post(b"body", path="/2")[:-1])
+    assert connection.eof_received()
+    answer(place.begun[0])
+    assert paths(place) == ["/1"]
+    assert b"HTTP/1.1 400 " in transport.written
+    assert transport.is_closed
+
+
 def test_http_1_0_gets_a_moment_after_a_half_close() -> None:
     place = Place()
     for seconds in (0.25, 1):

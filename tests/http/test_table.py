@@ -126,6 +126,19 @@ def test_a_trusted_proxys_clients_are_counted_by_their_open_requests() -> None:
     assert not forward("203.0.113.5").written
 
 
+def test_a_request_without_the_header_is_the_proxys_own() -> None:
+    place = Place(trusted_proxies=["192.0.2.0/24"])
+    connection, _ = place.connect()
+    for headers, client in (
+        (["x-forwarded-for: 203.0.113.5"], "203.0.113.5"),
+        ([], "192.0.2.7"),
+        (["x-forwarded-for: 203.0.113.6"], "203.0.113.6"),
+    ):
+        connection.data_received(get("/", *headers))
+        assert place.begun[-1]._scope()["client"][0] == client
+        answer(place.begun[-1])
+
+
 def test_what_others_say_of_themselves_is_not_believed() -> None:
     place = Place(max_per_address=2, trusted_proxies=["10.0.0.0/8"])
     for number in range(2):
