@@ -25,6 +25,7 @@ CONFIG = Path(__file__).parents[2] / "deployments" / "chaos.yaml"
 CALM_S = 3.0
 SCALE_DOWN = "scale down under long streams"
 LONG_TOKENS = 1500
+STREAM_TOKENS = 400
 
 console = Console()
 
@@ -76,7 +77,13 @@ async def run(faults: list[Fault], *, scales: bool, workers: int) -> list[Verdic
         for fault in faults:
             console.print(f"{fault.name} ...")
             outcomes: list[Outcome] = []
-            async with Load(stack.url, fault.model, workers=workers, outcomes=outcomes) as load:
+            async with Load(
+                stack.url,
+                fault.model,
+                workers=workers,
+                stream_tokens=STREAM_TOKENS,
+                outcomes=outcomes,
+            ) as load:
                 verdicts.append(await hit(fault, stack, load))
         if scales:
             console.print(f"{SCALE_DOWN} ...")

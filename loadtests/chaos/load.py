@@ -36,6 +36,7 @@ class Load:
     Args:
         url: the endpoint, without /v1.
         tokens: of each answer.
+        stream_tokens: of each streamed one: long enough for some to be under way at any moment.
         headers: of each request.
     """
 
@@ -43,6 +44,7 @@ class Load:
     model: str
     workers: int = 12
     tokens: int = 48
+    stream_tokens: int = 48
     headers: Mapping[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -66,7 +68,9 @@ class Load:
         for number in itertools.count(worker):
             if self._stopping:
                 return
-            await self.one(number, streamed=number % 2 == 0, tokens=self.tokens)
+            streamed = number % 2 == 0
+            tokens = self.stream_tokens if streamed else self.tokens
+            await self.one(number, streamed=streamed, tokens=tokens)
 
     async def one(self, number: int, *, streamed: bool, tokens: int) -> Outcome:
         """Send one request and note its fate."""
