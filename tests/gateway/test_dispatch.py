@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -177,6 +178,24 @@ async def test_a_stream_that_waits_gets_signs_of_life(make_site: SiteFactory) ->
     assert second.text.startswith(": waiting\n\n")
     assert second.text.endswith("data: [DONE]\n\n")
     assert "two" in second.text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_is_held_while_no_replica_is_there_is_answered_when_one_is(
+    make_site: SiteFactory, stream: bool
+) -> None:
+    config = GatewayConfig.model_validate({"admission": {"keep_alive_s": 0.02}})
+    site = await make_site(config=config)
+    model = site.models["fake"]
+    site.models["fake"] = replace(model, replicas=(), state="UNHEALTHY")
+    asking = asyncio.create_task(chat(site, "fake", stream=stream, max_tokens=2))
+    await asyncio.sleep(0.15)
+    assert not asking.done()
+    site.models["fake"] = model
+    answer = await asking
+    assert answer.status_code == 200
+    assert "two" in answer.text
+    assert answer.text.startswith(": waiting\n\n") is stream
 
 
 async def test_a_busy_model_is_stood_in_for_where_that_is_configured(
