@@ -83,7 +83,8 @@ async def make_site() -> AsyncIterator[SiteFactory]:
             services = Services.build(config or GatewayConfig(), lambda: Directory(models.values()))
             await services.upstream.start()
             stack.push_async_callback(services.stop)
-            front = Listener(build_asgi(services), "127.0.0.1")
+            connections = services.config.connections
+            front = Listener(build_asgi(services), "127.0.0.1", connections=connections)
             await front.start()
             listeners.append(front)
             base = f"http://127.0.0.1:{front.port}"
