@@ -77,7 +77,8 @@ def _inference(endpoint: Endpoint, config: GatewayConfig) -> Json:
     longest_ms = int(config.admission.max_deadline_s * 1000)
     answer: Json = {"application/json": {"schema": {"type": "object"}}}
     if endpoint.streams:
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
+        # Each event's `data` is JSON of the dialect, or `[DONE]`; OpenAPI 3.1 has no words for that.
+        answer["text/event-stream"] = {}
     return {
         "post": {
             "operationId": endpoint.path.removeprefix("/v1/").replace("/", "_"),
