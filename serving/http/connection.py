@@ -33,6 +33,7 @@ there a client gets HALF_CLOSE_GRACE_S.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import enum
 import math
@@ -327,7 +328,9 @@ class HttpConnection(asyncio.Protocol):
         self._server.table.rest(self)
         self._reader = RequestReader()
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            # Where the client has reset the connection, this is the first that notices.
+            with contextlib.suppress(OSError):
+                self._transport.write_eof()
         self._resume()
 
     def close(self) -> None:

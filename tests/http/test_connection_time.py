@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from serving.http.connection import Phase
@@ -206,4 +208,20 @@ def test_the_last_answer_may_take_longer_than_the_connection_lingers() -> None:
     assert not transport.is_closed
     transport.backlog = 0
     place.wait(6)
+    assert transport.is_closed
+
+
+def test_a_client_that_has_reset_the_connection_is_no_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Place()
+    connection, transport = place.connect()
+    connection.data_received(get("/", "connection: close"))
+
+    def refuse() -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(transport, "write_eof", refuse)
+    answer(place.begun[0])
+    transport.lose()
     assert transport.is_closed
