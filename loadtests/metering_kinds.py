@@ -44,6 +44,9 @@ class Kind:
         prompt = usage.get("prompt_tokens", usage.get("input_tokens", usage.get("total_tokens")))
         if prompt is None:
             return None
+        # Anthropic's dialect says apart what of the prompt was cached.
+        prompt += usage.get("cache_read_input_tokens") or 0
+        prompt += usage.get("cache_creation_input_tokens") or 0
         return Reading(prompt, usage.get("completion_tokens", usage.get("output_tokens")) or 0)
 
 

@@ -68,10 +68,11 @@ def test_usage_is_read_in_every_dialect(answer: dict[str, Any]) -> None:
 
 
 def test_usage_that_is_said_in_parts_is_put_together() -> None:
-    events = [
+    events: list[Any] = [
         {"type": "message_start", "message": {"usage": {"input_tokens": 7, "output_tokens": 0}}},
         {"type": "message_delta", "usage": {"output_tokens": 3}},
     ]
+    events[0]["message"]["usage"] |= {"input_tokens": 4, "cache_read_input_tokens": 3}
     raw = b"".join(b"event: x\ndata: " + json.dumps(one).encode() + b"\n\n" for one in events)
     assert KIND["messages"].read(raw) == Reading(7, 3)
     assert KIND["messages"].read(b"data: {}\n\n") is None
