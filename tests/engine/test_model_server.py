@@ -11,6 +11,7 @@ import pytest
 
 from loadtests.process_titles import engines_under
 from serving.catalogue import tiny
+from serving.replica_protocol import BILLS_PATH, parse_bills
 from tests.engine.conftest import Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
@@ -130,6 +131,10 @@ async def test_an_adapter_answers_under_its_own_name(running: Running) -> None:
         assert texts.setdefault(name, text) == text
     assert texts["qwen3"] != texts["tuned"]
     assert running.facts["card"]["adapters"] == ["tuned"]
+    # What it cost is on bills that say so.
+    _, raw = await running.post(BILLS_PATH, {"gateway": "g", "acknowledged": []})
+    bills = [(bill.model, bill.adapter) for bill in parse_bills(raw)]
+    assert sorted(bills) == [("qwen3", ""), ("qwen3", ""), ("qwen3", "tuned")]
 
 
 def test_no_engine_is_left_behind(local_ray: None) -> None:
