@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from asyncio import sleep
 from typing import Any
 
@@ -20,6 +21,8 @@ logger = logging.getLogger("ray.serve.comptoir")
 
 # A new gateway takes requests when it knows the models that run, or after so long without some of them.
 FULL_WITHIN_S = 30.0
+# A balancer that looks less often would not notice in time that a gateway leaves.
+PROBED_WITHIN_S = 60.0
 
 
 class GatewayReplica:
@@ -92,12 +95,15 @@ class GatewayReplica:
         First everybody is told to go elsewhere: balancers by `/ready`, clients by the end of their connection
         after an answer. Where another gateway takes the connections of this port, balancers must not see a
         503 that is not its own. Then nobody new is accepted, what is open ends by itself, and at last what is
-        left is ended with an error.
+        left is ended with an error. The only gateway of a machine whose `/ready` nobody looks at has nobody
+        to tell.
         """
         self._neighbours.leave()
-        self._services.is_leaving = not self._neighbours.are_there()
+        has_company = self._neighbours.are_there()
+        self._services.is_leaving = not has_company
         self._listener.begin_drain()
-        await sleep(self._config.lame_duck_s)
+        if has_company or time.monotonic() - self._services.probed_s < PROBED_WITHIN_S:
+            await sleep(self._config.lame_duck_s)
         await self._listener.close(self._config.drain_timeout_s)
         await self._settings.stop()
         await self._models.stop()

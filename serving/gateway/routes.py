@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ def build_router(services: Services) -> APIRouter:
 
     @router.get("/ready", response_model=None)
     async def ready(request: Request) -> Response:
+        services.probed_s = time.monotonic()
         everyone = "all" in request.query_params
         body, status = listing.readiness(services.directory(), everyone=everyone)
         if services.is_leaving:

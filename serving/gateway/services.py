@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Services:
     refused_changes: dict[str, str] = field(default_factory=dict)
     # The gateway is about to stop: balancers shall send nobody here any more.
     is_leaving: bool = False
+    # When `/ready` was asked last, in `time.monotonic`'s seconds: by a balancer, most likely.
+    probed_s: float = -math.inf
 
     @property
     def config(self) -> GatewayConfig:

@@ -99,6 +99,14 @@ async def test_one_that_leaves_says_so_first_and_answers_meanwhile(
         await get(gateway, "/health")
 
 
+async def test_one_whose_readiness_nobody_looks_at_leaves_at_once(
+    gateway: GatewayReplica, gate: Gate
+) -> None:
+    assert (await get(gateway, "/health")).status_code == 200
+    await GatewayReplica.__del__(gateway)
+    assert not gate.is_closed.is_set()
+
+
 async def test_balancers_hear_nothing_where_another_gateway_takes_the_port(
     gateway: GatewayReplica, gate: Gate
 ) -> None:
@@ -165,7 +173,7 @@ async def test_an_answer_of_one_that_leaves_ends_its_connection(
 ) -> None:
     url = f"http://127.0.0.1:{gateway._config.port}"
     async with httpx.AsyncClient(base_url=url) as client:
-        assert "connection" not in (await client.get("/health")).headers
+        assert "connection" not in (await client.get("/ready")).headers
         leaving = asyncio.create_task(GatewayReplica.__del__(gateway))
         await gate.is_closed.wait()
         assert (await client.get("/health")).headers["connection"] == "close"
