@@ -180,6 +180,8 @@ class Holding:
 
     def _look(self, line: _Line) -> None:
         """Let go who can go, or who waits in vain; look again soon while somebody waits."""
+        # First of all: whatever happens here, there is a next time.
+        ticker = line.ticker = asyncio.get_running_loop().call_later(LOOK_S, self._look, line)
         # What holds for all that wait for a model is looked up once.
         models = {name: None for waiter in line.waiters for name in waiter.tried}
         can_be_asked = {name for name in models if self._can_ask(name, None, "")}
@@ -199,9 +201,9 @@ class Holding:
         if in_vain:
             for waiter in [one for one in line.waiters if in_vain.issuperset(one.tried)]:
                 self._let_go(line, waiter, can_go=False)
-        line.ticker = None
-        if line.waiters:
-            line.ticker = asyncio.get_running_loop().call_later(LOOK_S, self._look, line)
+        if not line.waiters:
+            ticker.cancel()
+            line.ticker = None
 
     def _let_go(self, line: _Line, waiter: _Waiter, *, can_go: bool) -> None:
         line.waiters.pop(waiter, None)

@@ -215,6 +215,27 @@ def test_a_stream_hears_of_it_meanwhile() -> None:
     run(play())
 
 
+def test_a_look_that_fails_is_not_the_last_one() -> None:
+    async def play() -> None:
+        site, seen = Site(CRASHED), list[dict[str, Any]]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+        held = site.hold()
+        await settle()
+        whole = site.can_ask
+
+        def broken(*_: Any) -> bool:
+            site.holding._can_ask = whole
+            raise RuntimeError
+
+        site.holding._can_ask = broken
+        await asyncio.sleep(0.15)
+        assert len(seen) == 1
+        site.model = THERE
+        await held
+
+    run(play())
+
+
 def test_a_thousand_that_wait_cost_one_look() -> None:
     async def play() -> None:
         site = Site(CRASHED, max_waiting=2000, max_waiting_per_tenant=2000)
