@@ -91,9 +91,12 @@ class Holding:
         return len(line.waiters) if line is not None else 0
 
     def wake(self, model_id: str) -> None:
-        """Ask for a replica of a model that may sleep; returns at once."""
+        """Ask for a replica of a model that has none, and may sleep; returns at once.
+
+        Whether it may, a model that has never had a replica has not said yet; to others it does nothing.
+        """
         model = self._directory().models.get(model_id)
-        if model is not None and not model.replicas and model.card.get("min_replicas") == 0:
+        if model is not None and not model.replicas:
             self._wake(model_id)
 
     async def until(

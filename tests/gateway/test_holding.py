@@ -70,15 +70,15 @@ def test_whatever_the_reason_it_is_held_until_a_replica_is_there(model: Model | 
     run(play())
 
 
-def test_only_one_that_sleeps_is_woken() -> None:
+def test_one_without_replicas_is_woken_and_one_that_has_some_is_not() -> None:
     async def play() -> None:
-        for model, woken in ((ASLEEP, {"m"}), (CRASHED, set())):
+        for model, woken in ((ASLEEP, {"m"}), (STARTING, {"m"}), (THERE, set())):
             site = Site(model)
-            held = site.hold()
+            held = site.hold(tried=Tried(replicas={"r"}))
             await asyncio.sleep(1)
-            site.model = THERE
-            await held
             assert set(site.woken) == woken
+            held.cancel()
+            await asyncio.gather(held, return_exceptions=True)
 
     run(play())
 
