@@ -113,6 +113,7 @@ _PARAM = re.compile(r"[a-z][a-z_0-9]{0,40}")
 _STREAM_ERROR = re.compile(
     rb'^(?:data: \{"error"|event: error[\r\n]|event: response\.failed[\r\n])', re.MULTILINE
 )
+_DATA, _EVENT, _RESPONSE = b'data: {"error"', b"event: error", b"event: response.failed"
 
 
 # vLLM's words for an engine that will not come back (tests/engine/test_internals.py watches them). The
@@ -122,6 +123,9 @@ ENGINE_DEAD = b"EngineCore encountered an issue"
 
 def stream_error_at(events: bytes) -> int:
     """Where an error event of the engine begins in these complete events; -1 when there is none."""
+    # Every chunk comes by here, and looking for these words is three times as fast as the expression.
+    if _DATA not in events and _EVENT not in events and _RESPONSE not in events:
+        return -1
     found = _STREAM_ERROR.search(events)
     return found.start() if found else -1
 
