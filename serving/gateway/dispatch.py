@@ -68,6 +68,8 @@ class _Trip:
         deadline: until when it may wait.
         tried: what was tried, by model.
         absent: the models of this round that could be asked once somebody answers for them.
+        unwell: those of this round that are asked last.
+        renewals: after how many deaths of engines the deadline has begun anew.
     """
 
     asked: Asked
@@ -76,6 +78,12 @@ class _Trip:
     on_wait: OnWait | None
     tried: defaultdict[str, Tried] = field(default_factory=lambda: defaultdict(Tried))
     absent: dict[str, Tried] = field(default_factory=dict)
+    unwell: list[Candidate] = field(default_factory=list)
+    renewals: int = 0
+
+    def next_unwell(self) -> Candidate | None:
+        """One that was passed over for better ones, when these could not either."""
+        return self.unwell.pop(0) if self.unwell else None
 
     @property
     def tenant(self) -> str:
@@ -149,8 +157,8 @@ class Dispatcher:
     async def _along(self, trip: _Trip) -> Opened | None:
         """Ask the candidates in order; None when nobody answers now for any that could be asked."""
         route, failed = trip.route, dict[str, Failure]()
-        trip.absent = {}
-        while (candidate := route.next(failed)) is not None:
+        trip.absent, trip.unwell = {}, []
+        while (candidate := route.next(failed) or trip.next_unwell()) is not None:
             name, model_id = candidate.served_name, candidate.model_id
             stand_in = route.next(failed | {name: "unhealthy"})
             if not self._can_ask(trip, candidate):
@@ -160,16 +168,14 @@ class Dispatcher:
                 continue
             is_better = stand_in is not None and not self._forwarder.is_well(model_id)
             if stand_in is not None and is_better and self._can_ask(trip, stand_in):
-                trip.absent[model_id] = trip.tried[model_id]
+                trip.unwell.append(candidate)
                 failed[name] = "unhealthy"
                 continue
             self._metrics.model_choices.labels(model_id, candidate.reason).inc()
             try:
                 return await self._ask(trip, candidate)
             except NobodyError:
-                if trip.tried[model_id].deaths and not trip.deadline.is_named:
-                    # An engine was at work on it, which is no waiting.
-                    trip.deadline = self._default_deadline()
+                self._renew(trip)
                 self._set_aside(trip, candidate, failed)
             except ComptoirError as failure:
                 if not self._may_go_on(trip, candidate, failure, failed):
@@ -201,9 +207,16 @@ class Dispatcher:
             return False
         failed[candidate.served_name] = kind
         if trip.route.next(failed) is None:
-            return bool(trip.absent)
+            return bool(trip.absent or trip.unwell)
         self._metrics.failovers.labels(candidate.model_id, kind).inc()
         return True
+
+    def _renew(self, trip: _Trip) -> None:
+        """An engine was at work on it and died, which was no waiting: without a named deadline it begins anew."""
+        died = sum(tried.died for tried in trip.tried.values())
+        if died > trip.renewals and not trip.deadline.is_named:
+            trip.renewals = died
+            trip.deadline = self._default_deadline()
 
     def _default_deadline(self) -> Deadline:
         return Deadline(self._clock() + self._config.admission.max_wait_s)

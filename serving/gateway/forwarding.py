@@ -314,6 +314,7 @@ class Forwarder:
         if not gone.sent:
             return
         tried.deaths += 1
+        tried.died += 1
         if tried.deaths >= MAX_DEATHS:
             self._hold_back(order)
         if self._candidates(order.model_id, tried):

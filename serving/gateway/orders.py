@@ -112,6 +112,7 @@ class Tried:
         failed: replicas that live and failed at it.
         attempts: replicas asked in this round.
         deaths: engines that died under it and for which it may be to blame.
+        died: all that died under it.
         acquittals: how often it has been at work on another engine for a while without harm.
         is_counted: it is part of the retry budget's requests.
         is_free: the next try costs nothing of the retry budget.
@@ -124,6 +125,7 @@ class Tried:
     failed: list[str] = field(default_factory=list)
     attempts: int = 0
     deaths: int = 0
+    died: int = 0
     acquittals: int = 0
     is_counted: bool = False
     is_free: bool = True

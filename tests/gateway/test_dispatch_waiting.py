@@ -301,6 +301,39 @@ def test_waiting_in_vain_is_a_503_at_once() -> None:
     run(play())
 
 
+def test_a_request_whose_replica_died_is_not_held_for_ever() -> None:
+    async def play() -> None:
+        site = Site("m")
+        site.upstream.replies["m"] = DIED
+        site.upstream.delays["m"] = 100.0
+        held = site.asking()
+        await asyncio.sleep(101)
+        site.upstream.replies["m"] = GONE
+        site.upstream.delays.clear()
+        with pytest.raises(ModelUnavailableError):
+            await held
+        # It waits anew from its engine's death on, once.
+        assert now() == pytest.approx(160, abs=1)
+
+    run(play())
+
+
+def test_one_that_is_not_well_is_asked_when_the_better_one_is_full() -> None:
+    async def play() -> None:
+        narrow = {"max_open_per_replica": 1, "min_open_per_replica": 1, "reserve_share": 0}
+        site = Site("m", "n", "o", admission=narrow | {"max_waiting": 0}, **FALLBACKS)
+        site.forwarder.is_well = lambda model_id: model_id != "m"  # type: ignore[method-assign]
+        site.upstream.delays = dict.fromkeys("no", 100.0)
+        busy = [site.asking("n"), site.asking("o")]
+        await settle()
+        assert await site.ask() == "m"
+        assert now() == 0
+        for task in busy:
+            task.cancel()
+
+    run(play())
+
+
 # ---- the cause -----------------------------------------------------------------------------------------
 
 
