@@ -212,7 +212,7 @@ class Dispatcher:
         return True
 
     def _renew(self, trip: _Trip) -> None:
-        """An engine was at work on it and died, which was no waiting: without a named deadline it begins anew."""
+        """An engine was at work on it and died, which is no waiting: a deadline of the site begins anew."""
         died = sum(tried.died for tried in trip.tried.values())
         if died > trip.renewals and not trip.deadline.is_named:
             trip.renewals = died
