@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtests.chaos.faults import AT_ONCE_S, DYING_S, Fault, judge
+from loadtests.chaos.__main__ import CONFIG
+from loadtests.chaos.faults import AT_ONCE_S, DYING_S, FAULTS, SOLO, Fault, judge
 from loadtests.chaos.load import Fate, Load, Outcome
 from loadtests.reference import Running, running
 
@@ -80,3 +81,18 @@ async def test_only_a_whole_answer_is_one(
         assert (await load.one(0, streamed=True, tokens=9)).fate == streamed
         if whole is not None:
             assert (await load.one(1, streamed=False, tokens=9)).fate == whole
+
+
+def test_each_fault_finds_as_many_processes_in_the_file_as_it_hits() -> None:
+    document = read_mapping(CONFIG)
+    replicas = {
+        application["name"]: application["args"]["replicas"]["min"]
+        for application in document["applications"]
+        if application["import_path"].endswith(":build_model")
+    }
+    assert {fault.model for fault in FAULTS} == set(replicas)
+    for fault in FAULTS:
+        assert fault.count <= replicas[fault.model]
+    # Every replica of a model at once, and the only one of another.
+    assert any(fault.count == replicas[fault.model] > 1 for fault in FAULTS)
+    assert replicas[SOLO] == 1
