@@ -11,6 +11,7 @@ from loadtests.chaos.__main__ import CONFIG
 from loadtests.chaos.faults import AT_ONCE_S, DYING_S, FAULTS, SOLO, Fault, judge
 from loadtests.chaos.load import Fate, Load, Outcome
 from loadtests.reference import Running, running
+from serving.config.yaml_file import read_mapping
 
 ENGINE = Fault("engine", "VLLM::EngineCore")
 GATEWAY = Fault("gateway", "ray::ServeReplica:gateway", takes_requests_along=True)
