@@ -46,7 +46,7 @@ from serving.http.answers import error_answer
 from serving.http.exchange import Exchange
 from serving.http.peer import Peer
 from serving.http.requests import Head, RequestReader
-from serving.http.watches import BodyWatch, StallWatch, has_ended_input, is_reset
+from serving.http.watches import BodyWatch, StallWatch, has_ended_input, is_reset, reset
 
 if TYPE_CHECKING:
     from serving.http.table import ConnectionTable
@@ -304,17 +304,26 @@ class HttpConnection(asyncio.Protocol):
         if exchange is not None:
             exchange.lose()
             if exchange.has_begun:
-                self._transport.abort()
+                self.abort()
                 return
         if not self._transport.is_closing():
             self._transport.write(error_answer(error, is_head=is_head))
             self._stall.begin(self._server.loop.time())
             self._linger()
 
-    def break_off(self) -> None:
-        """End an answer that will not be complete, so that the client sees that it is not."""
+    def break_off(self, *, has_framing: bool) -> None:
+        """End an answer that will not be complete, so that the client sees that it is not.
+
+        Args:
+            has_framing: whether the client can tell by what is missing; otherwise it gets a reset.
+        """
         self._take_exchange()
-        self._transport.abort()
+        if has_framing:
+            if self._transport.get_write_buffer_size():
+                self._stall.begin(self._server.loop.time())
+            self.close()
+        else:
+            self.abort()
 
     # ---- the end -----------------------------------------------------------------------------------------
 
@@ -340,8 +349,8 @@ class HttpConnection(asyncio.Protocol):
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
+        """Close at once, with a reset: what is unread is dropped here and there."""
+        reset(self._transport)
 
     def retire(self) -> None:
         """The listener closes: end, unless something is going on or a first request may be on its way."""
@@ -355,7 +364,7 @@ class HttpConnection(asyncio.Protocol):
     def check(self, now_s: float) -> None:
         """Enforce the limits; called a few times a second."""
         if self._stall.has_stalled(now_s):
-            self._transport.abort()
+            self.abort()
         elif now_s >= self._deadline_s:
             self._expire(now_s)
         elif (self._has_eof or self._is_paused) and self.phase is Phase.BUSY:
@@ -378,6 +387,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _look_for_client(self) -> None:
         """Of a client that has ended its input, or that is not read from, see whether it has gone."""
+        if self._transport.is_closing():
+            # Its descriptor may be another connection's by now.
+            return
         if is_reset(self._transport) or (
             # While a body is not whole, the rest of it may still lie with the kernel.
             self._reader.is_whole

@@ -245,7 +245,8 @@ class Exchange:
         """The application ended without an answer, or in the middle of one."""
         if self.has_begun:
             self.is_over = True
-            self._connection.break_off()
+            framed = self._framing in (Framing.CHUNKED, Framing.LENGTH)
+            self._connection.break_off(has_framing=framed)
             return
         error = (
             ShuttingDownError("the server is going away; try again", retry_after_s=1.0)

@@ -75,6 +75,14 @@ class StallWatch:
         return False
 
 
+def reset(transport: asyncio.Transport) -> None:
+    """Close at once, and have the kernel send a reset instead of an end and of what is left."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
 def is_reset(transport: asyncio.Transport) -> bool:
     """Whether the other end has gone for good; asyncio says so only to those who read or write."""
     return _tcp_state(transport) == _TCP_CLOSE

@@ -212,6 +212,27 @@ async def test_an_answer_that_breaks_off_does_not_look_whole(
             await client.get(f"http://127.0.0.1:{listener.port}/")
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_what_was_sent_of_a_broken_answer_arrives_before_its_end(version: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        client_of(scope).write(b"y" * 50_000)
+        raise ValueError
+
+    async with listening(app) as listener:
+        reader, writer = await connect(listener)
+        writer.write(get(version=version))
+        if version == "1.0":
+            # Nothing else tells this client that it has not got all.
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), 3)
+        else:
+            answer = await asyncio.wait_for(reader.read(), 3)
+            assert answer.count(b"y") == 50_000
+            assert not answer.endswith(b"0\r\n\r\n")
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "header", [(b"x", b"a\r\nset-cookie: b"), (b"x\r\ny", b"a"), (b"x", b"\0")]
 )
