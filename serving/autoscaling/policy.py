@@ -87,7 +87,11 @@ class Need:
 
 
 def decide(
-    signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s: float
+    signals: Signals,
+    config: AutoscalingConfig,
+    state: ScalerState,
+    now_s: float,
+    utc_s: float | None = None,
 ) -> Decision:
     """Replicas for a model: upwards at once, downwards after `hold_s` of lower need.
 
@@ -95,16 +99,19 @@ def decide(
         signals: what the replicas report, and how many there are.
         config: the model's `replicas` key.
         state: of the last decision; `ScalerState()` at first.
-        now_s: seconds since 1970, UTC. Calls may be as frequent as one likes.
+        now_s: seconds by a clock that nobody sets; what was held is held by it. Calls may be as frequent
+            as one likes.
+        utc_s: seconds since 1970, for the schedules; `now_s` where that is the same.
     """
+    utc_s = now_s if utc_s is None else utc_s
     state = _remember(signals, config, state, now_s)
     need, reason = _need(signals, config, state, now_s).most()
     if signals.queued and need <= 0:
         need, reason = 1.0, "wake"
     floor = max(
         config.min,
-        scheduled_minimum(config.schedules, now_s),
-        scheduled_minimum(config.schedules, now_s + _cold_start_s(config, state)),
+        scheduled_minimum(config.schedules, utc_s),
+        scheduled_minimum(config.schedules, utc_s + _cold_start_s(config, state)),
     )
     wanted = _whole(need, floor, config)
     why = _reason(need, reason, floor, signals.target, config)
@@ -133,7 +140,7 @@ def _remember(
     if 0 <= passed_s < SAMPLE_S * 0.95:
         return state
     if passed_s < 0:
-        # The clock was set back: what was seen cannot be put in order with what will be.
+        # Another clock, of another process: what was seen cannot be put in order with what will be.
         state = ScalerState(
             capacity=state.capacity,
             cold_start_s=state.cold_start_s,

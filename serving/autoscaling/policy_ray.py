@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -24,9 +24,13 @@ class SignalsPolicy:
 
     Args:
         config: `AutoscalingConfig` as JSON has it; Ray passes `policy_kwargs` on.
+        clock: seconds that nobody sets: a step of the time of day would end what `hold_s` holds.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._config = AutoscalingConfig.model_validate(dict(config))
         self._changes = metrics.Counter(
             "comptoir_autoscaling_changes",
@@ -47,6 +51,7 @@ class SignalsPolicy:
             signals_from(context),
             config,
             (context.policy_state or {}).get("scaler", ScalerState()),
+            self._clock(),
             context.current_time or time.time(),
         )
         if decision.replicas != context.target_num_replicas:

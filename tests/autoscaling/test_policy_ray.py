@@ -38,8 +38,18 @@ def context(**changes: Any) -> AutoscalingContext:
     return AutoscalingContext(**facts | changes)
 
 
-def policy(**replicas: Any) -> SignalsPolicy:
-    return SignalsPolicy({"min": 0, "max": 8, "target_requests": 10} | replicas)
+class Clock:
+    """A clock that stands until it is told otherwise."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def policy(clock: Clock | None = None, **replicas: Any) -> SignalsPolicy:
+    config = {"min": 0, "max": 8, "target_requests": 10} | replicas
+    return SignalsPolicy(config, clock or Clock())
 
 
 def test_it_reads_what_replicas_record() -> None:
@@ -73,22 +83,40 @@ def test_serves_bounds_win_over_the_configs() -> None:
 
 
 def test_its_state_comes_back_through_serve() -> None:
-    now_s = time.time()
-    scale = _apply_autoscaling_config(policy(hold_s=60.0))
+    clock = Clock()
+    scale = _apply_autoscaling_config(policy(clock, hold_s=60.0))
     wanted, state = scale(context(aggregated_metrics={"open_requests": {"a": 55.0}}))
     assert (wanted, state["reason"]) == (6, "load")
     quiet = {"open_requests": {"a": 5.0}}
     for later_s, expected in ((1, 6), (59, 6), (61, 1)):
+        clock.now_s = later_s
         wanted, state = scale(
             context(
                 aggregated_metrics=quiet,
                 current_num_replicas=6,
                 target_num_replicas=6,
                 policy_state=state,
-                current_time=now_s + later_s,
             )
         )
         assert wanted == expected
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_a_step_of_the_time_of_day_ends_nothing_that_is_held(step_s: float) -> None:
+    clock = Clock()
+    scale = _apply_autoscaling_config(policy(clock, hold_s=60.0))
+    _, state = scale(context(aggregated_metrics={"open_requests": {"a": 55.0}}))
+    clock.now_s = 2.0
+    wanted, state = scale(
+        context(
+            aggregated_metrics={"open_requests": {"a": 5.0}},
+            current_num_replicas=6,
+            target_num_replicas=6,
+            policy_state=state,
+            current_time=time.time() + step_s,
+        )
+    )
+    assert (wanted, state["reason"]) == (6, "hold")
 
 
 def test_a_sleeping_model_wakes_through_serve() -> None:
