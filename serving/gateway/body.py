@@ -60,6 +60,8 @@ async def read_object(
         body = await turns.run(parse_in_steps(text, limits.max_objects))
     else:
         body = _parse(text)
+        if is_large:
+            await asyncio.sleep(0)
     if not isinstance(body, dict):
         raise MalformedJsonError("the body must be a JSON object")
     return Body(body, is_large)
@@ -122,7 +124,7 @@ def encode_in_steps(body: dict[str, Any]) -> Generator[None, None, bytes]:
 
 
 # What is written in one go: so many characters, or values.
-PIECE_CHARACTERS, PIECE_VALUES = 128 * 1024, 2048
+PIECE_CHARACTERS, PIECE_VALUES = 64 * 1024, 1024
 # As deep as orjson writes.
 _MAX_DEPTH = 254
 
@@ -130,7 +132,7 @@ _MAX_DEPTH = 254
 def _write(value: Any, pieces: list[bytes], depth: int) -> Iterator[None]:
     if depth > _MAX_DEPTH:
         raise InvalidFieldError("the body is nested too deeply")
-    if _is_small(value):
+    if _values(value) <= PIECE_VALUES:
         pieces.append(_dumps(value))
     elif isinstance(value, str):
         # Escapes are made character by character, so that pieces of a string make the string.
@@ -146,42 +148,65 @@ def _write(value: Any, pieces: list[bytes], depth: int) -> Iterator[None]:
             yield from _write(member, pieces, depth + 1)
             sign = b","
         pieces.append(b"}")
-    else:
-        sign = b"["
-        # Lists of numbers are long and plain, all others are written element by element.
-        size = PIECE_VALUES if type(value[0]) in (int, float) else 1
-        for start in range(0, len(value), size):
-            pieces.append(sign)
-            some = value[start : start + size]
-            if size > 1:
-                pieces.append(_dumps(some)[1:-1])
-                yield
-            else:
-                yield from _write(some[0], pieces, depth + 1)
-            sign = b","
+    elif type(value[0]) in (int, float):
+        # Long and plain, as token ids are.
+        for start in range(0, len(value), PIECE_VALUES):
+            some = _dumps(value[start : start + PIECE_VALUES])[1:-1]
+            pieces += (b"," if start else b"[", some)
+            yield
         pieces.append(b"]")
+    else:
+        yield from _write_list(value, pieces, depth)
     yield
 
 
-def _is_small(value: Any) -> bool:
-    values = characters = 0
+def _write_list(value: list[Any], pieces: list[bytes], depth: int) -> Iterator[None]:
+    """Small elements together, large ones in pieces of their own."""
+    sign, together, size = b"[", list[Any](), 0
+    for element in value:
+        weight = _values(element)
+        if together and size + weight > PIECE_VALUES:
+            pieces += (sign, _dumps(together)[1:-1])
+            sign, together, size = b",", [], 0
+            yield
+        if weight <= PIECE_VALUES:
+            together.append(element)
+            size += weight
+        else:
+            pieces.append(sign)
+            yield from _write(element, pieces, depth + 1)
+            sign = b","
+    if together:
+        pieces += (sign, _dumps(together)[1:-1])
+    pieces.append(b"]")
+
+
+def _values(value: Any) -> int:
+    """How many values it holds, with every 64 characters as one; too many are not counted."""
+    values = 0
     stack = [value]
-    while stack:
+    while stack and values <= PIECE_VALUES:
         node = stack.pop()
         values += 1
         if isinstance(node, str):
-            characters += len(node)
+            values += len(node) // 64
         elif isinstance(node, (dict, list)):
             if len(node) + len(stack) > PIECE_VALUES:
-                return False
+                return PIECE_VALUES + 1
             if isinstance(node, dict):
-                characters += sum(map(len, node))
+                values += sum(map(len, node)) // 64
                 stack.extend(node.values())
             else:
                 stack.extend(node)
-        if values > PIECE_VALUES or characters > PIECE_CHARACTERS:
-            return False
-    return True
+    return values
+
+
+def discard_in_steps(body: dict[str, Any]) -> Generator[None, None, None]:
+    """Give back the memory of a body that is not needed any more, little by little."""
+    for value in body.values():
+        while isinstance(value, list) and len(value) > PIECE_VALUES:
+            del value[-PIECE_VALUES:]
+            yield
 
 
 def _dumps(value: Any) -> bytes:

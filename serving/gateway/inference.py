@@ -16,10 +16,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.config.keys import INFERENCE
-from serving.errors import ComptoirError, MethodNotAllowedError, ShuttingDownError
+from serving.errors import (
+    ComptoirError,
+    MethodNotAllowedError,
+    RequestError,
+    ShuttingDownError,
+)
 from serving.gateway import render
 from serving.gateway.admission import BusyError
-from serving.gateway.body import ClientLeftError, read_object
+from serving.gateway.body import ClientLeftError, discard_in_steps, read_object
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.preparing import Asked
@@ -162,11 +167,10 @@ class Inference:
         config = rules.config
         read = await read_object(headers, receive, config.limits, self._turns)
         body = read.fields
-        checked = (
-            await self._turns.run(endpoint.check_in_steps(body))
-            if read.is_large
-            else endpoint.check(body)
-        )
+        if read.is_large:
+            checked = await self._check_large(endpoint, body)
+        else:
+            checked = endpoint.check(body)
         return Asked(
             endpoint,
             caller,
@@ -177,6 +181,13 @@ class Inference:
             deadline_of(headers.get(DEADLINE_HEADER), config.admission, time.monotonic()),
             self._turns if read.is_large else None,
         )
+
+    async def _check_large(self, endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._turns.run(endpoint.check_in_steps(body))
+        except RequestError:
+            await self._turns.run(discard_in_steps(body))
+            raise
 
     async def _forward(
         self,

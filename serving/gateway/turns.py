@@ -38,6 +38,8 @@ class Turns:
                             break
                 except StopIteration as over:
                     result: T = over.value
+                    # What comes next is work, too.
+                    await asyncio.sleep(0)
                     return result
                 # While it has the lock: a turn of the loop has no second slice.
                 await asyncio.sleep(0)

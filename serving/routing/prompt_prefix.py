@@ -32,7 +32,7 @@ MAX_ENDS = 16
 # Messages that are read; more only make the work longer.
 MAX_MESSAGES = 2048
 # Parts of all messages together, and token ids of a prompt, that are read.
-MAX_PARTS = 4096
+MAX_PARTS = 2048
 MAX_IDS = 64 * 1024
 # Never part of UTF-8: what stands between two pieces cannot be text.
 _SEPARATOR = b"\xff"

@@ -64,8 +64,13 @@ class ImageLimits:
         Raises:
             WrongValueError: too many, too large, or none of the known formats.
         """
-        pixels = 0
-        for number, (places, data) in enumerate(_images(body), start=1):
+        number = pixels = 0
+        for found in _images(body):
+            if found is None:
+                yield
+                continue
+            places, data = found
+            number += 1
             try:
                 if number > self.images:
                     raise WrongValueError(
@@ -161,15 +166,18 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], tuple[int, int]]], ...] = (
 _ROOTS = ("system", "messages")
 
 
-def _images(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every image's place and base64."""
+# An image's place and base64; None: others may run.
+_Found = tuple[tuple[str, ...], str] | None
+
+
+def _images(body: Mapping[str, Any]) -> Iterator[_Found]:
     for root in _ROOTS:
         found = body.get(root)
         if isinstance(found, list):
             yield from _of_list(found, (f".{root}",))
 
 
-def _of_list(items: list[Any], places: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _of_list(items: list[Any], places: tuple[str, ...]) -> Iterator[_Found]:
     for index, item in enumerate(items):
         content = item.get("content")
         if type(content) is str:
@@ -182,3 +190,4 @@ def _of_list(items: list[Any], places: tuple[str, ...]) -> Iterator[tuple[tuple[
             yield (*places, f"[{index}]", ".source", ".data"), item["source"]["data"]
         elif isinstance(content, list):
             yield from _of_list(content, (*places, f"[{index}]", ".content"))
+            yield None

@@ -24,6 +24,7 @@ USER = {"role": "user", "content": "hello"}
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "PIECE_CHARACTERS", 8)
     monkeypatch.setattr(body, "PIECE_VALUES", 3)
+    monkeypatch.setattr(body, "PIECE_VALUES", 3)
 
 
 def run(steps: Generator[None, None, Any]) -> tuple[Any, int]:
@@ -69,7 +70,7 @@ def test_a_large_body_is_written_in_many_pieces(small_pieces: None) -> None:
         assert run(body.encode_in_steps(value))[1] >= 100
 
 
-@pytest.mark.parametrize("size", [255, 5000])
+@pytest.mark.parametrize("size", [300, 5000])
 def test_what_is_too_deep_to_write_is_refused(small_pieces: None, size: int) -> None:
     deep: Any = "x" * 100
     for _ in range(size):
@@ -145,3 +146,10 @@ async def test_a_large_body_that_is_no_json_is_refused_at_its_place(make_site: S
     )
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
     assert f"column {len(text)}" in answer.json()["error"]["message"]
+
+
+def test_a_body_that_is_not_needed_is_given_back_little_by_little(small_pieces: None) -> None:
+    kept = {"a": [1] * 100, "b": "text", "c": {"d": [1] * 100}}
+    _, steps = run(body.discard_in_steps(kept))
+    assert steps > 20
+    assert len(kept["a"]) <= 3

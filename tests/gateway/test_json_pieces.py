@@ -165,3 +165,9 @@ def test_a_long_text_is_parsed_in_many_steps() -> None:
 def test_few_values_need_no_pieces_however_long_they_are() -> None:
     assert run(many_values_in_steps(b'"' + b"x" * 5000 + b'"'))[0] is False
     assert run(many_values_in_steps(b"[" + b"1," * 50 + b"1]"))[0] is True
+
+
+def test_the_members_of_one_object_are_bounded() -> None:
+    with pytest.raises(InvalidFieldError, match="too many members"):
+        parsed(orjson.dumps(dict.fromkeys(map(str, range(json_pieces.MAX_MEMBERS + 50)), 1)))
+    parsed(orjson.dumps(dict.fromkeys(map(str, range(json_pieces.MAX_MEMBERS - 50)), 1)))
