@@ -222,3 +222,20 @@ async def test_little_of_an_answer_is_buffered_for_a_client_that_does_not_read()
         client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         assert await taken < 1024 * 1024
     await listener.close()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "possible"),
+    [(1024, 65_536, 65_536, 32_640), (4096, 4096, None, 1920), (64, 64, None, 16)],
+)
+def test_as_many_files_may_be_open_as_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, possible: int
+) -> None:
+    said: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (soft, hard))
+    monkeypatch.setattr("resource.setrlimit", lambda kind, limits: said.append(limits))
+    table = Listener(
+        hello, "127.0.0.1", connections=ConnectionsConfig(max_connections=50_000)
+    ).table
+    assert said == ([(raised, raised)] if raised else [])
+    assert table._max == possible
