@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -109,3 +110,35 @@ def test_the_command_imports_nothing_heavy_until_it_needs_it() -> None:
     code = f"import sys, serving.cli; print([n for n in {heavy!r} if n in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence() -> None:
+    environment = os.environ | {"COMPTOIR_CACHE_DIR": "/proc/nowhere"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "serving.cli", "tiny", "build", "qwen3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "error: /proc/nowhere" in ended.stderr
+    assert "COMPTOIR_CACHE_DIR" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_user_without_a_home_is_told_what_to_set() -> None:
+    script = (
+        "import os, pathlib\n"
+        "def nowhere(self): raise RuntimeError\n"
+        "pathlib.Path.expanduser = nowhere\n"
+        "from serving.cli import main\n"
+        "import sys; sys.argv = ['comptoir', 'status']; main()"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "COMPTOIR_CACHE_DIR"}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert ended.returncode == 2
+    assert "set HOME, or give an absolute path" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from serving.commands.output import complain, exit_code
+from serving.commands.output import complain, exit_code, of_a_place
 from serving.errors import ComptoirError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -108,6 +108,10 @@ def _work(work: Callable[[Stop], int], gone: int) -> None:
         code = exit_code(error)
         with contextlib.suppress(OSError):
             complain(error)
+    except OSError as error:
+        told = of_a_place(error)
+        with contextlib.suppress(OSError):
+            complain(told) if told else traceback.print_exc()
     except (KeyboardInterrupt, SystemExit):
         # A second signal of ours, or Ray's own handler while it starts.
         code = stop.status

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 
 import typer
 from rich.console import Console
 
-from serving.errors import ComptoirError, ConfigError
+from serving.errors import ComptoirError, ConfigError, StackError
 
+# What an operating system says of a place that cannot be written to.
+_PLACES = frozenset(
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENOENT,
+        errno.ENOTDIR,
+    )
+)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -40,6 +53,21 @@ def run(app: typer.Typer) -> None:
     except ComptoirError as error:
         complain(error)
         sys.exit(exit_code(error))
+    except OSError as error:
+        if (told := of_a_place(error)) is None:
+            raise
+        complain(told)
+        sys.exit(exit_code(told))
+
+
+def of_a_place(error: OSError) -> ComptoirError | None:
+    """What to say of a folder that cannot be used, such as one on a read-only disk; None of other errors."""
+    if error.filename is None or error.errno not in _PLACES:
+        return None
+    return StackError(
+        f"{error.filename}: {error.strerror}: make it usable, or name another place (COMPTOIR_CACHE_DIR, "
+        "TMPDIR, or the command's own option)"
+    )
 
 
 def exit_code(error: ComptoirError) -> int:

@@ -139,6 +139,8 @@ def test_nohup_is_heeded(folder: Path) -> None:
         ("return 3", 3, ""),
         ("raise StackError('Ray is gone')", 1, "error: Ray is gone"),
         ("raise ConfigError('a key is wrong')", 2, "error: a key is wrong"),
+        ("open('/proc/none/x', 'w')", 1, "error: /proc/none/x: No such file or directory: make it"),
+        ("raise OSError('surprise')", 1, "OSError: surprise"),
         ("raise ValueError('surprise')", 1, "ValueError: surprise"),
         ("raise SystemExit(15)", 143, ""),
     ],
