@@ -16,7 +16,7 @@ class ConnectionsConfig(FrozenConfig):
     # At most so many connections, of which so many on which no key was accepted yet. None: no bound.
     max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     max_unauthenticated: int | None = Field(default=4000, ge=1, le=1_000_000)
-    # Of one address (IPv6: one /64 network); loopback and trusted proxies do not count. None: no bound.
+    # Of the latter those of one address (IPv6: one /64 network); loopback and trusted proxies do not count.
     max_per_address: int | None = Field(default=1000, ge=1, le=1_000_000)
     # The request line and headers must be here so long after their first byte.
     head_timeout_s: float = Field(default=15.0, ge=0.01, le=3600)

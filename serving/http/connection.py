@@ -270,6 +270,7 @@ class HttpConnection(asyncio.Protocol):
         """A key was accepted."""
         if not self.is_recognised:
             self._server.table.recognise(self)
+        self.peer.recognised()
 
     def body_was_read(self) -> None:
         """The application has taken what there was of the body."""

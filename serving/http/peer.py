@@ -66,11 +66,17 @@ class Peer:
             self._table.enter(found)
             self._forwarded, self.client = found, (str(found), 0)
 
-    def end_request(self) -> None:
-        """Its answer is whole, or never will be."""
+    def recognised(self) -> None:
+        """A key was accepted with the request: it no longer counts for an address."""
         if self._forwarded is not None:
             self._table.leave(self._forwarded)
-            self._forwarded, self.client = None, self._own
+            self._forwarded = None
+
+    def end_request(self) -> None:
+        """Its answer is whole, or never will be."""
+        self.recognised()
+        if self.is_proxy:
+            self.client = self._own
 
 
 def _name(found: Any) -> Name | None:

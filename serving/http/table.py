@@ -87,12 +87,13 @@ class ConnectionTable:
         self._notify()
 
     def recognise(self, connection: HttpConnection) -> None:
-        """A key was accepted on it."""
+        """A key was accepted on it; it no longer counts for its address, which may be many clients' proxy."""
         if connection in self.connections:
             self._unrecognised -= 1
             connection.is_recognised = True
             if self._strangers.pop(connection, self) is None:
                 self._resting[connection] = None
+            self._uncount(connection)
 
     def remove(self, connection: HttpConnection) -> None:
         """It is closed."""
@@ -101,14 +102,18 @@ class ConnectionTable:
         del self.connections[connection]
         self.begin(connection)
         self._unrecognised -= not connection.is_recognised
-        if connection.peer.address is not None:
-            key = counted_as(connection.peer.address)
-            own = self._addresses.get(key)
-            if own is not None:
-                own.pop(connection, None)
-                if not own:
-                    del self._addresses[key]
+        self._uncount(connection)
         self._notify()
+
+    def _uncount(self, connection: HttpConnection) -> None:
+        if connection.peer.address is None:
+            return
+        key = counted_as(connection.peer.address)
+        own = self._addresses.get(key)
+        if own is not None:
+            own.pop(connection, None)
+            if not own:
+                del self._addresses[key]
 
     # ---- addresses ---------------------------------------------------------------------------------------
 
@@ -194,6 +199,7 @@ class ConnectionTable:
     def _crowded(self) -> ComptoirError:
         self.refused += 1
         return TooManyConnectionsError(
-            f"an address may have {self.limits.max_per_address} connections or forwarded requests open",
+            f"an address may have {self.limits.max_per_address} connections or forwarded requests open "
+            "on which no API key has been accepted",
             retry_after_s=1.0,
         )

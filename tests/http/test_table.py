@@ -71,7 +71,7 @@ def test_when_all_are_busy_a_newcomer_is_told_so() -> None:
 def test_an_address_has_its_number_and_others_are_not_concerned(peer: str) -> None:
     place = Place(max_per_address=3)
     for _ in range(3):
-        ask(place, place.connect(peer)[0], with_key=True)
+        ask(place, place.connect(peer)[0])
     _, refused = place.connect(peer)
     assert status(refused) == b"HTTP/1.1 429"
     other, transport = place.connect("198.51.100.1")
@@ -92,11 +92,24 @@ def test_an_address_that_rests_makes_room_for_itself() -> None:
     first = place.connect()[1]
     for _ in range(5):
         connection, transport = place.connect()
-        ask(place, connection, with_key=True)
+        ask(place, connection)
         answer(place.begun[-1])
         assert status(transport) == b"HTTP/1.1 200"
     assert first.is_closed
     assert len(place.table.connections) == 3
+
+
+def test_with_a_key_an_address_may_have_more() -> None:
+    place = Place(max_per_address=3, trusted_proxies=["10.0.0.0/8"])
+    for _ in range(10):
+        connection, transport = place.connect()
+        ask(place, connection, with_key=True)
+        assert not transport.written
+        forwarded, transport = place.connect("10.0.0.1")
+        forwarded.data_received(get("/", "x-forwarded-for: 203.0.113.5"))
+        place.begun[-1].recognised()
+        assert not transport.written
+        assert place.begun[-1]._scope()["client"][0] == "203.0.113.5"
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
