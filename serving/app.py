@@ -108,6 +108,7 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
         "max_surge_percent": replicas.surge_percent,
         "request_router_config": RequestRouterConfig(
             request_router_class="serving.routing.directory_ray.ListeningRouter",
+            request_router_kwargs={"card": dict(plan.card)},
             request_routing_stats_period_s=ROUTING_STATS_PERIOD_S,
         ),
         "ray_actor_options": {"num_cpus": plan.num_cpus},
@@ -125,6 +126,7 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
     else:
         options["autoscaling_config"] = AutoscalingConfig(
             min_replicas=replicas.min,
+            initial_replicas=replicas.min,
             max_replicas=replicas.max,
             metrics_interval_s=1.0,
             look_back_period_s=2.0,

@@ -124,7 +124,7 @@ class RayDirectory:
         """Ask Serve for a replica of a model that has none; returns at once."""
         asking = self._handles.get(model_id)
         if asking is not None and asking.done():
-            self._handles[model_id] = asyncio.create_task(_open_router(model_id, MODEL_DEPLOYMENT))
+            self._handles[model_id] = asyncio.create_task(_ask_for_replica(model_id))
 
     async def _follow(self) -> None:
         while True:
@@ -219,10 +219,23 @@ def _fails_to_start(app: Any) -> bool:
 
 
 async def _open_router(app_name: str, deployment: str) -> None:
-    """Make Ray create the router for this deployment: it does so at a handle's first call."""
+    """Make Ray create the router for this deployment, without a call: one would wake a model that sleeps."""
     while True:
         try:
             handle = serve.get_deployment_handle(deployment, app_name=app_name)
+            # A handle that is given options connects; so says its documentation.
+            handle.options(method_name="ready")
+            return
+        except SERVE_TROUBLE as error:
+            logger.warning("model %s is not there yet: %s", app_name, type(error).__name__)
+            await asyncio.sleep(1.0)
+
+
+async def _ask_for_replica(app_name: str) -> None:
+    """A call that waits for a replica: by it, Serve knows that one is wanted."""
+    while True:
+        try:
+            handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, app_name=app_name)
             await handle.ready.remote()
             return
         except SERVE_TROUBLE as error:

@@ -7,6 +7,7 @@ Ray Serve creates the router inside the process that holds a deployment's handle
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
@@ -19,6 +20,12 @@ from serving.routing.directory import Replica
 
 class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     """Keeps `replica_table` current; its own choice serves control calls only."""
+
+    def initialize_state(self, card: Mapping[str, Any] | None = None) -> None:
+        """Args: card: what the model is, from its deployment: it may sleep, and never have had a replica."""
+        app = self._deployment_id.app_name
+        if card and not self._computes_prompts and app not in replica_table.CARDS:
+            replica_table.CARDS[app] = dict(card)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger
@@ -33,16 +33,34 @@ def applications(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "serve",
         SimpleNamespace(
             status=lambda: SimpleNamespace(applications=found),
-            get_deployment_handle=lambda *_, **__: SimpleNamespace(
-                ready=SimpleNamespace(remote=_ready)
-            ),
+            get_deployment_handle=lambda _, app_name: Handle(app_name),
         ),
     )
+    monkeypatch.setattr(Handle, "connected", [])
+    monkeypatch.setattr(Handle, "called", [])
     return found
 
 
-async def _ready() -> bool:
-    return True
+class Handle:
+    """A handle of Serve's: connects when it is given options, calls when it is told to."""
+
+    connected: ClassVar[list[str]] = []
+    called: ClassVar[list[str]] = []
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+
+    def options(self, **_: Any) -> Handle:
+        self.connected.append(self._app)
+        return self
+
+    @property
+    def ready(self) -> Any:
+        async def call() -> bool:
+            self.called.append(self._app)
+            return True
+
+        return SimpleNamespace(remote=call)
 
 
 async def states(directory: RayDirectory) -> dict[str, str]:
@@ -59,6 +77,21 @@ async def test_models_are_the_applications_that_have_replicas_of_ours_or_are_bei
     applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
     applications["yi"] = application(ApplicationStatus.DEPLOYING)
     assert await states(RayDirectory(60)) == {"qwen3": "RUNNING", "yi": "DEPLOYING"}
+
+
+async def test_a_model_is_not_woken_by_looking_and_once_by_asking(
+    applications: dict[str, Any],
+) -> None:
+    applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
+    directory = RayDirectory(60)
+    await directory.start()
+    await asyncio.sleep(0)
+    assert (Handle.connected, Handle.called) == (["qwen3"], [])
+    directory.wake("qwen3")
+    directory.wake("qwen3")
+    await asyncio.sleep(0)
+    assert Handle.called == ["qwen3"]
+    await directory.stop()
 
 
 async def test_a_model_that_is_being_removed_is_unknown_though_it_still_ends_its_requests(

@@ -65,6 +65,19 @@ def test_the_card_stays_when_the_last_replica_goes(router: ListeningRouter) -> N
     assert replica_table.CARDS["m"] == {"task": "chat"}
 
 
+def test_a_model_that_never_had_a_replica_is_known_by_its_deployment(
+    router: ListeningRouter,
+) -> None:
+    router.initialize_state(card={"task": "chat", "aliases": ["a"]})
+    assert replica_table.CARDS["m"] == {"task": "chat", "aliases": ["a"]}
+    router.update_replicas([running("r1", metadata(card={"task": "chat", "max_model_len": 9}))])
+    router.initialize_state(card={"task": "chat"})
+    assert replica_table.CARDS["m"] == {"task": "chat", "max_model_len": 9}
+    of_deployment(PREFILL_DEPLOYMENT).initialize_state(card={"task": "none"})
+    of_deployment(GATEWAY_DEPLOYMENT).initialize_state()
+    assert replica_table.CARDS.keys() == {"m"}
+
+
 def test_a_dead_replica_is_forgotten_at_once(router: ListeningRouter) -> None:
     router.update_replicas([running("r1", metadata()), running("r2", metadata())])
     router.on_replica_actor_died(SimpleNamespace(unique_id="r1"))
