@@ -144,11 +144,11 @@ def test_a_replica_is_placed_with_all_its_gpus_together() -> None:
 
 
 def test_a_model_may_sleep_from_the_start_and_says_what_it_is_all_the_same() -> None:
-    asked = options(replicas={"min": 0, "max": 2}, aliases=("chat",))
+    asked = options(replicas={"min": 0, "max": 2})
     assert asked["autoscaling_config"].initial_replicas == 0
     card = asked["request_router_config"].request_router_kwargs["card"]
     assert card["task"] == "chat"
-    assert "chat" in card["aliases"]
+    assert "large" in card["aliases"]
 
 
 def test_a_range_of_replicas_is_scaled() -> None:
