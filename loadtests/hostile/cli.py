@@ -23,6 +23,8 @@ TTFT_RATIO = 2.0
 # Below this a ratio says nothing: it is the noise of two processes on one core.
 TTFT_FLOOR_MS = 25.0
 WORST_GAP_MS = 250.0
+# By so much the good client's own process may be late.
+LAG_MS = 50.0
 # What the gateway may have gained over the generated requests.
 MEMORY_RATIO = 1.05
 
@@ -103,6 +105,11 @@ def show(found: Findings) -> bool:
         console.print(f"       right: {verdict.case.holds}")
     for fault in found.fuzzed.faults[:20]:
         console.print(f"BROKEN {fault}")
+    for name, one in found.attacked.items():
+        console.print(
+            f"good client during {name}: TTFT p99 {one['ttft_p99_ms']:.1f} ms, "
+            f"longest gap {one['worst_gap_ms']:.0f} ms, its own lag {one['worst_lag_ms']:.0f} ms"
+        )
     held = len(found.verdicts) - len(broken) - len(skipped)
     table = Table("", "bar", "measured", "", box=None, pad_edge=False)
     rows = [
@@ -131,20 +138,34 @@ def _generated(found: Findings) -> list[Row]:
 
 
 def _beside(found: Findings) -> list[Row]:
-    calm, attacked = found.calm, found.attacked
-    bar_ms = max(TTFT_FLOOR_MS, TTFT_RATIO * calm["ttft_p99_ms"])
-    ttft_ms, gap_ms = attacked["ttft_p99_ms"], attacked["worst_gap_ms"]
-    failed = int(attacked["failed"])
-    return [
-        ("requests of the good client that failed", "0", f"{failed}", not failed),
+    """The worst that the good client met; where its own process was late, a period says nothing."""
+    periods = {name: one for name, one in found.attacked.items() if one["requests"]}
+    failed = int(sum(one["failed"] for one in periods.values()))
+    rows: list[Row] = [("requests of the good client that failed", "0", f"{failed}", not failed)]
+    fair = {name: one for name, one in periods.items() if one["worst_lag_ms"] <= LAG_MS}
+    if len(fair) < len(periods):
+        late = ", ".join(sorted(periods.keys() - fair.keys()))
+        console.print(f"no core was left for the good client itself; not judged: {late}")
+    if not fair:
+        return [*rows, ("its times", "a core to itself", "none", False)]
+    calm_ms = found.calm["ttft_p99_ms"]
+    bar_ms = max(TTFT_FLOOR_MS, TTFT_RATIO * calm_ms)
+    slowest = max(fair, key=lambda name: fair[name]["ttft_p99_ms"])
+    stalled = max(fair, key=lambda name: fair[name]["worst_gap_ms"])
+    ttft_ms, gap_ms = fair[slowest]["ttft_p99_ms"], fair[stalled]["worst_gap_ms"]
+    rows.append(
         (
-            f"its TTFT p99 (alone {calm['ttft_p99_ms']:.1f} ms)",
+            f"its TTFT p99 (alone {calm_ms:.1f} ms), in {slowest}",
             f"{bar_ms:.0f} ms",
             f"{ttft_ms:.1f} ms",
             not math.isnan(ttft_ms) and ttft_ms <= bar_ms,
-        ),
-        ("its longest gap", f"{WORST_GAP_MS:.0f} ms", f"{gap_ms:.0f} ms", gap_ms <= WORST_GAP_MS),
-    ]
+        )
+    )
+    gap_bar = f"{WORST_GAP_MS:.0f} ms"
+    rows.append(
+        (f"its longest gap, in {stalled}", gap_bar, f"{gap_ms:.0f} ms", gap_ms <= WORST_GAP_MS)
+    )
+    return rows
 
 
 def _memory(found: Findings) -> list[Row]:

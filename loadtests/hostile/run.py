@@ -44,7 +44,8 @@ class Findings:
     verdicts: list[Verdict] = field(default_factory=list)
     fuzzed: Fuzzed = field(default_factory=Fuzzed)
     calm: dict[str, float] = field(default_factory=dict)
-    attacked: dict[str, float] = field(default_factory=dict)
+    # While each crowd, all other cases together, and the generated requests were at it.
+    attacked: dict[str, dict[str, float]] = field(default_factory=dict)
     # Of the gateway, in MiB; empty when the process is not ours.
     memory: list[float] = field(default_factory=list)
 
@@ -100,16 +101,21 @@ async def run(
         await good.period()
         await asyncio.sleep(BASELINE_S)
         found.calm = await good.period()
-        await try_all(cases, target, found.verdicts, say)
+        await try_all([one for one in cases if not one.is_crowd], target, found.verdicts, say)
+        found.attacked["cases side by side"] = await good.period()
+        for case in cases:
+            if case.is_crowd:
+                await try_all([case], target, found.verdicts, say)
+                found.attacked[f"{case.group}/{case.name}"] = await good.period()
         # Only now: the first attack of each kind allocates what is kept, and is no leak.
         _remember(found, process)
         if count:
             found.fuzzed = await fuzz(
                 target, count, seed, lambda done: say(f"generated requests: {done} of {count}")
             )
+            found.attacked["generated requests"] = await good.period()
             await asyncio.sleep(SETTLE_S)
             _remember(found, process)
-        found.attacked = await good.period()
     return found
 
 
@@ -122,7 +128,7 @@ async def try_all(
     async def try_one(case: Case) -> None:
         async with room:
             verdicts.append(await _try(case, target))
-        _say_verdict(say, len(verdicts), len(cases), verdicts[-1])
+        _say_verdict(say, len(verdicts), verdicts[-1])
 
     await asyncio.gather(*(try_one(case) for case in cases if not case.is_crowd))
     for case in cases:
@@ -147,12 +153,12 @@ async def _try(case: Case, target: Target) -> Verdict:
     return Verdict(case, time.monotonic() - began_s, fault, skipped)
 
 
-def _say_verdict(say: Callable[[str], None], index: int, count: int, verdict: Verdict) -> None:
+def _say_verdict(say: Callable[[str], None], count: int, verdict: Verdict) -> None:
     case = verdict.case
     end = "BROKEN: " + verdict.fault if verdict.fault else "holds"
     if verdict.skipped:
         end = f"not tried: {verdict.skipped}"
-    say(f"{index} of {count}  {case.group}/{case.name}: {end} ({verdict.seconds:.1f} s)")
+    say(f"{count}  {case.group}/{case.name}: {end} ({verdict.seconds:.1f} s)")
 
 
 def _remember(found: Findings, process: psutil.Process | None) -> None:
