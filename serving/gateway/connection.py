@@ -34,6 +34,7 @@ from serving.gateway.connection_errors import (
     is_unreachable,
 )
 from serving.gateway.peer import has_vanished, tcp_info
+from serving.http.watches import reset
 
 _IDLE, _HEAD, _BODY = State.IDLE, State.HEAD, State.BODY
 _PAUSED, _ENDED, _CLOSED = State.PAUSED, State.ENDED, State.CLOSED
@@ -195,13 +196,19 @@ class ReplicaConnection(AnswerReader, asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once, nobody hears of it. If an answer is open, the engine aborts its request."""
+        owes = self.state in (_HEAD, _BODY, _PAUSED)
         self._stop_timer()
         self._receiver = None
         self.state = _CLOSED
         if self._error is None:
             self._error = ClosedError("closed here")
         self._wake()
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        if owes:
+            # After an end of input a replica would have to find out whether somebody still listens.
+            reset(self._transport)
+        else:
             self._transport.abort()
 
     def fail(self, error: Exception) -> None:

@@ -397,3 +397,28 @@ async def test_an_answer_that_is_too_long_to_hold_is_broken(
     async with serving(Server(half)) as (upstream, replica):
         with pytest.raises(ReplicaBrokeError):
             await ask(upstream, replica)
+
+
+async def test_a_request_that_is_given_up_ends_with_a_reset() -> None:
+    """A replica that hears an end of input cannot know whether its answer is still wanted."""
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b'{"a":1}')
+        try:
+            await reader.read(1)
+        except ConnectionResetError:
+            ended.set_result("reset")
+        else:
+            ended.set_result("end of input")
+        writer.close()
+
+    listener = await asyncio.start_server(replica, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    upstream = Upstream(connect_timeout_s=0.5, response_timeout_s=5)
+    asking = asyncio.create_task(ask(upstream, Replica("r", f"http://127.0.0.1:{port}", "t")))
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    assert await asyncio.wait_for(ended, 5) == "reset"
+    await upstream.stop()
+    listener.close()
