@@ -22,7 +22,7 @@ from loadtests.raw_http import TimedConnection, request_bytes
 from loadtests.reading import Expected
 
 STREAMS = 4
-TOKENS = 25
+TOKENS = 6
 PAUSE_S = 0.02
 TICK_S = 0.01
 TIMEOUT_S = 30.0

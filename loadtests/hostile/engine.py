@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 
 import orjson
@@ -20,6 +21,7 @@ from loadtests.bench.null.engine import (
     NullConnection,
     NullEngine,
 )
+from serving.listener import UNSENT_BYTES
 
 # From so many tokens on, an answer has no pace.
 LONG_TOKENS = 10_000
@@ -63,11 +65,14 @@ class HostileConnection(NullConnection):
 async def serve(token: str, interval_ms: float) -> None:
     """Listen on a free loopback port until cancelled, and print the port."""
     engine = NullEngine(token.encode(), interval_ms / 1000)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    # As a replica's listener: the kernel would take megabytes for each answer that nobody reads.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     server = await asyncio.get_running_loop().create_server(
-        lambda: HostileConnection(engine), "127.0.0.1", 0, backlog=4096
+        lambda: HostileConnection(engine), sock=listening
     )
     gc.freeze()
-    print(server.sockets[0].getsockname()[1], flush=True)
+    print(listening.getsockname()[1], flush=True)
     await server.serve_forever()
 
 
