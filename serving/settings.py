@@ -30,7 +30,7 @@ from serving.config.keys import hash_key as hash_key
 from serving.config.keys import read_keys, twice
 from serving.config.limits import RequestLimits as RequestLimits
 from serving.config.metering import MeteringConfig
-from serving.config.paths import expanded
+from serving.config.paths import AbsolutePath, expanded
 from serving.config.prefill import PrefillConfig
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.config.rerouting import LiveConfig
@@ -99,7 +99,7 @@ class GatewayConfig(FrozenConfig):
     port: int = Field(default=8000, ge=1, le=65535)
     site: SiteConfig = SiteConfig()
     keys: tuple[KeyConfig, ...] = ()
-    keys_file: Path | None = None
+    keys_file: AbsolutePath | None = None
     limits: RequestLimits = RequestLimits()
     connections: ConnectionsConfig = ConnectionsConfig()
     routing: RoutingConfig = RoutingConfig()
@@ -216,7 +216,7 @@ class ModelConfig(FrozenConfig):
     drain_timeout_s: float = Field(default=60.0, ge=0)
     watchdog_s: float = Field(default=120.0, ge=0)
     site: SiteConfig = SiteConfig()
-    catalogue_files: tuple[Path, ...] = ()
+    catalogue_files: tuple[AbsolutePath, ...] = ()
 
     @field_validator("id", "aliases", "adapters")
     @classmethod

@@ -64,7 +64,16 @@ def attempt(build: Any, *args: Any) -> tuple[Any, ConfigError | None]:
         ({"limits": []}, "limits: must be a mapping"),
         ({"routing": {"aliases": "a"}}, "routing.aliases: must be a mapping"),
         ({"port": "8e3"}, "YAML takes 8e3 for text; write all digits"),
-        ({"port": "many"}, "unable to parse string as an integer"),
+        ({"port": "many"}, "port: must be a whole number"),
+        ({"port": 1.5}, "port: must be a whole number"),
+        ({"port": 0}, "port: must be at least 1"),
+        ({"port": 70000}, "port: must be at most 65535"),
+        ({"drain_timeout_s": "long"}, "drain_timeout_s: must be a number"),
+        ({"discovery_period_s": 0}, "discovery_period_s: must be above 0"),
+        ({"connections": {"proxy_protocol": 7}}, "proxy_protocol: must be true or false"),
+        ({"host": 1}, "host: must be text: put it in quotes"),
+        ({"keys": [key(scopes=[])]}, "keys.0.scopes: must have 1 item or more"),
+        ({"keys": [key(priority="first")]}, "must be 'interactive', 'standard' or 'batch'"),
     ],
 )
 def test_what_has_the_wrong_shape_is_told_in_the_words_of_yaml(
@@ -156,6 +165,10 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, v
         ({"keys": [key(), {"name": "b", "hash": "sk-secret"}]}, "keys.1.hash"),
         ({"keys": [key(weight=0)]}, "keys.0.weight"),
         ({"keys": [key(name="has space")]}, "keys.0.name"),
+        ({"keys_file": "keys.yaml"}, "keys_file"),
+        ({"metering": {"journal": "bills"}}, "metering.journal"),
+        ({"connections": {"trusted_proxies": ["10.1.0.5/16"]}}, "connections.trusted_proxies"),
+        ({"connections": {"trusted_proxies": [10]}}, "connections.trusted_proxies"),
     ],
 )
 def test_a_wrong_gateway_value_is_refused_by_its_dotted_key(
@@ -164,6 +177,46 @@ def test_a_wrong_gateway_value_is_refused_by_its_dotted_key(
     error = refusal(gateway, **args)
     assert error.param == param
     assert error.message.startswith(f"gateway: {param}: ")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("10.1.0.5/16", "; 10.1.0.5/16 is in the network 10.1.0.0/16"),
+        ("proxy.example", "each as text"),
+        ("10.1.0.0/160", "each as text"),
+        (10, "each as text"),
+    ],
+)
+def test_a_proxy_that_is_no_network_is_refused_with_the_one_that_was_meant(
+    wrong: object, meant: str
+) -> None:
+    message = refusal(gateway, connections={"trusted_proxies": [wrong]}).message
+    assert "networks such as 10.1.0.0/16" in message
+    assert message.endswith(meant)
+
+
+def test_a_header_of_the_proxy_protocol_needs_somebody_who_may_send_it() -> None:
+    assert "trusted_proxies" in refusal(gateway, connections={"proxy_protocol": True}).message
+    proxied = {"proxy_protocol": True, "trusted_proxies": ["192.0.2.1"]}
+    assert gateway(connections=proxied).connections.proxy_protocol
+
+
+@pytest.mark.parametrize(
+    ("build", "args"),
+    [
+        (gateway, {"keys_file": "keys.yaml"}),
+        (gateway, {"metering": {"journal": "./bills"}}),
+        (
+            lambda **args: ModelConfig.from_args({"id": "m"} | args),
+            {"catalogue_files": ["own.yaml"]},
+        ),
+    ],
+)
+def test_a_file_that_another_process_reads_has_an_absolute_path(
+    build: Any, args: dict[str, Any]
+) -> None:
+    assert "must be an absolute path" in refusal(build, **args).message
 
 
 @pytest.mark.parametrize(
@@ -231,9 +284,7 @@ def test_a_key_like_no_other_gets_no_guess() -> None:
 
 def test_a_number_where_text_is_wanted_is_to_be_quoted() -> None:
     error = refusal(ModelConfig.from_args, {"id": "m", "env": {"OMP_NUM_THREADS": 4}})
-    assert error.message.endswith(
-        "env.OMP_NUM_THREADS: Input should be a valid string: put it in quotes"
-    )
+    assert error.message.endswith("env.OMP_NUM_THREADS: must be text: put it in quotes")
 
 
 def test_a_misspelt_required_key_is_called_unknown_rather_than_missing() -> None:

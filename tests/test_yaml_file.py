@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
     [
         (b"a: 1\nb: [", r"x\.yaml: is not YAML \(line 2, column 5\)"),
         (b"\xff\xfe\x00\x01", r"x\.yaml: is not YAML: it is not UTF-8 text$"),
+        (b"a:\n\tb: 1", r"x\.yaml: is not YAML \(line 2, column 1\): a tab; indent with spaces$"),
         (b"at: 2026-99-99", r"x\.yaml: is not YAML$"),
         (b"n: " + b"1" * 5000, r"x\.yaml: is not YAML$"),
         (b"a: !!python/object:os.system {}", r"x\.yaml: is not YAML \(line 1, column 4\)$"),

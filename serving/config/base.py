@@ -20,6 +20,23 @@ _KINDS = dict.fromkeys(
     ("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type"),
     "must be a mapping",
 )
+# The same for what pydantic says of values; the first that fits is put in its place.
+_WORDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"Input should be a valid integer.*", "must be a whole number"),
+        (r"Input should be a valid number.*", "must be a number"),
+        (r"Input should be a valid boolean.*", "must be true or false"),
+        (r"Input should be a valid string", "must be text"),
+        (r"Input should be greater than or equal to ", "must be at least "),
+        (r"Input should be less than or equal to ", "must be at most "),
+        (r"Input should be greater than ", "must be above "),
+        (r"Input should be less than ", "must be below "),
+        (r"Input should be ", "must be "),
+        (r"\w+ should have at least (\d+) (item|character)s?.*", r"must have \1 \2 or more"),
+        (r"\w+ should have at most (\d+) (item|character)s?.*", r"may have \1 \2s at most"),
+    )
+)
 # YAML 1.1 wants a point and a sign in these, JSON and people do not.
 _EXPONENT = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+")
 
@@ -59,12 +76,20 @@ def config_error(
     elif first["type"] == "missing":
         text = "is required"
     else:
-        text = _KINDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+        text = _KINDS.get(first["type"]) or _plain(first["msg"])
         if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
             text += ": put it in quotes"
         elif first["type"].endswith("_parsing") and _EXPONENT.fullmatch(str(first["input"])):
             text += f": YAML takes {first['input']} for text; write all digits"
     return ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}", param=key or where)
+
+
+def _plain(text: str) -> str:
+    """A sentence of pydantic's in our words; one of our own as it is."""
+    for pattern, words in _WORDS:
+        if pattern.match(text):
+            return pattern.sub(words, text, count=1)
+    return text.removeprefix("Value error, ")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
-from typing import Self
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from serving.config.base import FrozenConfig
 
@@ -35,7 +35,38 @@ class ConnectionsConfig(FrozenConfig):
     # instead of `X-Forwarded-For`.
     proxy_protocol: bool = False
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, value: Any) -> Any:
+        return tuple(map(_network, value)) if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _header_has_a_sender(self) -> Self:
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ValueError(
+                "proxy_protocol: nobody may send the header: name the proxy's network in trusted_proxies"
+            )
+        return self
+
     @classmethod
     def between_us(cls) -> Self:
         """For a replica: its clients are gateways, few and known, and slow when their own clients are."""
         return cls(max_unauthenticated=None, max_per_address=None, write_stall_s=3600.0)
+
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        # Text only: 10 would be the address 0.0.0.10.
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        pass
+    try:
+        meant = f"; {value} is in the network {ip_network(value, strict=False)}"
+    except ValueError:
+        meant = ""
+    raise ValueError(
+        "must hold networks such as 10.1.0.0/16, or addresses, each as text"
+        + (meant if isinstance(value, str) else "")
+    )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from serving.config.base import FrozenConfig
+from serving.config.paths import AbsolutePath
 
 
 class MeteringConfig(FrozenConfig):
     """What becomes of the replicas' bills."""
 
     # A folder; each gateway process has files of its own there. Without one, bills are counted only.
-    journal: Path | None = None
+    journal: AbsolutePath | None = None
     # How often replicas are asked for what they could not say with an answer.
     collect_period_s: float = Field(default=1.0, ge=0.05, le=10)

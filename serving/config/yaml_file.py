@@ -126,7 +126,10 @@ def _place(text: str, error: Exception) -> str:
         except yaml.MarkedYAMLError as exact:
             error = exact
     mark = getattr(error, "problem_mark", None)
-    return f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    if mark is None:
+        return ""
+    place = f" (line {mark.line + 1}, column {mark.column + 1})"
+    return place + (": a tab; indent with spaces" if text[mark.index : mark.index + 1] == "\t" else "")
 
 
 def _refuse_depth(text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from serving.config.paths import expanded
 from serving.errors import ConfigError
 from serving.tenancy.bills import BilledTo
 
@@ -30,7 +31,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, gateway: str, now: Callable[[], datetime] = _now) -> None:
-        self._folder = folder.expanduser()
+        self._folder = expanded(folder, "metering.journal")
         self._gateway = gateway
         self._now = now
         try:

@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_said(words: tuple[str, ...], complaint: str) -> No
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"gateway_pods": -1}, "gateway_pods: Input should be greater than or equal to 1"),
+        ({"gateway_pods": -1}, "gateway_pods: must be at least 1"),
         ({"redis": {"cidrs": ["10.0.0.1"]}}, "redis.cidrs.0: '10.0.0.1' is not a network"),
         ({"redis": {"address": "redis://h:99999"}}, "redis: address: 99999 is not a port"),
         ({"neighbours": {"api_server_cidrs": ["10.0.0.1/8"]}}, "'10.0.0.1/8' is not a network"),

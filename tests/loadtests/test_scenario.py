@@ -81,13 +81,13 @@ def longest(tokens: TokensConfig) -> int:
     ("change", "complaint"),
     [
         ({"clases": []}, r"clases: unknown key; known are: name, description, target, classes"),
-        ({"classes": []}, r"classes: Tuple should have at least 1 item"),
+        ({"classes": []}, r"classes: must have 1 item or more"),
         ({"duration_s": 5, "warmup_s": 5}, r"warmup_s \(5\) leaves nothing of duration_s \(5\)"),
         ({"arrivals": {"kind": "ramp"}}, r"arrivals: a ramp needs to_per_s"),
         ({"arrivals": {"kind": "steps"}}, r"arrivals: steps need rates_per_s"),
         ({"arrivals": {"kind": "trace"}}, r"arrivals: a trace needs the key trace"),
-        ({"arrivals": {"rate_per_s": 0}}, r"arrivals\.rate_per_s: Input should be greater than 0"),
-        ({"arrivals": {"kind": "poison"}}, r"arrivals\.kind: Input should be 'closed'"),
+        ({"arrivals": {"rate_per_s": 0}}, r"arrivals\.rate_per_s: must be above 0"),
+        ({"arrivals": {"kind": "poison"}}, r"arrivals\.kind: must be 'closed'"),
         ({"classes": MINIMAL["classes"] * 2}, r"two classes have the same name"),
         (
             {"classes": [{"name": "c", "model": "m", "turns": 2}]},
