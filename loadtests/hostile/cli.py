@@ -15,6 +15,7 @@ from loadtests.bench.processes import raise_open_files_limit
 from loadtests.hostile.case import Case
 from loadtests.hostile.cases.everything import every_case
 from loadtests.hostile.own import own_target
+from loadtests.hostile.ready import unfit
 from loadtests.hostile.run import Findings, run
 from loadtests.hostile.target import Target
 
@@ -56,7 +57,8 @@ def hostile(
 ) -> None:
     """Attack an endpoint as a hostile client would, with a good client beside it.
 
-    Ends with 1 when a case is broken or the good client notices something. Attack only what is yours.
+    Ends with 1 when a case is broken or the good client notices something, with 2 when the endpoint does not
+    answer or refuses the keys. Attack only what is yours.
     """
     cases = [case for case in every_case() if only in f"{case.group}/{case.name}"]
     if not cases:
@@ -81,6 +83,9 @@ def hostile(
             )
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="URL") from None
+        if (problem := unfit(target, key_env, other_key_env)) is not None:
+            typer.echo(f"error: {problem}", err=True)
+            raise typer.Exit(2)
         found = _attack(target, cases, count, seed, None)
     raise typer.Exit(0 if show(found) else 1)
 

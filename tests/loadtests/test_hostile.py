@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from threading import Thread
 
 import pytest
+from typer.testing import CliRunner
 
 from loadtests.hostile.cases.everything import every_case
+from loadtests.hostile.cli import app
 from loadtests.hostile.fuzz import fuzz
 from loadtests.hostile.generated import requests
 from loadtests.hostile.own import Own, own_target
+from loadtests.hostile.ready import unfit
 from loadtests.hostile.run import Verdict, try_all
 from loadtests.hostile.target import Target
 from loadtests.hostile.wire import BrokenError, Wire
@@ -34,6 +41,59 @@ def test_the_same_seed_makes_the_same_requests() -> None:
 def test_an_address_with_tls_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="http://127"):
         Target.at("https://example.org", model="m")
+
+
+@contextmanager
+def _endpoint(**statuses: int) -> Iterator[int]:
+    """A server that answers each key with its status; yields the port."""
+
+    class Says(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            key = self.headers.get("authorization", "").removeprefix("Bearer ")
+            self.send_response(statuses[key or "none"])
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Says) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "keys", "said"),
+    [
+        ({"none": 200}, ("", ""), None),
+        ({"a": 200, "b": 200}, ("a", "b"), None),
+        ({"none": 401}, ("", ""), "ONE: the endpoint wants a key"),
+        ({"a": 200, "b": 401}, ("a", "b"), "TWO: the endpoint does not know this key"),
+        ({"a": 403, "b": 200}, ("a", "b"), "ONE: this key may not ask"),
+        ({"none": 404}, ("", ""), "--model: the endpoint has no such model"),
+        ({"none": 503}, ("", ""), "status 503"),
+        ({"a": 200}, ("a", "a"), "ONE and TWO hold the same key"),
+    ],
+)
+def test_what_cannot_be_attacked_is_said_in_one_sentence(
+    statuses: dict[str, int], keys: tuple[str, str], said: str | None
+) -> None:
+    with _endpoint(**statuses) as port:
+        found = unfit(Target("127.0.0.1", port, "m", *keys), "ONE", "TWO")
+    assert found is None if said is None else said in (found or "")
+
+
+def test_an_endpoint_that_does_not_answer_ends_the_command_with_2() -> None:
+    with socket.socket() as unheard:
+        # Bound, so that nobody else gets it, and not listening.
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        result = CliRunner().invoke(app, [url, "--only", "framing"])
+    assert result.exit_code == 2
+    assert "cannot be attacked" in result.output
+    assert "BROKEN" not in result.output
 
 
 async def _said(*pieces: bytes, method: str = "GET") -> list[object]:
