@@ -129,7 +129,9 @@ def _place(text: str, error: Exception) -> str:
     if mark is None:
         return ""
     place = f" (line {mark.line + 1}, column {mark.column + 1})"
-    return place + (": a tab; indent with spaces" if text[mark.index : mark.index + 1] == "\t" else "")
+    return place + (
+        ": a tab; indent with spaces" if text[mark.index : mark.index + 1] == "\t" else ""
+    )
 
 
 def _refuse_depth(text: str) -> None:
