@@ -151,6 +151,11 @@ def _warnings(
             "gateway: each takes a place of its own (`resources`), and a changed one starts before an old "
             "one leaves: offer one place more than `replicas`, or set surge_percent to 0"
         )
+    if file.gateway.keys and not any("inference" in key.scopes for key in file.gateway.keys):
+        warnings.append(
+            "keys: none has the scope inference, so nobody can ask a model: "
+            "`comptoir keys new NAME` makes one that has it"
+        )
     if not file.gateway.keys:
         warnings.append("no API keys: fine on loopback, `comptoir keys new NAME` makes one")
     return warnings

@@ -30,10 +30,15 @@ def get(url: str, path: str, key: str | None, name: str, *, is_inside: bool = Fa
     except (http_client.NotHttp, ValueError):
         raise not_an_endpoint(name) from None
     except http_client.Unreachable:
-        raise StackError(f"{name} does not answer") from None
+        proxy = None if is_inside else http_client.proxy_for(where)
+        through = (
+            " through the proxy that the environment names; NO_PROXY spares a host" if proxy else ""
+        )
+        raise StackError(f"{name} does not answer{through}") from None
     hint = ""
     if answer.status == 401:
-        hint = ": give a key with --key or COMPTOIR_API_KEY"
+        lack = "the key is not known there" if key else "a key is wanted"
+        hint = f": {lack}; give one with --key or COMPTOIR_API_KEY"
     elif answer.status == 403 and (said := refusal(answer.body)):
         hint = f": {said}"
     elif answer.location:

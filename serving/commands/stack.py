@@ -116,7 +116,8 @@ def _run(
         "COMPTOIR_REPLICA_HOST": "127.0.0.1",
     }
     state.write(settings.cache_dir)
-    note(f"starting Ray for {file.path} ({len(file.models)} models)")
+    count = len(file.models)
+    note(f"starting Ray for {file.path} ({count} model{'' if count == 1 else 's'})")
     dashboard = stack_ray.start_ray(state.port)
     # Again: Ray has just put handlers of its own in the place of ours.
     stop.listen()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,11 @@ def status(
         str | None, typer.Option(help="Of any endpoint, for instance https://llm.example.eu")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(envvar="COMPTOIR_API_KEY", help="If the endpoint needs one.")
+        str | None,
+        typer.Option(
+            envvar="COMPTOIR_API_KEY",
+            help="If the endpoint needs one; with the scope operator it sees load and replicas.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
@@ -42,6 +47,8 @@ def status(
         gib = processes.resident_bytes(state.stack_id, state.port) / 2**30
         say(f"stack on port {state.port}, process {state.pid}, {gib:.1f} GiB resident")
     console.print(_table(body))
+    for source, why in _refused(body).items():
+        note(f"the last change of {source} was refused, and what was before holds: {why}")
     if body.get("view") == "tenant":
         note("load and replicas are shown to keys with the scope operator")
 
@@ -77,6 +84,13 @@ def _fetch(url: str, key: str | None, *, is_inside: bool) -> dict[str, Any]:
     if not isinstance(body, dict) or not isinstance(body.get("models"), list):
         raise not_an_endpoint(url)
     return body
+
+
+def _refused(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Why which source's settings are not in force; operators are told."""
+    settings = body.get("settings")
+    refused = settings.get("refused") if isinstance(settings, dict) else None
+    return refused if isinstance(refused, dict) else {}
 
 
 def _table(body: dict[str, Any]) -> Table:

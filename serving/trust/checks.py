@@ -193,7 +193,9 @@ def many(item: Check, low: int = 0, high: int | None = None) -> Check:
         if not isinstance(value, list):
             raise WrongValueError("'{path}' must be a list")
         if len(value) < low:
-            raise WrongValueError(f"'{{path}}' must have at least {low} item(s)")
+            raise WrongValueError(
+                f"'{{path}}' must have at least {low} item{'' if low == 1 else 's'}"
+            )
         if high is not None and len(value) > high:
             raise WrongValueError(f"'{{path}}' must have at most {high} items")
 

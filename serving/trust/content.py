@@ -68,7 +68,7 @@ def _ids_in_steps(value: Any) -> Iterator[None]:
     if not isinstance(value, list):
         raise WrongValueError("'{path}' must be a list of token ids")
     if not value:
-        raise WrongValueError("'{path}' must have at least 1 item(s)")
+        raise WrongValueError("'{path}' must have at least 1 item")
     for start in range(0, len(value), STEP_ITEMS):
         _all_ids(value[start : start + STEP_ITEMS], start)
         yield

@@ -135,6 +135,13 @@ def test_every_file_is_checked_and_one_wrong_one_fails_all(path: Path, tmp_path:
     assert "none.yaml: cannot be read" in result.stderr
 
 
+def test_a_site_that_nobody_can_ask_is_warned_of(path: Path) -> None:
+    keys = [{"name": "prometheus", "hash": hash_key("a"), "scopes": ["metrics"]}]
+    assert "none has the scope inference" in check(write(path, TINY, keys=keys)).stderr
+    keys.append({"name": "acme", "hash": hash_key("b")})
+    assert "none has the scope" not in check(write(path, TINY, keys=keys)).stderr
+
+
 def test_a_key_for_a_model_that_the_file_has_not_is_warned_of(path: Path) -> None:
     adapters = {"adapters": {"tuned": "/none"}}
     keys = [

@@ -123,6 +123,28 @@ def test_an_endpoint_that_wants_a_key_says_how_to_give_it(endpoint: Endpoint) ->
     assert "COMPTOIR_API_KEY" in failure("--url", endpoint.url)
 
 
+def test_a_key_that_is_not_known_is_not_called_missing(endpoint: Endpoint) -> None:
+    endpoint.status = 401
+    assert "the key is not known there" in failure("--url", endpoint.url, "--key", "sk-b")
+    assert "a key is wanted" in failure("--url", endpoint.url)
+
+
+def test_settings_that_were_refused_are_told(endpoint: Endpoint) -> None:
+    settings = {"keys": 2, "refused": {"keys_file": "keys_file[0]: hash: is required"}}
+    endpoint.body = json.dumps(BODY | {"settings": settings}).encode()
+    result = status("--url", endpoint.url)
+    assert result.exit_code == 0
+    assert "keys_file was refused" in result.output
+    assert "keys_file[0]: hash: is required" in result.output
+
+
+def test_a_proxy_that_does_not_answer_is_named_as_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    said = failure("--url", "http://llm.example.eu")
+    assert "through the proxy" in said
+    assert "NO_PROXY" in said
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"models": 3}', b"\xff"])
 def test_what_is_no_comptoir_endpoint_is_called_so(endpoint: Endpoint, body: bytes) -> None:
     endpoint.body = body
