@@ -12,14 +12,22 @@ from serving.gateway.inference import Inference
 from serving.gateway.routes import build_router
 from serving.gateway.services import Services
 
+# FastAPI parses every query, a long one for a tenth of a second, and nobody needs a key for that. The only
+# parameter that there is has three letters.
+MAX_QUERY_BYTES = 256
+
 
 def build_asgi(services: Services) -> ASGIApp:
     """The application, to be served by a `Listener`; start `services.upstream` before the first request."""
     inference, others = Inference(services), _others(services)
 
     async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
-        is_inference = scope["type"] == "http" and scope["path"] in services.endpoints
-        await (inference if is_inference else others)(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] in services.endpoints:
+            await inference(scope, receive, send)
+            return
+        if len(scope.get("query_string", b"")) > MAX_QUERY_BYTES:
+            scope["query_string"] = scope["query_string"][:MAX_QUERY_BYTES]
+        await others(scope, receive, send)
 
     return gateway
 

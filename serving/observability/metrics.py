@@ -7,7 +7,6 @@ Naming: https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from typing import get_args
 
 from prometheus_client import (
@@ -31,6 +30,9 @@ OUTCOMES = ("ok", "broken", "failed", "busy", "refused")
 # Tokens are counted as these; the cached ones are part of the prompt's, those of reasoning of the output's.
 TOKENS = ("prompt", "cached", "output", "reasoning")
 
+# So many rows are made or written in one go.
+PIECE_ROWS = 32
+
 # One of the moment's values: its name in `MOMENT`, its labels, its value.
 Moment = tuple[str, dict[str, str], float]
 
@@ -48,13 +50,19 @@ class GatewayMetrics:
         self._tenants: dict[str, Mapping[str, Counter]] = {}
         self._models: dict[str, Mapping[str, Counter]] = {}
         self.registry = registry = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=registry)
+        self._process = ProcessCollector(registry=registry)
+        # Each has labels; prometheus_client itself renders a family in one go.
+        self._counted: list[Counter | Histogram] = []
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"comptoir_{name}", text, labels, registry=registry)
+            made = Counter(f"comptoir_{name}", text, labels, registry=registry)
+            self._counted.append(made)
+            return made
 
         def seconds(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(f"comptoir_{name}", text, labels, registry=registry, buckets=SECONDS)
+            made = Histogram(f"comptoir_{name}", text, labels, registry=registry, buckets=SECONDS)
+            self._counted.append(made)
+            return made
 
         self.requests = counter(
             "requests", "Requests by the model that answered and HTTP status", "model", "status"
@@ -132,17 +140,43 @@ class GatewayMetrics:
         moments: Iterable[Moment] = (),
         sees: Callable[[Mapping[str, str]], bool] | None = None,
     ) -> Iterator[bytes]:
-        """The same in pieces of a few milliseconds, between which requests can be served.
+        """The same in pieces of a fraction of a millisecond, some empty: between two, requests can be served.
 
         Args:
             sees: whether a row with these labels is for the reader; None: each is.
         """
-        for family in _Exposition(self.registry, list(moments), self._label).collect():
-            if sees is not None:
-                family.samples = [one for one in family.samples if sees(one.labels)]
-                if not family.samples:
-                    continue
-            yield generate_latest(_One(family))
+        # First of all: it makes series of new models.
+        families = _families()
+        for name, labels, value in moments:
+            if sees is None or sees(labels):
+                families[name].add_sample(f"comptoir_{name}", labels | self._label, value)
+            yield b""
+        for family in self._process.collect():
+            family.samples = [one for one in family.samples if sees is None or sees(one.labels)]
+            for sample in family.samples:
+                sample.labels.update(self._label)
+            yield from _rendered(family, sees is None)
+        for metric in self._counted:
+            yield from self._children(metric, sees)
+        for family in families.values():
+            yield from _rendered(family, sees is None)
+
+    def _children(
+        self, metric: Counter | Histogram, sees: Callable[[Mapping[str, str]], bool] | None
+    ) -> Iterator[bytes]:
+        """A counted family: each row is looked at before anything is made for it."""
+        family = next(iter(metric.describe()))
+        for number, (values, child) in enumerate(list(metric._metrics.items())):
+            labels = dict(zip(metric._labelnames, values, strict=True))
+            if sees is None or sees(labels):
+                for one in child._samples():
+                    # When a series was made would be half of all lines, and nobody asks.
+                    if one.name != "_created":
+                        all_labels = labels | (one.labels or {}) | self._label
+                        family.add_sample(metric._name + one.name, all_labels, one.value)
+            if number % PIECE_ROWS == 0:
+                yield b""
+        yield from _rendered(family, sees is None)
 
     def tenant(self, name: str) -> Mapping[str, Counter]:
         """Counters of one tenant by outcome and by kind of token; all begin at zero.
@@ -198,6 +232,28 @@ class GatewayMetrics:
             each.labels(model)
 
 
+def _families() -> dict[str, Metric]:
+    """Every family of the moment, those without a value too: it says what will be there."""
+    return {
+        name: (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(
+            f"comptoir_{name}", text
+        )
+        for name, text in MOMENT.items()
+    }
+
+
+def _rendered(family: Metric, if_empty: bool) -> Iterator[bytes]:
+    """Its head and its rows."""
+    samples = family.samples
+    if not samples and not if_empty:
+        return
+    for start in range(0, len(samples) or 1, PIECE_ROWS):
+        family.samples = samples[start : start + PIECE_ROWS]
+        text = generate_latest(_One(family))
+        # The two lines of the head stand once.
+        yield text.split(b"\n", 2)[2] if start else text
+
+
 class _One(Collector):
     """One family, for `generate_latest`."""
 
@@ -206,33 +262,3 @@ class _One(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield self._family
-
-
-class _Exposition(Collector):
-    """One scrape: what was counted since the start, and what is now."""
-
-    def __init__(
-        self, counted: CollectorRegistry, moments: list[Moment], label: dict[str, str]
-    ) -> None:
-        self._counted = counted
-        self._moments = moments
-        self._label = label
-
-    def collect(self) -> Iterator[Metric]:
-        for family in chain(self._counted.collect(), self._families()):
-            # When a series was made would be half of all lines, and nobody asks.
-            samples = [one for one in family.samples if not one.name.endswith("_created")]
-            if self._label:
-                samples = [one._replace(labels=one.labels | self._label) for one in samples]
-            family.samples = samples
-            yield family
-
-    def _families(self) -> list[Metric]:
-        """Every family that is known, those without a value too: it says what will be there."""
-        families: dict[str, Metric] = {}
-        for name, text in MOMENT.items():
-            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            families[name] = kind(f"comptoir_{name}", text)
-        for name, labels, value in self._moments:
-            families[name].add_sample(f"comptoir_{name}", labels, value)
-        return list(families.values())

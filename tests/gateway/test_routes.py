@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from starlette import datastructures
 
 from serving.config.admission import AdmissionConfig
 from serving.engine.fake_engine import FakeEngine
@@ -468,3 +469,21 @@ async def test_head_is_get_without_a_body(make_site: SiteFactory, path: str) -> 
     assert head.headers["content-type"] == whole.headers["content-type"]
     assert int(head.headers["content-length"]) > 0
     assert (await site.client.get("/health")).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(("query", "status"), [("a&" * 30_000, 200), ("all&" + "a&" * 30_000, 503)])
+async def test_a_long_query_is_not_parsed(
+    make_site: SiteFactory, monkeypatch: pytest.MonkeyPatch, query: str, status: int
+) -> None:
+    site, parsed, parse = await make_site(), [0], datastructures.parse_qsl
+
+    def noted(text: str, **how: Any) -> Any:
+        parsed.append(len(text))
+        return parse(text, **how)
+
+    monkeypatch.setattr(datastructures, "parse_qsl", noted)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.front.port)
+    writer.write(f"GET /ready?{query} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 %d" % status)
+    writer.close()
+    assert max(parsed) <= 256

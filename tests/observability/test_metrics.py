@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.observability.metrics import GatewayMetrics
+from serving.observability.metrics import PIECE_ROWS, GatewayMetrics
 
 
 def samples(
@@ -47,12 +47,28 @@ def test_a_scrape_in_parts_is_the_same_as_a_whole_one() -> None:
     metrics.expect("m")
     metrics.tenant("shop")["ok"].inc()
     moments = [("in_flight", {"model": "m", "replica": "a"}, 3.0)]
+    for number in range(1000):
+        metrics.tenant(f"k{number}")
     parts = list(metrics.parts(moments))
-    assert len(parts) > 30
-    assert [part.count(b"# TYPE") for part in parts] == [1] * len(parts)
+    assert max(part.count(b"\n") for part in parts) <= PIECE_ROWS + 2
+    families = list(text_string_to_metric_families(b"".join(parts).decode()))
+    assert len({family.name for family in families}) == len(families) > 30
+    rows = {str(row) for family in families for row in family.samples}
+    assert len(rows) == sum(len(family.samples) for family in families) > 9000
     found = samples(metrics, *moments)
     assert found["comptoir_in_flight|g1|m|a"] == 3
     assert found["comptoir_tenant_outcomes_total|g1|ok|shop"] == 1
     # What has not happened yet is zero, so that its first time is a growth.
     assert found["comptoir_tenant_outcomes_total|g1|failed|shop"] == 0
     assert found["comptoir_outcomes_total|g1|m|failed"] == 0
+
+
+def test_who_sees_few_rows_waits_for_few_to_be_made() -> None:
+    metrics = GatewayMetrics()
+    for number in range(100):
+        metrics.tenant(f"k{number}")
+    moments = [("in_flight", {"model": "m", "replica": "a"}, 3.0)]
+    text = b"".join(metrics.parts(moments, lambda labels: labels.get("tenant") == "k7")).decode()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == 9
+    assert all('tenant="k7"' in line for line in lines)
