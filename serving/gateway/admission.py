@@ -246,6 +246,11 @@ class Admission:
         door = self._doors.get(model_id)
         return door.queue.waiting + door.queue.open if door is not None else 0
 
+    def is_busy(self, model_id: str) -> bool:
+        """Whether the next request for the model is likely to wait."""
+        door = self._doors.get(model_id)
+        return door is not None and (door.queue.waiting > 0 or door.queue.open >= door.queue.slots)
+
     def queued(self, model_id: str) -> int:
         """Requests that wait for the model in this gateway (`QUEUED_HEADER`)."""
         door = self._doors.get(model_id)

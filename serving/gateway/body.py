@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -30,50 +29,53 @@ class ClientLeftError(Exception):
     """The client closed its connection before its request was complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A request's body; a large one takes so long that others must run meanwhile."""
-
-    fields: dict[str, Any]
-    is_large: bool
-
-
-async def read_object(
-    headers: Headers, receive: Receive, limits: RequestLimits, turns: Turns
-) -> Body:
-    """The body as a JSON object.
+async def read_text(headers: Headers, receive: Receive, limits: RequestLimits) -> bytes:
+    """The body as it came, unpacked.
 
     Raises:
         UnsupportedMediaTypeError: it is not declared as JSON.
         UnsupportedEncodingError: it is compressed, and not with gzip.
         BodyTooLargeError: it is longer than `limits.max_body_bytes`, packed or unpacked; reading stops there.
-        MalformedJsonError: it is not valid JSON (RFC 8259), or not an object.
-        InvalidFieldError: it holds too many lists and objects.
         ClientLeftError: nobody waits for an answer.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedMediaTypeError("send the header 'Content-Type: application/json'")
-    text = await _read(headers, receive, limits.max_body_bytes)
-    is_large = len(text) > LARGE_BYTES
-    if is_large and await turns.run(many_values_in_steps(text)):
-        body = await turns.run(parse_in_steps(text, limits.max_objects))
-    else:
-        body = _parse(text)
-        if is_large:
-            await asyncio.sleep(0)
-    if not isinstance(body, dict):
-        raise MalformedJsonError("the body must be a JSON object")
-    return Body(body, is_large)
+    return await _read(headers, receive, limits.max_body_bytes)
 
 
-def _parse(text: bytes) -> Any:
+def parse(text: bytes) -> Any:
+    """What the text says.
+
+    Raises:
+        MalformedJsonError: it is not valid JSON (RFC 8259).
+    """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise MalformedJsonError(
             f"the body is not valid JSON (line {error.lineno}, column {error.colno})"
         ) from None
+
+
+async def parse_large(text: bytes, limits: RequestLimits, turns: Turns) -> Any:
+    """The same for a text that may take so long that others must run meanwhile.
+
+    Raises:
+        InvalidFieldError: it holds too many lists and objects.
+    """
+    if await turns.run(many_values_in_steps(text)):
+        return await turns.run(parse_in_steps(text, limits.max_objects))
+    value = parse(text)
+    await asyncio.sleep(0)
+    return value
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """Raises: MalformedJsonError: it is none."""
+    if not isinstance(value, dict):
+        raise MalformedJsonError("the body must be a JSON object")
+    return value
 
 
 async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:

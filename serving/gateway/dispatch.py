@@ -11,18 +11,18 @@ from datetime import UTC, date, datetime
 from serving.config.routing import Failure, RoutingConfig
 from serving.errors import ComptoirError, EngineFailedError
 from serving.gateway.admission import Admission, BusyError, OnWait, Slot
+from serving.gateway.asked import Asked, Benches
 from serving.gateway.bills import Bills
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.orders import NobodyError, Sent, Tried
 from serving.gateway.prefill import Prefill
-from serving.gateway.preparing import Asked, Preparation, Prepared
+from serving.gateway.preparing import Preparation, Prepared
 from serving.gateway.upstream import Answer, ReplicaBrokeError
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.deadline import Deadline
 from serving.routing.directory import Directory
-from serving.routing.features import features_of
 from serving.routing.models import (
     ModelRouter,
     Route,
@@ -33,6 +33,9 @@ from serving.routing.models import (
 from serving.routing.rules import Candidate
 from serving.settings import GatewayConfig
 from serving.tenancy.keys import Caller
+
+# The objects of a smaller body may stay while it is answered.
+SMALL_BODY_BYTES = 1024
 
 
 @dataclass(slots=True)
@@ -123,6 +126,11 @@ class Dispatcher:
         self._today = today
         self._clock = clock
 
+    @property
+    def benches(self) -> Benches:
+        """Where large bodies are worked on."""
+        return self._preparation.benches
+
     def reroute(self, routing: RoutingConfig) -> None:
         """Route by this from the next request on; what is under way keeps its route."""
         self.routing = routing
@@ -147,6 +155,7 @@ class Dispatcher:
         deadline = asked.deadline or self._default_deadline()
         trip = _Trip(asked, self._route(asked), deadline, on_wait)
         while (opened := await self._along(trip)) is None:
+            await asked.pack()
             try:
                 await self._holding.until(trip.absent, trip.tenant, trip.deadline, on_wait)
             except ComptoirError as failure:
@@ -255,7 +264,7 @@ class Dispatcher:
         name = asked.body["model"]
         features = None
         if self._router.needs_features(name):
-            features = features_of(asked.endpoint.path, asked.body)
+            features = asked.features
         return self._router.route(
             name,
             features,
@@ -273,6 +282,8 @@ class Dispatcher:
             raise NobodyError
         prepared = await self._preparation.prepare(asked, candidate)
         self._check_quarantine(prepared)
+        if self._admission.is_busy(model_id):
+            await asked.pack()
         slot = await self._admission.acquire(
             model, asked.caller, prepared.estimate, trip.deadline, trip.on_wait
         )
@@ -282,6 +293,9 @@ class Dispatcher:
         try:
             queued = self._admission.queued(model_id)
             order = await self._preparation.order(prepared, model, queued, trip.deadline)
+            if len(order.body) > SMALL_BODY_BYTES:
+                # Its answer may be long in coming.
+                await asked.pack()
             if trip.deadline.is_named and trip.deadline.has_passed(self._clock()):
                 raise BusyError("expired", self._config.admission.max_retry_after_s)
             sent = await self._forwarder.open(order, trip.tried[model_id])
@@ -311,8 +325,8 @@ class Dispatcher:
         refusal = opened.sent.refusal
         try:
             if refusal is not None:
-                raise from_engine(refusal.status, refusal.body, asked.body.keys())
-            raise from_engine(opened.answer.status, await opened.answer.rest(), asked.body.keys())
+                raise from_engine(refusal.status, refusal.body, asked.names)
+            raise from_engine(opened.answer.status, await opened.answer.rest(), asked.names)
         except ReplicaBrokeError:
             raise from_engine(502, b"") from None
         finally:

@@ -24,10 +24,18 @@ from serving.errors import (
 )
 from serving.gateway import render
 from serving.gateway.admission import BusyError
-from serving.gateway.body import ClientLeftError, discard_in_steps, read_object
+from serving.gateway.asked import Asked
+from serving.gateway.body import (
+    LARGE_BYTES,
+    ClientLeftError,
+    as_object,
+    discard_in_steps,
+    parse,
+    parse_large,
+    read_text,
+)
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
-from serving.gateway.preparing import Asked
 from serving.gateway.render import dialect_of, request_id_headers
 from serving.gateway.services import Rules, Services
 from serving.gateway.streaming import (
@@ -164,13 +172,33 @@ class Inference:
         request_id: str,
     ) -> Asked:
         """What may be sent to an engine."""
-        config = rules.config
-        read = await read_object(headers, receive, config.limits, self._turns)
-        body = read.fields
-        if read.is_large:
+        limits = rules.config.limits
+        text = await read_text(headers, receive, limits)
+        if len(text) <= LARGE_BYTES:
+            body = as_object(parse(text))
+            return self._asked(
+                rules, endpoint, caller, headers, endpoint.check(body), body, request_id
+            )
+        async with self._services.dispatcher.benches.place(caller.name):
+            body = as_object(await parse_large(text, limits, self._turns))
+            del text
             checked = await self._check_large(endpoint, body)
-        else:
-            checked = endpoint.check(body)
+            asked = self._asked(rules, endpoint, caller, headers, checked, body, request_id)
+            asked.turns = self._turns
+            del body, checked
+            await asked.pack()
+        return asked
+
+    def _asked(
+        self,
+        rules: Rules,
+        endpoint: Endpoint,
+        caller: Caller,
+        headers: Headers,
+        checked: dict[str, Any],
+        body: dict[str, Any],
+        request_id: str,
+    ) -> Asked:
         return Asked(
             endpoint,
             caller,
@@ -178,8 +206,7 @@ class Inference:
             request_id,
             headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key"),
             _text(body, "user"),
-            deadline_of(headers.get(DEADLINE_HEADER), config.admission, time.monotonic()),
-            self._turns if read.is_large else None,
+            deadline_of(headers.get(DEADLINE_HEADER), rules.config.admission, time.monotonic()),
         )
 
     async def _check_large(self, endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import pytest
 from serving.errors import ComptoirError, EngineFailedError, ModelUnavailableError
 from serving.gateway import forwarding
 from serving.gateway.admission import Admission
+from serving.gateway.asked import Asked
 from serving.gateway.bills import Bills
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.prefill import Prefill
-from serving.gateway.preparing import Asked
 from serving.gateway.upstream import LateError, ReplicaGoneError
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.deadline import Deadline

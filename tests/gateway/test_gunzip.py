@@ -15,8 +15,7 @@ from serving.errors import (
     MalformedJsonError,
     UnsupportedEncodingError,
 )
-from serving.gateway.body import ClientLeftError, read_object
-from serving.gateway.turns import Turns
+from serving.gateway.body import ClientLeftError, as_object, parse, read_text
 from serving.settings import RequestLimits
 
 JSON = {"content-type": "application/json"}
@@ -34,7 +33,7 @@ async def read(raw: bytes, size: int = 1000, **headers: str) -> dict[str, Any]:
 
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     limits = RequestLimits(max_body_bytes=LIMIT)
-    return (await read_object(Headers(JSON | named), receive, limits, Turns())).fields
+    return as_object(parse(await read_text(Headers(JSON | named), receive, limits)))
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
@@ -90,4 +89,4 @@ async def test_a_client_that_leaves_gets_no_answer() -> None:
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientLeftError):
-        await read_object(Headers(JSON), receive, RequestLimits(), Turns())
+        await read_text(Headers(JSON), receive, RequestLimits())

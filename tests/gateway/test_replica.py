@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -208,3 +209,11 @@ def test_a_changed_gateway_starts_before_the_old_one_leaves_and_serve_waits_for_
     assert options["max_surge_percent"] == 100
     assert options["graceful_shutdown_timeout_s"] == 18 + SHUTDOWN_MARGIN_S
     assert gateway_options(GatewayConfig(surge_percent=0))["max_surge_percent"] == 0
+
+
+async def test_what_is_there_at_the_start_is_no_work_for_the_collector(
+    gateway: GatewayReplica, gate: Gate
+) -> None:
+    assert gc.get_freeze_count() > 10_000
+    gate.is_open.set()
+    await GatewayReplica.__del__(gateway)
