@@ -164,10 +164,13 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.is_slow = True
+        if self.phase is Phase.BUSY:
+            self._server.table.is_behind(self)
         self._stall.begin(self._server.loop.time())
 
     def resume_writing(self) -> None:
         self.is_slow = False
+        self._server.table.is_with_it(self)
         exchange = self.exchange
         if exchange is not None:
             self._stall.end()

@@ -21,6 +21,7 @@ class ConnectionTable:
     """Counts connections, and finds the one that is missed least.
 
     A connection without a request in progress can go: strangers first, the one that has rested longest first.
+    Before all of them goes a stranger who does not read the answer to its request, which cost it nothing.
     So whoever holds connections and asks nothing makes room for those who come to ask.
     """
 
@@ -31,6 +32,8 @@ class ConnectionTable:
         self.connections: dict[HttpConnection, None] = {}
         self._strangers: dict[HttpConnection, None] = {}
         self._resting: dict[HttpConnection, None] = {}
+        # Strangers with a request in progress whose answer waits for them to read.
+        self._unread: dict[HttpConnection, None] = {}
         self._unrecognised = 0
         self._addresses: dict[str, dict[HttpConnection, None]] = {}
         self._forwarded: dict[str, int] = {}
@@ -48,12 +51,10 @@ class ConnectionTable:
         self._unrecognised += 1
         strangers = self.limits.max_unauthenticated
         while strangers is not None and self._unrecognised > strangers:
-            if not self._evict(self._strangers, connection):
+            if not self._evict_stranger(connection):
                 return self._full()
         while len(self.connections) > self._max:
-            if not (
-                self._evict(self._strangers, connection) or self._evict(self._resting, connection)
-            ):
+            if not (self._evict_stranger(connection) or self._evict(self._resting, connection)):
                 return self._full()
         return self.count(connection)
 
@@ -68,7 +69,8 @@ class ConnectionTable:
         if len(own) <= limit:
             return None
         for other in list(islice(own, MAX_LOOKED_AT)):
-            if other is not connection and (other in self._strangers or other in self._resting):
+            groups = (self._unread, self._strangers, self._resting)
+            if other is not connection and any(other in group for group in groups):
                 self._let_go(other)
                 if len(own) <= limit:
                     return None
@@ -78,9 +80,21 @@ class ConnectionTable:
         """It has a request in progress."""
         self._strangers.pop(connection, None)
         self._resting.pop(connection, None)
+        if connection.is_slow:
+            self.is_behind(connection)
+
+    def is_behind(self, connection: HttpConnection) -> None:
+        """It does not read its answer."""
+        if connection in self.connections and not connection.is_recognised:
+            self._unread[connection] = None
+
+    def is_with_it(self, connection: HttpConnection) -> None:
+        """It reads again, or there is no such answer."""
+        self._unread.pop(connection, None)
 
     def rest(self, connection: HttpConnection) -> None:
         """It has none any more."""
+        self._unread.pop(connection, None)
         if connection in self.connections:
             group = self._resting if connection.is_recognised else self._strangers
             group[connection] = None
@@ -91,6 +105,7 @@ class ConnectionTable:
         if connection in self.connections:
             self._unrecognised -= 1
             connection.is_recognised = True
+            self._unread.pop(connection, None)
             if self._strangers.pop(connection, self) is None:
                 self._resting[connection] = None
             self._uncount(connection)
@@ -101,6 +116,7 @@ class ConnectionTable:
             return
         del self.connections[connection]
         self.begin(connection)
+        self._unread.pop(connection, None)
         self._unrecognised -= not connection.is_recognised
         self._uncount(connection)
         self._notify()
@@ -177,6 +193,9 @@ class ConnectionTable:
     def _notify(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _evict_stranger(self, newcomer: HttpConnection) -> bool:
+        return self._evict(self._unread, newcomer) or self._evict(self._strangers, newcomer)
 
     def _evict(self, group: dict[HttpConnection, None], newcomer: HttpConnection) -> bool:
         """Let the first one of a group go that is not the newcomer itself; whether there was one."""

@@ -204,3 +204,34 @@ def test_nothing_is_left_of_connections_that_are_closed() -> None:
     assert not (table._addresses)
     assert not table._forwarded
     assert table._unrecognised == 0
+
+
+def test_a_stranger_who_does_not_read_its_answer_goes_first() -> None:
+    place = Place(max_unauthenticated=3, max_per_address=None)
+    hogs = [place.connect() for _ in range(2)]
+    resting, _ = place.connect()
+    for connection, _ in hogs:
+        ask(place, connection)
+        connection.pause_writing()
+    # One reads after all, and is as good as any.
+    hogs[1][0].resume_writing()
+    for number in range(20):
+        connection, transport = place.connect()
+        ask(place, connection, with_key=True)
+        answer(place.begun[-1])
+        assert status(transport) == b"HTTP/1.1 200", number
+    assert hogs[0][1].is_closed
+    assert not hogs[1][1].is_closed
+    assert resting.phase is Phase.IDLE
+    assert not place.table._unread
+
+
+def test_who_has_shown_a_key_may_read_slowly() -> None:
+    place = Place(max_connections=2, max_unauthenticated=None, max_per_address=None)
+    good = place.connect()
+    ask(place, good[0])
+    good[0].pause_writing()
+    place.begun[-1].recognised()
+    place.connect()
+    place.connect()
+    assert not good[1].is_closed
