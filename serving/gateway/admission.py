@@ -50,6 +50,11 @@ _REFUSALS: Mapping[str, tuple[str, Failure]] = {
         "no replica of the model answers now and too many of your requests wait for it; try again later",
         "saturated",
     ),
+    "held_displaced": (
+        "no replica of the model answers now and too many requests wait for it, most of them yours; "
+        "try again later",
+        "saturated",
+    ),
     "deadline": (
         "the model is busy: the request would not begin before its deadline; try again later",
         "deadline",
@@ -61,8 +66,8 @@ _REFUSALS: Mapping[str, tuple[str, Failure]] = {
 class BusyError(RateLimitedError):
     """The model is busy and this request does not get a slot: 429 with Retry-After.
 
-    `reason` is "full", "tenant_full", "displaced", "deadline" or "expired", or "held_full" or
-    "held_tenant_full" where nobody can be asked; `failure` is what it is to a fallback.
+    `reason` is "full", "tenant_full", "displaced", "deadline" or "expired", or "held_full",
+    "held_tenant_full" or "held_displaced" where nobody can be asked; `failure` is what it is to a fallback.
     """
 
     def __init__(self, reason: str, retry_after_s: float) -> None:

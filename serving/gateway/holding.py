@@ -38,11 +38,12 @@ CanAsk = Callable[[str, Tried | None, str], bool]
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """One held request: whom it would go to, and what it has tried there."""
+    """One held request: whom it would go to, what it has tried there, whether it had to make room."""
 
     tenant: str
     tried: Mapping[str, Tried]
     woken: asyncio.Future[bool]
+    is_displaced: bool = False
 
 
 @dataclass(slots=True)
@@ -113,7 +114,8 @@ class Holding:
             on_wait: called every `keep_alive_s` while it waits; what it raises ends the waiting.
 
         Raises:
-            BusyError: too many requests are held for the model already, of all or of this tenant.
+            BusyError: too many requests are held for the model already, of all or of this tenant; or it had
+                to make room for a tenant with fewer.
             ModelUnavailableError: waiting is in vain, or the deadline has passed.
             ModelNotFoundError: the models are no more.
         """
@@ -132,6 +134,8 @@ class Holding:
             line.ticker = loop.call_later(LOOK_S, self._look, line)
         try:
             if not await self._woken(waiter, deadline, on_wait):
+                if waiter.is_displaced:
+                    raise BusyError("held_displaced", self._config.max_retry_after_s)
                 raise self._in_vain(tried)
         finally:
             self._leave(model_id, line, waiter)
@@ -140,13 +144,25 @@ class Holding:
 
     def _enter(self, model_id: str, tenant: str) -> _Line:
         line = self._lines.get(model_id) or _Line()
-        if len(line.waiters) >= self._config.max_waiting:
-            raise BusyError("held_full", self._config.max_retry_after_s)
         if line.tenants[tenant] >= self._config.max_waiting_per_tenant:
             raise BusyError("held_tenant_full", self._config.max_retry_after_s)
+        if len(line.waiters) >= self._config.max_waiting and not self._make_room(line, tenant):
+            raise BusyError("held_full", self._config.max_retry_after_s)
         self._lines[model_id] = line
         line.tenants[tenant] += 1
         return line
+
+    def _make_room(self, line: _Line, tenant: str) -> bool:
+        """Let the newest of whoever has most here go, if that is more than this tenant would have then."""
+        # Not `tenants`, which counts those too that were let go a moment ago.
+        held = Counter(waiter.tenant for waiter in line.waiters)
+        fullest, count = held.most_common(1)[0] if held else ("", 0)
+        if count <= held[tenant] + 1:
+            return False
+        newest = next(one for one in reversed(line.waiters) if one.tenant == fullest)
+        newest.is_displaced = True
+        self._let_go(line, newest, can_go=False)
+        return True
 
     def _leave(self, model_id: str, line: _Line, waiter: _Waiter) -> None:
         line.waiters.pop(waiter, None)

@@ -171,10 +171,35 @@ def test_not_more_than_so_many_are_held_of_all_and_of_one_tenant() -> None:
         held.append(site.hold("b"))
         await settle()
         with pytest.raises(BusyError, match="too many requests"):
-            await site.hold("c")
+            await site.hold("b")
         site.model = THERE
         await asyncio.gather(*held)
         await site.hold("a")
+
+    run(play())
+
+
+def test_who_holds_most_makes_room_for_who_holds_little() -> None:
+    async def play() -> None:
+        site = Site(CRASHED, max_waiting=8, max_waiting_per_tenant=4)
+        crowd = [site.hold(name) for name in "aaaabbbb"]
+        await settle()
+        good = [site.hold("c") for _ in range(2)]
+        await settle()
+        lost = [task for task in crowd if task.done()]
+        # The newest of each; what came first keeps its place.
+        assert lost == [crowd[3], crowd[7]]
+        for task in lost:
+            with pytest.raises(BusyError, match="most of them yours") as raised:
+                await task
+            assert (raised.value.reason, raised.value.failure) == ("held_displaced", "saturated")
+        # Nobody has more than the newcomer would have.
+        with pytest.raises(BusyError, match="too many requests"):
+            await site.hold("c")
+        assert site.holding.held("m") == 8
+        site.model = THERE
+        await asyncio.gather(*good, *(task for task in crowd if task not in lost))
+        assert not site.holding._lines
 
     run(play())
 
