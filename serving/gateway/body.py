@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import orjson
-from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from serving.errors import (
@@ -29,7 +28,7 @@ class ClientLeftError(Exception):
     """The client closed its connection before its request was complete."""
 
 
-async def read_text(headers: Headers, receive: Receive, limits: RequestLimits) -> bytes:
+async def read_text(headers: Mapping[str, str], receive: Receive, limits: RequestLimits) -> bytes:
     """The body as it came, unpacked.
 
     Raises:
@@ -78,7 +77,7 @@ def as_object(value: Any) -> dict[str, Any]:
     return value
 
 
-async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
+async def _read(headers: Mapping[str, str], receive: Receive, max_bytes: int) -> bytes:
     declared = headers.get("content-length", "0")
     # `isdecimal`: `isdigit` also takes superscripts, which `int` refuses.
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):

@@ -7,13 +7,12 @@ It is plain ASGI: FastAPI's routing, dependencies and wrappers around `send` cos
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-import uuid
+from collections.abc import Mapping
 from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.config.keys import INFERENCE
 from serving.errors import (
@@ -36,7 +35,7 @@ from serving.gateway.body import (
 )
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
-from serving.gateway.render import dialect_of, request_id_headers
+from serving.gateway.render import WholeAnswer, dialect_of, request_id_headers
 from serving.gateway.services import Rules, Services
 from serving.gateway.streaming import (
     MAX_HELD_BYTES,
@@ -73,7 +72,7 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = client_of(scope)
-        request_id = uuid.uuid4().hex
+        request_id = os.urandom(16).hex()
         task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
         request = OpenRequest(task)
         # Whatever it is doing, a request whose client has gone stops there, and so does its engine.
@@ -108,7 +107,7 @@ class Inference:
             endpoint = rules.endpoints[path]
             if scope["method"] != "POST":
                 raise MethodNotAllowedError("this endpoint has another HTTP method: POST")
-            headers = Headers(scope=scope)
+            headers = first_values(scope)
             request.caller = caller = rules.keys.admit(
                 INFERENCE, headers.get("authorization"), headers.get("x-api-key")
             )
@@ -129,7 +128,7 @@ class Inference:
 
     async def _failed(
         self, error: ComptoirError, path: str, request_id: str, waiting: WaitingStream
-    ) -> Response | None:
+    ) -> ASGIApp | None:
         """Count it; returns the response, or None when a stream that had begun was ended with it."""
         metrics = self._services.metrics
         if error.status == 429:
@@ -151,7 +150,7 @@ class Inference:
         path: str,
         request_id: str,
         waiting: WaitingStream,
-    ) -> Response | None:
+    ) -> ASGIApp | None:
         """Say why it was ended: in a stream as its last event, else while nothing has been sent."""
         error = request.ended_by or leaving()
         if client.has_begun and (request.is_stream or waiting.has_begun):
@@ -167,7 +166,7 @@ class Inference:
         rules: Rules,
         endpoint: Endpoint,
         caller: Caller,
-        headers: Headers,
+        headers: Mapping[str, str],
         receive: Receive,
         request_id: str,
     ) -> Asked:
@@ -194,7 +193,7 @@ class Inference:
         rules: Rules,
         endpoint: Endpoint,
         caller: Caller,
-        headers: Headers,
+        headers: Mapping[str, str],
         checked: dict[str, Any],
         body: dict[str, Any],
         request_id: str,
@@ -224,7 +223,7 @@ class Inference:
         waiting: WaitingStream,
         began_s: float,
         request: OpenRequest,
-    ) -> Response | None:
+    ) -> ASGIApp | None:
         """Ask an engine; returns the response, or None when it has been streamed."""
         dispatcher, metrics = self._services.dispatcher, self._services.metrics
         opened = await dispatcher.open(asked, waiting if asked.body.get("stream") else None)
@@ -245,7 +244,7 @@ class Inference:
             else:
                 body = await answer.within(MAX_HELD_BYTES)
                 if body is not None:
-                    return Response(body, answer.status, headers)
+                    return WholeAnswer(answer.status, headers, body)
                 ending = await pass_answer(answer, headers, client, send)
                 is_stream = False
             if ending is Ending.BROKEN:
@@ -267,6 +266,14 @@ class Inference:
         else:
             await end_passed(ending, client, send)
         return None
+
+
+def first_values(scope: Scope) -> dict[str, str]:
+    """A request's headers; of one that stands twice, the first. All at once cost less than each by itself."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
 
 
 def leaving() -> ShuttingDownError:
