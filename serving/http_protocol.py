@@ -35,8 +35,15 @@ class ClientConnection(Protocol):
     def has_begun(self) -> bool:
         """Whether the head of the answer has been sent."""
 
-    def recognised(self) -> None:
-        """A key was accepted on this connection: it no longer counts as a stranger's."""
+    def recognised(self, who: str = "") -> None:
+        """A key was accepted with this request: the connection no longer counts as a stranger's.
+
+        Args:
+            who: for whom the request counts until it is answered; "" where nobody has to share.
+
+        Raises:
+            TooManyConnectionsError: they have as many open as there is room for all others.
+        """
 
     @property
     def is_lost(self) -> bool:

@@ -111,7 +111,7 @@ class Inference:
             request.caller = caller = rules.keys.admit(
                 INFERENCE, headers.get("authorization"), headers.get("x-api-key")
             )
-            client.recognised()
+            client.recognised(rules.keys.sharer(caller))
             asked = await self._check(rules, endpoint, caller, headers, receive, request_id)
             response = await self._forward(asked, client, send, waiting, began_s, request)
         except ComptoirError as error:

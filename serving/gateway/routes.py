@@ -113,7 +113,7 @@ def _caller(services: Services, request: Request, *needs: Scope) -> Caller:
     caller = services.keys.admit(
         needs, request.headers.get("authorization"), request.headers.get("x-api-key")
     )
-    client_of(request.scope).recognised()
+    client_of(request.scope).recognised(services.keys.sharer(caller))
     return caller
 
 

@@ -269,11 +269,12 @@ class HttpConnection(asyncio.Protocol):
         """Whether the connection ends with the present answer."""
         return self._server.table.is_draining or self._has_heard_all
 
-    def recognise(self) -> None:
+    def recognise(self, exchange: Exchange, who: str) -> None:
         """A key was accepted."""
         if not self.is_recognised:
             self._server.table.recognise(self)
-        self.peer.recognised()
+        if exchange is self.exchange:
+            self.peer.recognised(who)
 
     def body_was_read(self) -> None:
         """The application has taken what there was of the body."""

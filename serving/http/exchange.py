@@ -267,8 +267,8 @@ class Exchange:
     def is_slow(self) -> bool:
         return self._connection.is_slow
 
-    def recognised(self) -> None:
-        self._connection.recognise()
+    def recognised(self, who: str = "") -> None:
+        self._connection.recognise(self, who)
 
     def write(self, data: bytes) -> None:
         if not data or self.is_lost or self.is_over or not self.has_begun:

@@ -24,7 +24,16 @@ class Peer:
         is_proxy: whether it is a trusted proxy that has named nobody for the whole connection.
     """
 
-    __slots__ = ("_forwarded", "_own", "_table", "address", "client", "is_proxy", "server")
+    __slots__ = (
+        "_claimant",
+        "_forwarded",
+        "_own",
+        "_table",
+        "address",
+        "client",
+        "is_proxy",
+        "server",
+    )
 
     def __init__(self, transport: asyncio.BaseTransport, table: ConnectionTable) -> None:
         self._table = table
@@ -33,6 +42,7 @@ class Peer:
         self.address = parse_address(self.client[0]) if self.client else None
         self.is_proxy = self.address is not None and table.trusts(self.address)
         self._forwarded: Address | None = None
+        self._claimant = ""
 
     @property
     def owes_header(self) -> bool:
@@ -66,17 +76,30 @@ class Peer:
             self._table.enter(found)
             self._forwarded, self.client = found, (str(found), 0)
 
-    def recognised(self) -> None:
-        """A key was accepted with the request: it no longer counts for an address."""
-        if self._forwarded is not None:
-            self._table.leave(self._forwarded)
-            self._forwarded = None
+    def recognised(self, who: str) -> None:
+        """A key was accepted with the request: it counts for the key, and no longer for an address.
+
+        Raises:
+            TooManyConnectionsError: the key has too many open.
+        """
+        self._leave()
+        if who and not self._claimant:
+            self._table.claim(who)
+            self._claimant = who
 
     def end_request(self) -> None:
         """Its answer is whole, or never will be."""
-        self.recognised()
+        self._leave()
+        if self._claimant:
+            self._table.give_back(self._claimant)
+            self._claimant = ""
         if self.is_proxy:
             self.client = self._own
+
+    def _leave(self) -> None:
+        if self._forwarded is not None:
+            self._table.leave(self._forwarded)
+            self._forwarded = None
 
 
 def _name(found: Any) -> Name | None:

@@ -37,6 +37,7 @@ class ConnectionTable:
         self._unrecognised = 0
         self._addresses: dict[str, dict[HttpConnection, None]] = {}
         self._forwarded: dict[str, int] = {}
+        self._claims: dict[str, int] = {}
         self.is_draining = False
         self._waiter: asyncio.Future[None] | None = None
         # What has been turned away or made to go, for those who look after the endpoint.
@@ -157,6 +158,33 @@ class ConnectionTable:
             self._forwarded[key] = count
         else:
             self._forwarded.pop(key, None)
+
+    # ---- keys --------------------------------------------------------------------------------------------
+
+    def claim(self, who: str) -> None:
+        """A request of this key. It may have as many open as others could open now, so never all.
+
+        Raises:
+            TooManyConnectionsError: it has them.
+        """
+        can_go = len(self._strangers) + len(self._resting) + len(self._unread)
+        room = self._max - len(self.connections) + can_go
+        count = self._claims.get(who, 0) + 1
+        if count > max(1, room):
+            self.refused += 1
+            raise TooManyConnectionsError(
+                "too many of your requests are open: they leave no room for others",
+                retry_after_s=1.0,
+            )
+        self._claims[who] = count
+
+    def give_back(self, who: str) -> None:
+        """It is answered."""
+        count = self._claims[who] - 1
+        if count:
+            self._claims[who] = count
+        else:
+            del self._claims[who]
 
     # ---- for the listener --------------------------------------------------------------------------------
 

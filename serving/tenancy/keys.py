@@ -101,6 +101,10 @@ class KeyRing:
             return error
         return None
 
+    def sharer(self, caller: Caller) -> str:
+        """For whom a request counts where several keys share something; "" where there is one at most."""
+        return caller.name if len(self._callers) > 1 else ""
+
     def __len__(self) -> int:
         return len(self._callers)
 

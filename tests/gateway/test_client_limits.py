@@ -106,3 +106,23 @@ async def test_another_encoding_is_refused_with_what_is_understood(
     assert answer.status_code == 415
     assert answer.headers["accept-encoding"] == "gzip"
     assert answer.json()["error"]["code"] == "unsupported_content_encoding"
+
+
+async def test_one_keys_slow_bodies_lock_nobody_out(make_site: SiteFactory) -> None:
+    keys = tuple(KeyConfig(name=name, hash=hash_key(name)) for name in ("hog", "good"))
+    limits = ConnectionsConfig(max_connections=12)
+    site = await make_site(config=GatewayConfig(keys=keys, connections=limits))
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer hog\r\n"
+        b"content-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
+    )
+    hogs = [await asyncio.open_connection("127.0.0.1", site.front.port) for _ in range(12)]
+    for _, writer in hogs:
+        writer.write(head)
+        await asyncio.sleep(0.01)
+    for _ in range(5):
+        async with httpx.AsyncClient(base_url=site.url) as client:
+            answer = await client.get("/v1/models", headers={"x-api-key": "good"})
+        assert answer.status_code == 200
+    for _, writer in hogs:
+        writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from serving.errors import TooManyConnectionsError
 from serving.http.connection import HttpConnection, Phase
 from tests.http.wire import Place, Transport, answer, get
 
@@ -235,3 +236,40 @@ def test_who_has_shown_a_key_may_read_slowly() -> None:
     place.connect()
     place.connect()
     assert not good[1].is_closed
+
+
+def test_one_key_leaves_room_for_others() -> None:
+    place = Place(max_connections=12, max_unauthenticated=None, max_per_address=None)
+    hogs = []
+    for _ in range(6):
+        hogs.append(place.connect())
+        ask(place, hogs[-1][0])
+        place.begun[-1].recognised("hog")
+    for _ in range(6):
+        connection, _ = place.connect()
+        ask(place, connection)
+        with pytest.raises(TooManyConnectionsError, match="your requests"):
+            place.begun[-1].recognised("hog")
+        answer(place.begun[-1])
+    # The hog has half; the next one half of what is left, and so on.
+    for who in ("b", "b", "b", "c"):
+        good = place.connect()
+        ask(place, good[0])
+        place.begun[-1].recognised(who)
+        place.begun[-1].recognised(who)
+    assert place.table._claims == {"hog": 6, "b": 3, "c": 1}
+    # Whoever rests can go: that is room.
+    answer(place.begun[-1])
+    hogs[0][1].lose()
+    hogs[1][0].refuse(TooManyConnectionsError("for any reason"))
+    assert place.table._claims == {"hog": 4, "b": 3}
+
+
+def test_a_request_that_is_over_claims_nothing() -> None:
+    place = Place(max_per_address=None)
+    connection, transport = place.connect()
+    ask(place, connection)
+    exchange = place.begun[-1]
+    transport.lose()
+    exchange.recognised("a")
+    assert not place.table._claims
