@@ -63,7 +63,7 @@ class LiveSettings:
         """Look at `keys_file` once, then follow it."""
         path = self._base.keys_file
         if path is not None and self._task is None:
-            seen = await self._look(path, None)
+            seen = await self._look(path, None, settle=False)
             self._task = asyncio.create_task(self._follow(path, seen))
 
     async def stop(self) -> None:
@@ -77,20 +77,22 @@ class LiveSettings:
             await asyncio.sleep(LOOK_EVERY_S)
             seen = await self._look(path, seen)
 
-    async def _look(self, path: Path, seen: bytes | None) -> bytes | None:
+    async def _look(self, path: Path, seen: bytes | None, *, settle: bool = True) -> bytes | None:
         """What the file holds now; None when it cannot be read. A change is taken when it has settled."""
         found = await asyncio.to_thread(_content, path)
         if found == seen and found is not None:
             return found
-        if seen is not None:
+        if settle:
             await asyncio.sleep(SETTLE_S)
+        try:
+            in_file = await asyncio.to_thread(read_keys, path)
             if await asyncio.to_thread(_content, path) != found:
                 # Somebody is writing: next time.
                 return seen
-        try:
-            in_file = await asyncio.to_thread(read_keys, path)
             self._apply(self._live, in_file)
         except ConfigError as error:
+            if await asyncio.to_thread(_content, path) != found:
+                return seen
             self._refuse("keys_file", error)
             return found
         self._in_file = in_file

@@ -92,7 +92,7 @@ class FairQueue:
             return False
         shares = self._shares[entry.priority]
         account = shares.account(entry.tenant)
-        account.weight = entry.weight
+        self._weigh(account, entry.weight)
         if self.open >= self._common_slots and not self._may_use_reserve(account):
             return False
         shares.lift(account)
@@ -117,6 +117,7 @@ class FairQueue:
         if reason is not None:
             return Refusal(reason, self.retry_after_s(ahead))
         entry.sequence, entry.offered_s, entry.state = next(self._sequence), now, "waiting"
+        self._weigh(account, entry.weight)
         shares.join(entry, account)
         self.waiting += 1
         heapq.heappush(self._deadlines, (entry.deadline_s, entry.sequence, entry))
@@ -213,6 +214,12 @@ class FairQueue:
         # What sums of weights leave over is not another tenant.
         others = others if others > EPSILON else account.weight
         return account.open * (account.weight + others) < self.slots * account.weight
+
+    def _weigh(self, account: Account, weight: float) -> None:
+        """A key's weight may change while requests of it are open."""
+        if account.open:
+            self._open_weight += weight - account.weight
+        account.weight = weight
 
     def _dispatch(self, entry: Entry, account: Account, shares: Shares) -> None:
         shares.charge(entry, account)

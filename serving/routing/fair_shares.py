@@ -93,7 +93,6 @@ class Shares:
         if not account.waiting:
             self.lift(account)
             self.active[account.tenant] = account
-        account.weight = entry.weight
         account.waiting[entry.sequence] = entry
         entry.account = account
         self.waiting += 1

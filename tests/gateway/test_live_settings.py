@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.config.keys import KeyConfig
+from serving.config.keys import KeyConfig, read_keys
 from serving.errors import ConfigError
 from serving.gateway import live_settings
 from serving.gateway.live_settings import LiveSettings
@@ -133,6 +133,43 @@ async def test_half_a_file_is_not_taken(
     monkeypatch.setattr(live_settings, "_content", lambda path: texts.pop(0) if texts else None)
     await site.settings._look(file, b"before")
     assert site.names == ["first", "a", "b"]
+
+
+@pytest.mark.parametrize("before", [b"before", None])
+async def test_what_is_written_while_it_is_read_is_not_taken(
+    site: Site, file: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    """Also after the file was away for a moment."""
+
+    def half(path: Path) -> Any:
+        write(file, "a")
+        found = read_keys(path)
+        write(file, "a", "b", "c")
+        return found
+
+    await site.settings.stop()
+    monkeypatch.setattr(live_settings, "read_keys", half)
+    write(file, "a")
+    assert await site.settings._look(file, before) == before
+    assert site.names == ["first", "a", "b"]
+
+
+async def test_half_a_file_where_there_was_none_is_not_taken(
+    site: Site, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.settings.stop()
+    write(file, "a")
+
+    async def written(seconds: float) -> None:
+        write(file, "a", "b", "c")
+
+    monkeypatch.setattr(live_settings.asyncio, "sleep", written)
+    await site.settings._look(file, None)
+    assert site.names == ["first", "a", "b"]
+    monkeypatch.undo()
+    write(file, "a", "c")
+    await site.settings._look(file, None)
+    assert site.names == ["first", "a", "c"]
 
 
 async def test_user_config_changes_keys_limits_routing_and_admission(site: Site) -> None:

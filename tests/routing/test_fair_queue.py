@@ -358,3 +358,20 @@ def test_no_slot_outside_the_reserve_is_idle_while_someone_waits(
                 running.append(granted)
         assert line.open == len(running) <= slots
         assert not line.waiting or line.open >= slots - int(slots * reserve)
+
+
+@pytest.mark.parametrize("later", [1000.0, 0.001])
+def test_a_weight_that_changes_while_requests_are_open_changes_nobodys_reserve(
+    later: float,
+) -> None:
+    line = queue(reserve_share=0.5)
+    line.slots = 10
+    first, other = entry("a", weight=1.0), entry("b", weight=2.0)
+    assert line.admit(first)
+    assert line.admit(other)
+    again = entry("a", weight=later)
+    assert line.admit(again)
+    assert line._open_weight == pytest.approx(later + 2)
+    line.finished(first)
+    line.finished(again)
+    assert line._open_weight == pytest.approx(2)
