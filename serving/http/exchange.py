@@ -34,6 +34,7 @@ class Exchange:
         "_expects_continue",
         "_framing",
         "_head",
+        "_held",
         "_left",
         "_pieces",
         "_told_end",
@@ -64,6 +65,9 @@ class Exchange:
         self._told_end = False
         self._wake: asyncio.Event | None = None
         self._framing = Framing.NONE
+        # The answer's head, until there is something of its body: the two leave in one packet (ASGI, too,
+        # wants nothing sent before).
+        self._held = b""
         self._left = 0
         self.body_is_whole = False
         self.closes = not head.keeps_alive
@@ -114,12 +118,14 @@ class Exchange:
     @property
     def can_be_probed(self) -> bool:
         """Whether a byte can be sent that means nothing to the client."""
-        return self._framing is _CHUNKED if self.has_begun else self._head.version == "1.1"
+        if self.has_begun and not self._held:
+            return self._framing is _CHUNKED
+        return self._head.version == "1.1"
 
     def probe(self) -> None:
         """Send something meaningless, which a client that has closed its connection answers with a reset."""
         # A chunk's size may begin with any number of zeros; an interim answer means nothing by itself.
-        self._transport.write(b"0" if self.has_begun else CONTINUE)
+        self._transport.write(b"0" if self.has_begun and not self._held else CONTINUE)
 
     def lose(self) -> None:
         """The client has gone, or its request turned out to be none."""
@@ -219,24 +225,32 @@ class Exchange:
         )
         self.has_begun = True
         self._framing, self._left, self.closes = answer.framing, answer.length, answer.closes
-        self._transport.write(answer.data)
+        self._held = answer.data
+
+    def _write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        if data:
+            self._transport.write(data)
 
     def _send_body(self, data: bytes) -> None:
         if self._framing is Framing.LENGTH:
             self._left -= len(data)
             if self._left < 0:
                 raise RuntimeError("the answer is longer than its Content-Length")
-            if data:
-                self._transport.write(data)
+            self._write(data)
         else:
             self.write(data)
 
     def _end(self, data: bytes) -> None:
         if self._framing is _CHUNKED:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else LAST_CHUNK
-            self._transport.write(last)
+            self._write(last)
         else:
             self._send_body(data)
+        if self._held:
+            # An answer without a body.
+            self._write(b"")
         if self._framing is Framing.LENGTH and self._left:
             raise RuntimeError("the answer is shorter than its Content-Length")
         self._finish()
@@ -245,6 +259,7 @@ class Exchange:
         """The application ended without an answer, or in the middle of one."""
         if self.has_begun:
             self.is_over = True
+            self._write(b"")
             framed = self._framing in (Framing.CHUNKED, Framing.LENGTH)
             self._connection.break_off(has_framing=framed)
             return
@@ -274,8 +289,8 @@ class Exchange:
         if not data or self.is_lost or self.is_over or not self.has_begun:
             return
         if self._framing is _CHUNKED:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
         elif self._framing is Framing.UNTIL_CLOSE:
-            self._transport.write(data)
+            self._write(data)
         elif self._framing is Framing.LENGTH:
             raise RuntimeError("`write` is for answers without a content-length")

@@ -370,6 +370,37 @@ def test_a_stream_goes_on_after_a_half_close_with_nothing_in_it_that_counts() ->
     assert body == b"3\r\none\r\n03\r\ntwo\r\n0\r\n\r\n"
 
 
+def test_a_head_leaves_with_the_first_of_its_body() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    connection.data_received(get("/"))
+    begin_stream(place.begun[0])
+    assert transport.written == b""
+    place.begun[0].write(b"first")
+    assert transport.written.startswith(b"HTTP/1.1 200")
+    assert transport.written.endswith(b"\r\n\r\n5\r\nfirst\r\n")
+
+
+def test_what_is_sent_to_find_a_client_does_not_come_between_head_and_body() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    connection.data_received(get("/"))
+    begin_stream(place.begun[0])
+    assert connection.eof_received()
+    place.begun[0].write(b"first")
+    assert transport.written.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+    assert transport.written.endswith(b"\r\n\r\n5\r\nfirst\r\n")
+
+
+def test_a_head_without_a_body_leaves_too() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    connection.data_received(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n")
+    answer(place.begun[0])
+    assert transport.written.startswith(b"HTTP/1.1 200")
+    assert transport.written.endswith(b"\r\n\r\n")
+
+
 def test_all_that_was_sent_ahead_of_a_half_close_is_answered() -> None:
     place = Place()
     connection, transport = place.connect()
