@@ -35,6 +35,8 @@ def get(url: str, path: str, key: str | None, name: str, *, is_inside: bool = Fa
             " through the proxy that the environment names; NO_PROXY spares a host" if proxy else ""
         )
         raise StackError(f"{name} does not answer{through}") from None
+    if answer.status == 404:
+        raise not_an_endpoint(name)
     hint = ""
     if answer.status == 401:
         lack = "the key is not known there" if key else "a key is wanted"

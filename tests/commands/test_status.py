@@ -151,6 +151,11 @@ def test_what_is_no_comptoir_endpoint_is_called_so(endpoint: Endpoint, body: byt
     assert "is not a Comptoir endpoint" in failure("--url", endpoint.url)
 
 
+def test_what_has_no_such_page_is_no_comptoir_endpoint(endpoint: Endpoint) -> None:
+    endpoint.status = 404
+    assert "is not a Comptoir endpoint" in failure("--url", endpoint.url)
+
+
 def test_what_does_not_speak_http_is_called_so(endpoint: Endpoint) -> None:
     endpoint.raw = b"220 mail.example.eu ready\r\n"
     assert "is not a Comptoir endpoint" in failure("--url", endpoint.url)
