@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -24,11 +24,21 @@ from serving.settings import RequestLimits
 LARGE_BYTES = 32 * 1024
 
 
+# Called with the length of each piece of a body that is kept.
+Took = Callable[[int], None]
+
+
+def _nobody(size: int) -> None:
+    """Nobody counts."""
+
+
 class ClientLeftError(Exception):
     """The client closed its connection before its request was complete."""
 
 
-async def read_text(headers: Mapping[str, str], receive: Receive, limits: RequestLimits) -> bytes:
+async def read_text(
+    headers: Mapping[str, str], receive: Receive, limits: RequestLimits, took: Took = _nobody
+) -> bytes:
     """The body as it came, unpacked.
 
     Raises:
@@ -36,11 +46,12 @@ async def read_text(headers: Mapping[str, str], receive: Receive, limits: Reques
         UnsupportedEncodingError: it is compressed, and not with gzip.
         BodyTooLargeError: it is longer than `limits.max_body_bytes`, packed or unpacked; reading stops there.
         ClientLeftError: nobody waits for an answer.
+        ComptoirError: what `took` raises, which hears of each piece's length.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedMediaTypeError("send the header 'Content-Type: application/json'")
-    return await _read(headers, receive, limits.max_body_bytes)
+    return await _read(headers, receive, limits.max_body_bytes, took)
 
 
 def parse(text: bytes) -> Any:
@@ -77,7 +88,7 @@ def as_object(value: Any) -> dict[str, Any]:
     return value
 
 
-async def _read(headers: Mapping[str, str], receive: Receive, max_bytes: int) -> bytes:
+async def _read(headers: Mapping[str, str], receive: Receive, max_bytes: int, took: Took) -> bytes:
     declared = headers.get("content-length", "0")
     # `isdecimal`: `isdigit` also takes superscripts, which `int` refuses.
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
@@ -96,6 +107,7 @@ async def _read(headers: Mapping[str, str], receive: Receive, max_bytes: int) ->
             size += len(part)
             if size > max_bytes or packed_size > max_bytes:
                 raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
+            took(len(part))
             parts.append(part)
             if gunzip is None or not gunzip.rest:
                 break

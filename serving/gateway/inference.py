@@ -33,6 +33,7 @@ from serving.gateway.body import (
     parse_large,
     read_text,
 )
+from serving.gateway.body_room import BodyRoom, BodyShare
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.render import WholeAnswer, dialect_of, request_id_headers
@@ -69,12 +70,13 @@ class Inference:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._turns = Turns()
+        self._room = BodyRoom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = client_of(scope)
         request_id = os.urandom(16).hex()
         task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
-        request = OpenRequest(task)
+        request = OpenRequest(task, self._room)
         # Whatever it is doing, a request whose client has gone stops there, and so does its engine.
         client.on_lost = task.cancel
         client.on_shutdown = lambda: request.end(leaving())
@@ -90,6 +92,7 @@ class Inference:
         finally:
             client.on_lost = client.on_shutdown = None
             self._services.open_requests.discard(request)
+            request.held.give_back()
 
     async def _answer(
         self,
@@ -112,7 +115,9 @@ class Inference:
                 INFERENCE, headers.get("authorization"), headers.get("x-api-key")
             )
             client.recognised(rules.keys.sharer(caller))
-            asked = await self._check(rules, endpoint, caller, headers, receive, request_id)
+            asked = await self._check(
+                rules, endpoint, caller, headers, receive, request_id, request.held
+            )
             response = await self._forward(asked, client, send, waiting, began_s, request)
         except ComptoirError as error:
             response = await self._failed(error, path, request_id, waiting)
@@ -169,10 +174,15 @@ class Inference:
         headers: Mapping[str, str],
         receive: Receive,
         request_id: str,
+        held: BodyShare,
     ) -> Asked:
         """What may be sent to an engine."""
-        limits = rules.config.limits
-        text = await read_text(headers, receive, limits)
+        limits, who = rules.config.limits, rules.keys.sharer(caller)
+
+        def took(size: int) -> None:
+            held.take(who, size, limits.max_held_bytes)
+
+        text = await read_text(headers, receive, limits, took)
         if len(text) <= LARGE_BYTES:
             body = as_object(parse(text))
             return self._asked(

@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Callable
 
 from serving.errors import ComptoirError
+from serving.gateway.body_room import BodyRoom, BodyShare
 from serving.tenancy.keys import Caller
 
 
 class OpenRequest:
     """One request. Whoever ends it says with which error; its task is cancelled, and answers with that."""
 
-    __slots__ = ("_task", "caller", "ended_by", "has_begun", "is_stream")
+    __slots__ = ("_task", "caller", "ended_by", "has_begun", "held", "is_stream")
 
-    def __init__(self, task: asyncio.Task[None]) -> None:
+    def __init__(self, task: asyncio.Task[None], room: BodyRoom) -> None:
         self._task = task
+        self.held = BodyShare(room)
         self.caller: Caller | None = None
         self.ended_by: ComptoirError | None = None
         # A replica has begun to answer it; and in a stream, whose end can be an error event.
