@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ from threading import Thread
 import pytest
 from typer.testing import CliRunner
 
+from loadtests.hostile import run
 from loadtests.hostile.cases.everything import every_case
 from loadtests.hostile.cli import app
 from loadtests.hostile.fuzz import fuzz
@@ -94,6 +96,21 @@ def test_an_endpoint_that_does_not_answer_ends_the_command_with_2() -> None:
     assert result.exit_code == 2
     assert "cannot be attacked" in result.output
     assert "BROKEN" not in result.output
+
+
+async def test_a_short_attack_is_watched_for_as_long_as_an_answer_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "PERIOD_S", 0.05)
+    ended: list[float] = []
+
+    async def attack() -> None:
+        ended.append(time.monotonic())
+
+    async def period() -> dict[str, float]:
+        return {"after_s": time.monotonic() - ended[0]}
+
+    assert (await run.measured(period, attack()))["after_s"] >= 0.04
 
 
 async def _said(*pieces: bytes, method: str = "GET") -> list[object]:
