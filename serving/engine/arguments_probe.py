@@ -19,6 +19,7 @@ from typing import Any
 import pydantic
 
 from serving.catalogue import tiny
+from serving.engine import quiet
 from serving.engine.arguments import Finding, Question
 
 # How config.json names what `Shape` holds. Wrong names are read by nobody.
@@ -39,6 +40,8 @@ _ABOUT_THIS_MACHINE = re.compile(r"\b(CUDA|ROCm|CPU|GPUs?)\b")
 
 def main() -> None:
     """Answer the questions on stdin."""
+    # No request ever comes here, and what is printed is the answer.
+    quiet.starting()
     questions = [Question(**one) for one in json.load(sys.stdin)]
     findings = [dataclasses.asdict(judge(one)) for one in questions]
     print(json.dumps(findings))  # noqa: T201  # read by the parent
