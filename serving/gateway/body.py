@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from serving.errors import (
 )
 from serving.gateway.gunzip import unpacker
 from serving.gateway.json_pieces import many_values_in_steps, parse_in_steps
+from serving.gateway.pace import Pace
 from serving.gateway.turns import Turns
 from serving.settings import RequestLimits
 
@@ -37,7 +39,11 @@ class ClientLeftError(Exception):
 
 
 async def read_text(
-    headers: Mapping[str, str], receive: Receive, limits: RequestLimits, took: Took = _nobody
+    headers: Mapping[str, str],
+    receive: Receive,
+    limits: RequestLimits,
+    pace: Pace,
+    took: Took = _nobody,
 ) -> bytes:
     """The body as it came, unpacked.
 
@@ -51,7 +57,7 @@ async def read_text(
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedMediaTypeError("send the header 'Content-Type: application/json'")
-    return await _read(headers, receive, limits.max_body_bytes, took)
+    return await _read(headers, receive, limits.max_body_bytes, pace, took)
 
 
 def parse(text: bytes) -> Any:
@@ -88,7 +94,9 @@ def as_object(value: Any) -> dict[str, Any]:
     return value
 
 
-async def _read(headers: Mapping[str, str], receive: Receive, max_bytes: int, took: Took) -> bytes:
+async def _read(
+    headers: Mapping[str, str], receive: Receive, max_bytes: int, pace: Pace, took: Took
+) -> bytes:
     declared = headers.get("content-length", "0")
     # `isdecimal`: `isdigit` also takes superscripts, which `int` refuses.
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
@@ -103,7 +111,7 @@ async def _read(headers: Mapping[str, str], receive: Receive, max_bytes: int, to
         packed = message.get("body", b"")
         packed_size += len(packed)
         while True:
-            part = packed if gunzip is None else gunzip.some(packed)
+            part = packed if gunzip is None else await pace.run(partial(gunzip.some, packed))
             size += len(part)
             if size > max_bytes or packed_size > max_bytes:
                 raise BodyTooLargeError(f"the body may have at most {max_bytes} bytes")
@@ -112,7 +120,6 @@ async def _read(headers: Mapping[str, str], receive: Receive, max_bytes: int, to
             if gunzip is None or not gunzip.rest:
                 break
             packed = gunzip.rest
-            await asyncio.sleep(0)
         if not message.get("more_body", False):
             if gunzip is not None:
                 gunzip.check_end()

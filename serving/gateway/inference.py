@@ -36,6 +36,7 @@ from serving.gateway.body import (
 from serving.gateway.body_room import BodyRoom, BodyShare
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
+from serving.gateway.pace import Pace
 from serving.gateway.render import WholeAnswer, dialect_of, request_id_headers
 from serving.gateway.services import Rules, Services
 from serving.gateway.streaming import (
@@ -67,8 +68,9 @@ LEAVING_RETRY_S = 2.0
 class Inference:
     """An ASGI application for the paths in `services.endpoints`."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, pace: Pace) -> None:
         self._services = services
+        self._pace = pace
         self._turns = Turns()
         self._room = BodyRoom()
 
@@ -182,12 +184,16 @@ class Inference:
         def took(size: int) -> None:
             held.take(who, size, limits.max_held_bytes)
 
-        text = await read_text(headers, receive, limits, took)
+        text = await read_text(headers, receive, limits, self._pace, took)
         if len(text) <= LARGE_BYTES:
-            body = as_object(parse(text))
-            return self._asked(
-                rules, endpoint, caller, headers, endpoint.check(body), body, request_id
-            )
+            small = text
+
+            def checked_at_once() -> Asked:
+                body = as_object(parse(small))
+                fit = endpoint.check(body)
+                return self._asked(rules, endpoint, caller, headers, fit, body, request_id)
+
+            return await self._pace.run(checked_at_once)
         async with self._services.dispatcher.benches.place(caller.name):
             body = as_object(await parse_large(text, limits, self._turns))
             del text

@@ -16,6 +16,7 @@ from serving.errors import (
     UnsupportedEncodingError,
 )
 from serving.gateway.body import ClientLeftError, as_object, parse, read_text
+from serving.gateway.pace import Pace
 from serving.settings import RequestLimits
 
 JSON = {"content-type": "application/json"}
@@ -33,7 +34,7 @@ async def read(raw: bytes, size: int = 1000, **headers: str) -> dict[str, Any]:
 
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     limits = RequestLimits(max_body_bytes=LIMIT)
-    return as_object(parse(await read_text(Headers(JSON | named), receive, limits)))
+    return as_object(parse(await read_text(Headers(JSON | named), receive, limits, Pace())))
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
@@ -89,4 +90,4 @@ async def test_a_client_that_leaves_gets_no_answer() -> None:
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientLeftError):
-        await read_text(Headers(JSON), receive, RequestLimits())
+        await read_text(Headers(JSON), receive, RequestLimits(), Pace())

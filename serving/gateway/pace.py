@@ -1,0 +1,79 @@
+"""How much short work one turn of the event loop does, so that a crowd that comes at once stops no stream.
+
+What takes half a millisecond for one request takes a quarter of a second for five hundred of them, and all
+who come in one turn of the loop are served in it. Here the rest of them waits for the next turns, first come,
+first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+# What is counted is about half of what is done.
+BUDGET_S = 0.002
+# The share of the newest piece of work in what the next ones are expected to take.
+LEARNING_RATE = 0.1
+
+
+class Pace:
+    """Gives so much of each turn of the loop to work that is not worth slices of its own (`Turns`)."""
+
+    def __init__(
+        self, budget_s: float = BUDGET_S, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._budget_s = budget_s
+        self._clock = clock
+        self._spent_s = 0.0
+        self._usual_s = budget_s
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_armed = False
+
+    async def turn(self, expected_s: float) -> None:
+        """Wait until there is time, and take so much of it."""
+        await self._enter()
+        self._note(expected_s)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What the work returns, when there is time for it."""
+        await self._enter()
+        began_s = self._clock()
+        try:
+            return work()
+        finally:
+            self._note(self._clock() - began_s)
+
+    async def _enter(self) -> None:
+        if self._spent_s >= self._budget_s or self._waiting:
+            woken = asyncio.get_running_loop().create_future()
+            self._waiting.append(woken)
+            self._arm()
+            await woken
+
+    def _note(self, seconds: float) -> None:
+        self._spent_s += seconds
+        self._usual_s += LEARNING_RATE * (seconds - self._usual_s)
+        self._arm()
+
+    def _arm(self) -> None:
+        if not self._is_armed:
+            self._is_armed = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """Another turn of the loop: as many go on as there is time for, one at least."""
+        self._is_armed = False
+        self._spent_s = 0.0
+        left = max(1, int(self._budget_s / max(self._usual_s, 1e-6)))
+        while self._waiting and left:
+            woken = self._waiting.popleft()
+            # Who has left meanwhile is cancelled.
+            if not woken.done():
+                woken.set_result(None)
+                left -= 1
+        if self._waiting:
+            self._arm()
