@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import uvloop
 
@@ -38,10 +39,11 @@ class Period:
     # How late this process itself was: on a machine without a core to spare, its figures say nothing.
     worst_lag_ms: float = 0.0
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """As the other end reads them."""
         return {
             "requests": len(self.ttft_ms) + self.failed,
+            "ttfts_ms": [round(one, 2) for one in self.ttft_ms],
             "failed": self.failed,
             "ttft_p50_ms": percentile(self.ttft_ms, 50) if self.ttft_ms else float("nan"),
             "ttft_p99_ms": percentile(self.ttft_ms, 99) if self.ttft_ms else float("nan"),

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.bench.processes import raise_open_files_limit
+from loadtests.bench.summary import percentile
 from loadtests.hostile.case import Case
 from loadtests.hostile.cases.everything import every_case
 from loadtests.hostile.own import own_target
@@ -155,12 +156,14 @@ def _beside(found: Findings) -> list[Row]:
         return [*rows, ("its times", "a core to itself", "none", False)]
     calm_ms = found.calm["ttft_p99_ms"]
     bar_ms = max(TTFT_FLOOR_MS, TTFT_RATIO * calm_ms)
-    slowest = max(fair, key=lambda name: fair[name]["ttft_p99_ms"])
+    # Over the whole attack: two hundred requests that come in the same moment are worked off in turn.
+    ttfts_ms = [one for period in fair.values() for one in period["ttfts_ms"]]
+    ttft_ms = percentile(ttfts_ms, 99) if ttfts_ms else math.nan
     stalled = max(fair, key=lambda name: fair[name]["worst_gap_ms"])
-    ttft_ms, gap_ms = fair[slowest]["ttft_p99_ms"], fair[stalled]["worst_gap_ms"]
+    gap_ms = fair[stalled]["worst_gap_ms"]
     rows.append(
         (
-            f"its TTFT p99 (alone {calm_ms:.1f} ms), in {slowest}",
+            f"its TTFT p99 over {len(ttfts_ms)} requests (alone {calm_ms:.1f} ms)",
             f"{bar_ms:.0f} ms",
             f"{ttft_ms:.1f} ms",
             not math.isnan(ttft_ms) and ttft_ms <= bar_ms,

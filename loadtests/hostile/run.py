@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 
@@ -45,9 +46,9 @@ class Findings:
 
     verdicts: list[Verdict] = field(default_factory=list)
     fuzzed: Fuzzed = field(default_factory=Fuzzed)
-    calm: dict[str, float] = field(default_factory=dict)
+    calm: dict[str, Any] = field(default_factory=dict)
     # While each crowd, all other cases together, and the generated requests were at it.
-    attacked: dict[str, dict[str, float]] = field(default_factory=dict)
+    attacked: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Of the gateway, in MiB; empty when the process is not ours.
     memory: list[float] = field(default_factory=list)
 
@@ -61,10 +62,10 @@ class Beside:
         )
         self._child.ask(target.other_key or target.key, 30.0)
 
-    async def period(self) -> dict[str, float]:
+    async def period(self) -> dict[str, Any]:
         """The figures since the last call."""
         line = await asyncio.to_thread(self._child.ask, "", 60.0)
-        found: dict[str, float] = json.loads(line)
+        found: dict[str, Any] = json.loads(line)
         return found
 
     def stop(self) -> None:
@@ -122,8 +123,8 @@ async def run(
 
 
 async def measured(
-    period: Callable[[], Awaitable[dict[str, float]]], attack: Awaitable[None]
-) -> dict[str, float]:
+    period: Callable[[], Awaitable[dict[str, Any]]], attack: Awaitable[None]
+) -> dict[str, Any]:
     """The good client's figures during an attack, which may be shorter than one of its answers."""
     began_s = time.monotonic()
     await attack
