@@ -37,6 +37,9 @@ COMMON_ENV = {
     "VLLM_LOGGING_CONFIG_PATH": str(Path(__file__).with_name("vllm_logging.json")),
     "VLLM_MAX_N_SEQUENCES": "64",
     "TOKENIZERS_PARALLELISM": "false",
+    # vLLM looks at a model's code with `python -m`, which would take another `serving` from the working
+    # directory for this one.
+    "PYTHONSAFEPATH": "1",
 }
 CPU_ENV = {
     "OMP_NUM_THREADS": "1",

@@ -37,7 +37,7 @@ ARGS = {"id": "qwen3", "catalogue": "tiny-qwen3", "device": "cpu", "replicas": {
 
 # Runs inside the network: starts, looks, asks, kills the foreground; says what it saw.
 INSIDE = """
-import os, signal, subprocess, sys, time, urllib.request
+import os, signal, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 command = [sys.executable, "-P", "-m", "serving.cli"]
 log = Path("up.log")
@@ -53,7 +53,11 @@ body = b'{"model": "qwen3", "messages": [{"role": "user", "content": "Bonjour"}]
 request = urllib.request.Request("http://127.0.0.1:8000/v1/chat/completions", data=body,
                                  headers={"Content-Type": "application/json"})
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-with direct.open(request, timeout=200) as response:
+try:
+    response = direct.open(request, timeout=200)
+except urllib.error.HTTPError as error:
+    print("REFUSED", error.read())
+else:
     print("ANSWERED", response.status)
 os.killpg(up.pid, signal.SIGKILL)
 deadline = time.monotonic() + 60
