@@ -23,7 +23,7 @@ from serving.settings import GatewayConfig, KeyConfig
 # The attacker's key is not for this one.
 OTHER_MODEL = "the-others-own"
 # Within so many seconds a connection without progress is cut.
-CUT_S = 3.0
+CUT_S = 4.0
 
 
 async def serve(engine_url: str, token: str, key_hash: str, other_hash: str) -> None:
@@ -42,7 +42,7 @@ async def serve(engine_url: str, token: str, key_hash: str, other_hash: str) -> 
             body_timeout_s=CUT_S,
             idle_timeout_s=CUT_S,
             write_stall_s=CUT_S,
-            linger_s=1.0,
+            linger_s=CUT_S - 1,
         ),
     )
     services = Services.build(config, lambda: directory)
