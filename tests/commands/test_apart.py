@@ -53,6 +53,8 @@ class Running:
             [*before, sys.executable, "-c", SCRIPT, str(folder), *(["slow"] if slow else [])],
             start_new_session=True,
             stdout=subprocess.DEVNULL,
+            # As in a terminal, also where the tests themselves run under nohup.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         pids = self.wait_for("pids", lambda path: len(path.read_text().split()) == 2)
         self.ray, self.work = map(int, pids.read_text().split())

@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_said(words: tuple[str, ...], complaint: str) -> No
         ({"redis": {"cidrs": ["10.0.0.1"]}}, "redis.cidrs.0: '10.0.0.1' is not a network"),
         ({"redis": {"address": "redis://h:99999"}}, "redis: address: 99999 is not a port"),
         ({"neighbours": {"api_server_cidrs": ["10.0.0.1/8"]}}, "'10.0.0.1/8' is not a network"),
-        ({"neighbours": {"api_server_ports": [70_000]}}, "less than or equal to 65535"),
+        ({"neighbours": {"api_server_ports": [70_000]}}, "must be at most 65535"),
         ({"gpus": {"h200": {"node_selector": {"a": "b c"}}}}, "'b c' is not a label's value"),
         ({"gpus": {"h200": {"gpus_per_pod": 2}}}, "model 'qwen3-235b': an engine has 4 GPUs"),
         ({"edge": {"hostnames": ["LLM_example"]}}, "spec.hostnames[0]: 'LLM_example' does not"),
