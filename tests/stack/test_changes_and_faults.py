@@ -227,11 +227,11 @@ def test_a_model_that_sleeps_wakes_for_a_request(stack: Stack, tmp_path: Path) -
         return httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=90)
 
     try:
-        # Discovery wakes it once, to learn what it is; then it falls asleep.
-        eventually(lambda: state() == "ready", 120)
-        eventually(lambda: state() == "idle", 60)
-        # The request is held while it wakes, not refused.
+        # It sleeps from the start: to look at it wakes nobody.
+        eventually(lambda: state() == "idle", 120)
+        # The request is held while it wakes, not refused; then it falls asleep again.
         assert ask().status_code == 200
+        eventually(lambda: state() == "idle", 60)
     finally:
         deploy(stack, original, tmp_path)
         eventually(lambda: state() == "unknown", 60)
