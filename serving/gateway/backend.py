@@ -11,17 +11,31 @@ from typing import Any
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 
 from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.routing import replica_table
 from serving.routing.directory import Directory, Model
-from serving.routing.replica_table import CARDS, GATEWAYS, PREFILL_SEEN, SEEN
+from serving.routing.replica_table import (
+    CARDS,
+    CHANGED_DEPLOYMENTS,
+    GATEWAYS,
+    PREFILL_SEEN,
+    SEEN,
+)
 
 logger = logging.getLogger("ray.serve.comptoir")
 
-# What a call to Serve raises while its controller or a replica is being replaced.
-SERVE_TROUBLE = (RayError, RayServeException, RuntimeError, TimeoutError, ConnectionError)
+# What a call to Serve raises while its controller or a replica is being replaced (KeyError: the deployment).
+SERVE_TROUBLE = (
+    RayError,
+    RayServeException,
+    RuntimeError,
+    TimeoutError,
+    ConnectionError,
+    KeyError,
+)
 
 FULL_PERIOD_S = 0.1
 
@@ -38,6 +52,7 @@ class RayDirectory:
         self._handles: dict[str, asyncio.Task[None]] = {}
         self._prefill_handles: dict[str, asyncio.Task[None]] = {}
         self._gateway_handles: dict[str, asyncio.Task[None]] = {}
+        self._readers: dict[str, DeploymentHandle[Any]] = {}
         self._task: asyncio.Task[None] | None = None
         # Applications of which the picture does not show the newest.
         self._changed = replica_table.listen()
@@ -154,8 +169,12 @@ class RayDirectory:
                     handles[name] = asyncio.create_task(_open_router(name, deployment))
         for name in [name for name in self._handles if name not in status.applications]:
             self._handles.pop(name).cancel()
+            self._readers.pop(name, None)
             SEEN.forget(name)
             CARDS.forget(name)
+        for name in CHANGED_DEPLOYMENTS & self._handles.keys():
+            CHANGED_DEPLOYMENTS.discard(name)
+            self._readers[name] = _read_card_again(name)
         # Without its application, or because the application has prefill replicas no more.
         for name in [name for name in self._prefill_handles if not _has_prefill(status, name)]:
             self._prefill_handles.pop(name).cancel()
@@ -229,6 +248,16 @@ async def _open_router(app_name: str, deployment: str) -> None:
         except SERVE_TROUBLE as error:
             logger.warning("model %s is not there yet: %s", app_name, type(error).__name__)
             await asyncio.sleep(1.0)
+
+
+def _read_card_again(app_name: str) -> DeploymentHandle[Any]:
+    """A new router reads what the deployment says now; that of the handle which Serve keeps read it once.
+
+    By it, a model that sleeps is known as it was deployed last. It lives as long as the handle does.
+    """
+    handle: DeploymentHandle[Any] = DeploymentHandle(MODEL_DEPLOYMENT, app_name)
+    handle.options(method_name="ready")
+    return handle
 
 
 async def _ask_for_replica(app_name: str) -> None:

@@ -230,6 +230,7 @@ class HttpConnection(asyncio.Protocol):
         if self._reader.is_whole:
             exchange.body_is_whole = True
             self._deadline_s = math.inf
+            self._bound_what_is_ahead()
             if self._has_eof:
                 self._probe(exchange)
         else:
@@ -253,7 +254,12 @@ class HttpConnection(asyncio.Protocol):
             elif reader.is_behind:
                 self._pause()
                 self._server.loop.call_soon(self._catch_up)
-        if self._reader.is_whole and reader.waiting_bytes > MAX_AHEAD_BYTES:
+            else:
+                self._resume()
+        self._bound_what_is_ahead()
+
+    def _bound_what_is_ahead(self) -> None:
+        if self._reader.is_whole and self._reader.waiting_bytes > MAX_AHEAD_BYTES:
             self._pause()
 
     def _catch_up(self) -> None:
@@ -295,7 +301,9 @@ class HttpConnection(asyncio.Protocol):
         self.phase = Phase.IDLE
         self._wait(self._server.limits.idle_timeout_s)
         self._server.table.rest(self)
-        self._resume()
+        if self._reader.waiting_bytes <= MAX_AHEAD_BYTES:
+            # Otherwise the next request is among what was sent ahead, and each would let one more read in.
+            self._resume()
         if self._reader.waiting_bytes:
             self._advance()
             if self._has_eof and self.phase is not Phase.BUSY:

@@ -13,7 +13,7 @@ from typing import Any
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
 from serving.config.rerouting import GATEWAY_DEPLOYMENT
-from serving.replica_protocol import PREFILL_DEPLOYMENT
+from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.routing import replica_table
 from serving.routing.directory import Replica
 
@@ -24,8 +24,17 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     def initialize_state(self, card: Mapping[str, Any] | None = None) -> None:
         """Args: card: what the model is, from its deployment: it may sleep, and never have had a replica."""
         app = self._deployment_id.app_name
-        if card and not self._computes_prompts and app not in replica_table.CARDS:
+        if not card or self._computes_prompts or replica_table.SEEN.get(app):
+            return
+        # The last replica may have said more than the deployment does.
+        if not card.items() <= replica_table.CARDS.get(app, {}).items():
             replica_table.CARDS[app] = dict(card)
+
+    def update_backoff_params(self, *args: Any, **kwargs: Any) -> None:
+        """Ray calls it when the deployment has changed, and says nothing of what else has."""
+        super().update_backoff_params(*args, **kwargs)
+        if self._deployment_id.name == MODEL_DEPLOYMENT:
+            replica_table.CHANGED_DEPLOYMENTS.add(self._deployment_id.app_name)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)

@@ -53,3 +53,5 @@ PREFILL_SEEN: Table[tuple[Replica, ...]] = Table()
 CARDS: Table[dict[str, Any]] = Table()
 # What each gateway says of what it has asked models, by its replica's id.
 GATEWAYS: dict[str, dict[str, Any]] = {}
+# Models that were deployed again: their cards are to be read again.
+CHANGED_DEPLOYMENTS: set[str] = set()

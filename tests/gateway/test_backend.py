@@ -94,6 +94,21 @@ async def test_a_model_is_not_woken_by_looking_and_once_by_asking(
     await directory.stop()
 
 
+async def test_a_model_that_was_deployed_again_has_its_card_read_again_once(
+    applications: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "CHANGED_DEPLOYMENTS", {"qwen3", "not-here-yet"})
+    monkeypatch.setattr(backend, "DeploymentHandle", lambda _, app_name: Handle(app_name))
+    applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
+    directory = RayDirectory(60)
+    await directory.start()
+    await directory._look()
+    assert sorted(Handle.connected) == ["qwen3", "qwen3"]
+    assert list(backend.CHANGED_DEPLOYMENTS) == ["not-here-yet"]
+    assert Handle.called == []
+    await directory.stop()
+
+
 async def test_a_model_that_is_being_removed_is_unknown_though_it_still_ends_its_requests(
     applications: dict[str, Any],
 ) -> None:

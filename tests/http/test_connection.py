@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from serving.http.connection import Phase
+from serving.http.connection import MAX_AHEAD_BYTES, Phase
 from tests.http.wire import (
     Place,
     answer,
@@ -89,7 +89,41 @@ def test_what_is_sent_ahead_is_bounded() -> None:
     connection.data_received(b"x" * 100_000)
     assert transport.is_paused
     answer(place.begun[0])
+    assert transport.is_paused
+    answer(place.begun[1])
+    # What came is no request, and is thrown away.
     assert not transport.is_paused
+
+
+def test_an_answer_makes_room_for_no_more_than_it_has_taken() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    ahead = get("/") * (2 * MAX_AHEAD_BYTES // len(get("/")))
+    connection.data_received(ahead)
+    number = 0
+    while not place.begun[-1].is_over:
+        left = len(ahead) - (number + 1) * len(get("/"))
+        if left > MAX_AHEAD_BYTES:
+            assert transport.is_paused
+        elif left <= MAX_AHEAD_BYTES - len(get("/")):
+            assert not transport.is_paused
+        answer(place.begun[number])
+        number += 1
+    assert number == len(ahead) // len(get("/"))
+
+
+def test_a_body_that_began_among_what_was_sent_ahead_is_read_on() -> None:
+    place = Place()
+    connection, transport = place.connect()
+    padding = "x-a: " + "x" * 1000 + "\r\n"
+    head = f"POST /2 HTTP/1.1\r\nhost: x\r\n{padding * 60}content-length: 20000\r\n\r\n".encode()
+    connection.data_received(get("/1"))
+    connection.data_received(head + b"x" * 10_000)
+    assert transport.is_paused
+    answer(place.begun[0])
+    assert not transport.is_paused
+    connection.data_received(b"y" * 10_000)
+    assert len(body_of(place.begun[1])) == 20_000
 
 
 def test_garbage_during_a_stream_does_not_touch_it() -> None:

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serving.http.connection import HttpConnection, Phase
+from serving.http.connection import MAX_AHEAD_BYTES, HttpConnection, Phase
 from serving.http.exchange import Exchange
 from tests.http.wire import (
     Place,
@@ -210,6 +210,12 @@ class OneConnection(RuleBasedStateMachine):
                 exchange.write(b"somebody else's")
 
     # ---- what always holds ---------------------------------------------------------------------------
+
+    @invariant()
+    def what_was_sent_ahead_is_bounded(self) -> None:
+        if self.connection.phase is Phase.BUSY and not self.transport.is_closed:
+            ahead = self.connection._reader.waiting_bytes
+            assert ahead <= MAX_AHEAD_BYTES or self.transport.is_paused
 
     @invariant()
     def only_requests_are_requests_and_in_order(self) -> None:

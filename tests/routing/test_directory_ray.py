@@ -32,6 +32,7 @@ def router(monkeypatch: pytest.MonkeyPatch) -> ListeningRouter:
     monkeypatch.setattr(replica_table, "SEEN", {})
     monkeypatch.setattr(replica_table, "PREFILL_SEEN", {})
     monkeypatch.setattr(replica_table, "CARDS", {})
+    monkeypatch.setattr(replica_table, "CHANGED_DEPLOYMENTS", set())
     return of_deployment(MODEL_DEPLOYMENT)
 
 
@@ -73,9 +74,31 @@ def test_a_model_that_never_had_a_replica_is_known_by_its_deployment(
     router.update_replicas([running("r1", metadata(card={"task": "chat", "max_model_len": 9}))])
     router.initialize_state(card={"task": "chat"})
     assert replica_table.CARDS["m"] == {"task": "chat", "max_model_len": 9}
+    router.update_replicas([])
+    router.initialize_state(card={"task": "chat"})
+    assert replica_table.CARDS["m"] == {"task": "chat", "max_model_len": 9}
     of_deployment(PREFILL_DEPLOYMENT).initialize_state(card={"task": "none"})
     of_deployment(GATEWAY_DEPLOYMENT).initialize_state()
     assert replica_table.CARDS.keys() == {"m"}
+
+
+def test_a_model_deployed_again_while_it_sleeps_is_what_its_deployment_says(
+    router: ListeningRouter,
+) -> None:
+    router.update_replicas([running("r1", metadata(card={"task": "chat", "aliases": ["a"]}))])
+    router.update_replicas([])
+    router.initialize_state(card={"task": "chat", "aliases": ["b"]})
+    assert replica_table.CARDS["m"] == {"task": "chat", "aliases": ["b"]}
+
+
+def test_a_changed_deployment_is_noted_so_that_its_card_is_read_again(
+    router: ListeningRouter,
+) -> None:
+    of_deployment(GATEWAY_DEPLOYMENT).update_backoff_params(0.1, 2.0, 1.0)
+    of_deployment(PREFILL_DEPLOYMENT).update_backoff_params(0.1, 2.0, 1.0)
+    assert not replica_table.CHANGED_DEPLOYMENTS
+    router.update_backoff_params(0.1, 2.0, 1.0)
+    assert list(replica_table.CHANGED_DEPLOYMENTS) == ["m"]
 
 
 def test_a_dead_replica_is_forgotten_at_once(router: ListeningRouter) -> None:
