@@ -62,7 +62,7 @@ def rollout(stack: Stack, *args: str) -> str:
         env=os.environ | {"COMPTOIR_CACHE_DIR": str(stack.cache_dir)},
         capture_output=True,
         text=True,
-        timeout=140,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -94,14 +94,15 @@ def abort_the_next(stack: Stack, kept: dict[str, Any]) -> None:
             long.begin_no_more()
             assert not long.answers, "the stream was over before anything happened to it"
             rollout(stack, "abort", "qwen3")
-            assert (long.answers, long.failures) == ({"qwen3--r3": 1}, [])
+        # All of it was sent before the revision went; this client may read more slowly.
+        assert (long.answers, long.failures) == ({"qwen3--r3": 1}, [])
         after = load.counted_over(2)
     assert load.failures == []
     assert set(after) == {"qwen3--r2"}
     assert yaml.safe_load(rollout(stack, "export")) == kept
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_rollout_fails_no_request_and_cuts_no_stream(one_model: Stack, tmp_path: Path) -> None:
     before = yaml.safe_load(rollout(one_model, "export"))
     gateway = gateways(one_model)
