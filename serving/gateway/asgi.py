@@ -27,12 +27,15 @@ def build_asgi(services: Services) -> ASGIApp:
 
     async def gateway(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in services.endpoints:
-            await pace.turn(INFERENCE_S)
+            if pace.is_full:
+                await pace.enter()
+            pace.spend(INFERENCE_S)
             await inference(scope, receive, send)
             return
         if len(scope.get("query_string", b"")) > MAX_QUERY_BYTES:
             scope["query_string"] = scope["query_string"][:MAX_QUERY_BYTES]
-        await pace.turn(OTHERS_S)
+        await pace.enter()
+        pace.spend(OTHERS_S)
         await others(scope, receive, send)
 
     return gateway

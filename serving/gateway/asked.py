@@ -139,14 +139,14 @@ def _split(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     small: dict[str, Any] = {}
     large: dict[str, Any] = {}
     for name, value in body.items():
-        (small if name in OWN_FIELDS or _is_small(value) else large)[name] = value
+        # orjson makes no other types.
+        kind = type(value)
+        if kind is str:
+            is_small = len(value) <= SMALL_CHARACTERS or name in OWN_FIELDS
+        else:
+            is_small = kind is not list and kind is not dict
+        (small if is_small else large)[name] = value
     return small, large
-
-
-def _is_small(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) <= SMALL_CHARACTERS
-    return not isinstance(value, (dict, list))
 
 
 async def _encoded(body: dict[str, Any], turns: Turns | None) -> bytes:

@@ -106,7 +106,9 @@ class Inference:
         request: OpenRequest,
     ) -> None:
         path, began_s = scope["path"], time.perf_counter()
-        waiting = WaitingStream(STREAM_HEADERS | request_id_headers(path, request_id), client, send)
+        waiting = WaitingStream(
+            lambda: STREAM_HEADERS | request_id_headers(path, request_id), client, send
+        )
         try:
             rules = self._services.rules
             endpoint = rules.endpoints[path]
@@ -186,14 +188,16 @@ class Inference:
 
         text = await read_text(headers, receive, limits, self._pace, took)
         if len(text) <= LARGE_BYTES:
-            small = text
-
-            def checked_at_once() -> Asked:
-                body = as_object(parse(small))
-                fit = endpoint.check(body)
-                return self._asked(rules, endpoint, caller, headers, fit, body, request_id)
-
-            return await self._pace.run(checked_at_once)
+            pace = self._pace
+            if pace.is_full:
+                await pace.enter()
+            began_s = time.perf_counter()
+            try:
+                body = as_object(parse(text))
+                checked = endpoint.check(body)
+                return self._asked(rules, endpoint, caller, headers, checked, body, request_id)
+            finally:
+                pace.spend(time.perf_counter() - began_s)
         async with self._services.dispatcher.benches.place(caller.name):
             body = as_object(await parse_large(text, limits, self._turns))
             del text

@@ -20,6 +20,8 @@ class Lane:
     policy: ReplicaPolicy
     budget: RetryBudget
     replicas: tuple[Replica, ...] = ()
+    # Of which the replicas are.
+    directory: Directory | None = None
 
 
 class Lanes:
@@ -36,13 +38,17 @@ class Lanes:
 
     def of(self, model_id: str) -> Lane:
         """The lane of a model, with the replicas that it has now."""
-        models = self._directory().models
+        directory = self._directory()
         lane = self.all.get(model_id)
+        if lane is not None and lane.directory is directory:
+            return lane
+        models = directory.models
         if lane is None:
             # Models come and go; what is kept for those that are gone goes with them.
             self.all = {name: one for name, one in self.all.items() if name in models}
             policy = replica_policy(self._config.replica_routing, self._draw, self._config.replicas)
             lane = self.all[model_id] = Lane(policy, RetryBudget(self._config.retries))
+        lane.directory = directory
         model = models.get(model_id)
         replicas = model.replicas if model is not None else ()
         if replicas is not lane.replicas:

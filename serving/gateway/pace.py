@@ -33,31 +33,34 @@ class Pace:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_armed = False
 
-    async def turn(self, expected_s: float) -> None:
-        """Wait until there is time, and take so much of it."""
-        await self._enter()
-        self._note(expected_s)
+    @property
+    def is_full(self) -> bool:
+        """Whether this turn's time is spent: what comes now must `enter`."""
+        return self._spent_s >= self._budget_s or bool(self._waiting)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """What the work returns, when there is time for it."""
-        await self._enter()
-        began_s = self._clock()
-        try:
-            return work()
-        finally:
-            self._note(self._clock() - began_s)
-
-    async def _enter(self) -> None:
-        if self._spent_s >= self._budget_s or self._waiting:
+    async def enter(self) -> None:
+        """Wait until there is time."""
+        if self.is_full:
             woken = asyncio.get_running_loop().create_future()
             self._waiting.append(woken)
             self._arm()
             await woken
 
-    def _note(self, seconds: float) -> None:
+    def spend(self, seconds: float) -> None:
+        """So much of this turn is over."""
         self._spent_s += seconds
         self._usual_s += LEARNING_RATE * (seconds - self._usual_s)
-        self._arm()
+        if not self._is_armed:
+            self._arm()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What the work returns, when there is time for it."""
+        await self.enter()
+        began_s = self._clock()
+        try:
+            return work()
+        finally:
+            self.spend(self._clock() - began_s)
 
     def _arm(self) -> None:
         if not self._is_armed:

@@ -42,7 +42,10 @@ class WaitingStream:
     Once `has_begun`, the head must not be sent again, and an error can only be the stream's last event.
     """
 
-    def __init__(self, headers: Mapping[str, str], client: ClientConnection, send: Send) -> None:
+    def __init__(
+        self, headers: Callable[[], Mapping[str, str]], client: ClientConnection, send: Send
+    ) -> None:
+        """Args: headers: of the answer; asked for only when one begins here."""
         self._headers = headers
         self._client = client
         self._send = send
@@ -54,7 +57,7 @@ class WaitingStream:
             return
         if not self.has_begun:
             raw = [
-                (name.encode(), value.encode("latin-1")) for name, value in self._headers.items()
+                (name.encode(), value.encode("latin-1")) for name, value in self._headers().items()
             ]
             self.has_begun = True
             await self._send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -226,19 +226,24 @@ class HttpConnection(asyncio.Protocol):
         self.phase = Phase.BUSY
         server.table.begin(self)
         exchange = self.exchange = Exchange(self, head, self._transport)
-        self.peer.begin_request(head.headers)
-        if self._reader.is_whole:
+        if self.peer.is_proxy:
+            self.peer.begin_request(head.headers)
+        reader = self._reader
+        has_body = not reader.is_whole
+        if has_body:
+            self._take_body()
+        else:
             exchange.body_is_whole = True
-            self._deadline_s = math.inf
             self._bound_what_is_ahead()
-            if self._has_eof:
+        if reader.is_whole:
+            self._deadline_s = math.inf
+            if self._has_eof and not has_body:
                 self._probe(exchange)
         else:
             now_s, limits = server.loop.time(), server.limits
             self._body_watch = BodyWatch(now_s, limits.body_timeout_s, limits.body_min_bytes_per_s)
             self._deadline_s = self._body_watch.next_look_s(now_s)
-            self._take_body()
-            if self._has_eof and not (self._reader.is_whole or self._reader.is_behind):
+            if self._has_eof and not reader.is_behind:
                 raise MalformedHttpError("the input ended in the middle of the body")
         server.begin(exchange)
 

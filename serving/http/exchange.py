@@ -19,7 +19,7 @@ logger = logging.getLogger("ray.serve.comptoir")
 
 # The application may leave so much of a body unread before no more of it is taken in.
 MAX_UNREAD_BYTES = 64 * 1024
-_CHUNKED = Framing.CHUNKED
+_CHUNKED, _LENGTH = Framing.CHUNKED, Framing.LENGTH
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -219,7 +219,7 @@ class Exchange:
             status,
             headers,
             version=head.version,
-            is_head=self.is_head,
+            is_head=head.method == "HEAD",
             # What is left of a body that nobody read would have to be read before the next request.
             closes=self.closes or not self.body_is_whole or self._connection.is_last,
         )
@@ -234,7 +234,7 @@ class Exchange:
             self._transport.write(data)
 
     def _send_body(self, data: bytes) -> None:
-        if self._framing is Framing.LENGTH:
+        if self._framing is _LENGTH:
             self._left -= len(data)
             if self._left < 0:
                 raise RuntimeError("the answer is longer than its Content-Length")
@@ -243,7 +243,12 @@ class Exchange:
             self.write(data)
 
     def _end(self, data: bytes) -> None:
-        if self._framing is _CHUNKED:
+        framing = self._framing
+        if framing is _LENGTH and len(data) == self._left:
+            # Most answers.
+            self._left = 0
+            self._write(data)
+        elif framing is _CHUNKED:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else LAST_CHUNK
             self._write(last)
         else:
@@ -251,7 +256,7 @@ class Exchange:
         if self._held:
             # An answer without a body.
             self._write(b"")
-        if self._framing is Framing.LENGTH and self._left:
+        if framing is _LENGTH and self._left:
             raise RuntimeError("the answer is shorter than its Content-Length")
         self._finish()
 
@@ -273,7 +278,8 @@ class Exchange:
     def _finish(self) -> None:
         self.is_over = True
         self.on_lost = self.on_writable = self.on_shutdown = None
-        self.wake()
+        if self._wake is not None:
+            self._wake.set()
         self._connection.answered(self)
 
     # ---- ClientConnection --------------------------------------------------------------------------------
@@ -292,5 +298,5 @@ class Exchange:
             self._write(b"%x\r\n%b\r\n" % (len(data), data))
         elif self._framing is Framing.UNTIL_CLOSE:
             self._write(data)
-        elif self._framing is Framing.LENGTH:
+        elif self._framing is _LENGTH:
             raise RuntimeError("`write` is for answers without a content-length")

@@ -82,24 +82,25 @@ class Peer:
         Raises:
             TooManyConnectionsError: the key has too many open.
         """
-        self._leave()
+        if self._forwarded is not None:
+            self._leave(self._forwarded)
         if who and not self._claimant:
             self._table.claim(who)
             self._claimant = who
 
     def end_request(self) -> None:
         """Its answer is whole, or never will be."""
-        self._leave()
+        if self._forwarded is not None:
+            self._leave(self._forwarded)
         if self._claimant:
             self._table.give_back(self._claimant)
             self._claimant = ""
         if self.is_proxy:
             self.client = self._own
 
-    def _leave(self) -> None:
-        if self._forwarded is not None:
-            self._table.leave(self._forwarded)
-            self._forwarded = None
+    def _leave(self, address: Address) -> None:
+        self._table.leave(address)
+        self._forwarded = None
 
 
 def _name(found: Any) -> Name | None:

@@ -32,10 +32,16 @@ def tokens_of(path: str, body: Mapping[str, Any], encoded_bytes: int) -> tuple[i
             return ids, 0
         return (encoded_bytes + _repeated_bytes(body)) // BYTES_PER_TOKEN, 0
     answers = int(body.get("n") or 1)
+    limit = _limit(path, body)
     prompt = body.get("prompt")
+    if prompt is None:
+        # Messages, or input items: one prompt.
+        return (
+            encoded_bytes // BYTES_PER_TOKEN * answers,
+            None if limit is None else limit * answers,
+        )
     ids = _token_ids(prompt)
     prompt_tokens = encoded_bytes // BYTES_PER_TOKEN if ids is None else ids
-    limit = _limit(path, body)
     sequences = answers * _prompts(prompt)
     return prompt_tokens * answers, None if limit is None else limit * sequences
 

@@ -36,7 +36,7 @@ class Client:
 
 async def test_a_waiting_stream_begins_once_and_then_gets_comments() -> None:
     client = Client()
-    stream = WaitingStream({"content-type": "text/event-stream"}, client, client.send)
+    stream = WaitingStream(lambda: {"content-type": "text/event-stream"}, client, client.send)
     assert not stream.has_begun
     await stream(10.0)
     await stream(20.0)
@@ -52,7 +52,7 @@ async def test_a_waiting_stream_begins_once_and_then_gets_comments() -> None:
 @pytest.mark.parametrize("dialect", [openai_error, anthropic_error])
 async def test_a_stream_that_has_begun_ends_with_an_error_event(dialect: Any) -> None:
     client = Client()
-    stream = WaitingStream({}, client, client.send)
+    stream = WaitingStream(dict, client, client.send)
     await stream(10.0)
     error = BusyError("expired", 7.0)
     await stream.fail(error, dialect)
@@ -94,6 +94,6 @@ async def test_a_client_that_reads_nothing_gets_no_more_signs_of_life() -> None:
     async def send(message: object) -> None:
         raise AssertionError("sent, which would wait for the client")
 
-    waiting = WaitingStream({}, Slow(), send)  # type: ignore[arg-type]
+    waiting = WaitingStream(dict, Slow(), send)  # type: ignore[arg-type]
     await waiting(1.0)
     assert not waiting.has_begun
