@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import orjson
 
+from serving.records import record
+
 # Serve's deployments in a model's application: its replicas, and those that compute prompts for them.
 MODEL_DEPLOYMENT = "ModelReplica"
 PREFILL_DEPLOYMENT = "PrefillReplica"
@@ -36,7 +38,7 @@ MAX_COLLECTED = 1000
 MAX_ACKNOWLEDGED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """Tokens of one request, as the engine counted them.
 
@@ -104,7 +106,7 @@ def take_usage(events: bytes) -> tuple[bytes, Usage | None]:
     return events[: found.start()] + events[found.end() :], usage
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bill:
     """What one request cost one replica; `id` is unique for ever.
 

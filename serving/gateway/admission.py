@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from serving.config.admission import AdmissionConfig, Priority
 from serving.config.routing import Failure
 from serving.errors import RateLimitedError
+from serving.records import record
 from serving.replica_protocol import Usage
 from serving.routing.deadline import Deadline
 from serving.routing.directory import Directory, Model, Replica
@@ -76,7 +77,7 @@ class BusyError(RateLimitedError):
         super().__init__(message, param="model", retry_after_s=retry_after_s)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Estimate:
     """What a request may cost; None where it names no limit of its output, 0 where there is none."""
 

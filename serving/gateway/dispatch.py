@@ -165,11 +165,14 @@ class Dispatcher:
 
     async def _along(self, trip: _Trip) -> Opened | None:
         """Ask the candidates in order; None when nobody answers now for any that could be asked."""
-        route, failed = trip.route, dict[str, Failure]()
+        route = trip.route
+        # Not `dict[str, Failure]()`, which takes as long as all of the loop.
+        failed: dict[str, Failure] = {}
+        has_others = len(route.candidates) > 1
         trip.absent, trip.unwell = {}, []
         while (candidate := route.next(failed) or trip.next_unwell()) is not None:
             name, model_id = candidate.served_name, candidate.model_id
-            stand_in = route.next(failed | {name: "unhealthy"})
+            stand_in = route.next(failed | {name: "unhealthy"}) if has_others else None
             if not self._can_ask(trip, candidate):
                 # Whoever stands in, it is woken if it sleeps.
                 self._holding.wake(model_id)
@@ -312,8 +315,10 @@ class Dispatcher:
 
     def _check_quarantine(self, prepared: Prepared) -> None:
         """Raise what a request gets that engines failed at a moment ago: it is not sent to more of them."""
-        left_s = self._forwarder.quarantine.left_s(prepared.suspect, self._clock())
-        if left_s:
+        quarantine = self._forwarder.quarantine
+        if quarantine.is_empty:
+            return
+        if left_s := quarantine.left_s(prepared.suspect, self._clock()):
             raise EngineFailedError(
                 "several engines have just failed on this very request: it is not sent again for a while; "
                 "change it, or come back later",

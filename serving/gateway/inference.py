@@ -7,7 +7,6 @@ It is plain ASGI: FastAPI's routing, dependencies and wrappers around `send` cos
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from serving.gateway.admission import BusyError
 from serving.gateway.asked import Asked
 from serving.gateway.body import (
     LARGE_BYTES,
+    SMALL_BYTES,
     ClientLeftError,
     as_object,
     discard_in_steps,
@@ -38,6 +38,7 @@ from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.pace import Pace
 from serving.gateway.render import WholeAnswer, dialect_of, request_id_headers
+from serving.gateway.request_ids import RequestIds
 from serving.gateway.services import Rules, Services
 from serving.gateway.streaming import (
     MAX_HELD_BYTES,
@@ -71,12 +72,13 @@ class Inference:
     def __init__(self, services: Services, pace: Pace) -> None:
         self._services = services
         self._pace = pace
+        self._ids = RequestIds()
         self._turns = Turns()
         self._room = BodyRoom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = client_of(scope)
-        request_id = os.urandom(16).hex()
+        request_id = self._ids.next()
         task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
         request = OpenRequest(task, self._room)
         # Whatever it is doing, a request whose client has gone stops there, and so does its engine.
@@ -189,7 +191,8 @@ class Inference:
         text = await read_text(headers, receive, limits, self._pace, took)
         if len(text) <= LARGE_BYTES:
             pace = self._pace
-            if pace.is_full:
+            # A smaller one's work counts, but it has waited for its turn already.
+            if len(text) > SMALL_BYTES and pace.is_full:
                 await pace.enter()
             began_s = time.perf_counter()
             try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from serving.errors import ModelUnavailableError
 from serving.gateway.blame import Refusal
 from serving.gateway.upstream import Answer
+from serving.records import record
 from serving.replica_protocol import Bill, Usage
 from serving.routing.choice import Choice, RoutedRequest
 from serving.routing.deadline import Deadline
@@ -32,7 +33,7 @@ class NobodyError(ModelUnavailableError):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Handed:
     """A request whose prompt is computed: what goes to the replica that answers, and which can read it."""
 
@@ -40,7 +41,7 @@ class Handed:
     build: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Order:
     """A request as it goes to a replica, and what the replica policy may know of it.
 
@@ -68,7 +69,7 @@ class Order:
         return Suspect(self.tenant, self.model_id, self.path, self.body)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sent:
     """An answer that has begun, and who was chosen for it. Give it to `finished` in the end.
 

@@ -102,7 +102,6 @@ class Pool:
         """Keep a connection that is clean; close any other."""
         if not connection.recycle():
             return
-        self._drop_old()
         if len(self._idle) >= MAX_IDLE or self._idle_in_all.value >= MAX_IDLE_IN_ALL:
             connection.close()
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from serving.gateway.admission import Estimate
@@ -12,6 +12,7 @@ from serving.gateway.asked import Asked, Benches
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.orders import UNKNOWN, Order
 from serving.gateway.prefill import Prefill
+from serving.records import record
 from serving.routing.choice import RoutedRequest
 from serving.routing.deadline import Deadline
 from serving.routing.directory import Model
@@ -27,7 +28,7 @@ from serving.routing.rules import Candidate
 from serving.settings import GatewayConfig
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prepared:
     """A request as it goes to one candidate.
 

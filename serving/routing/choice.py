@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from serving.config.replicas import PolicyName
+from serving.records import record
 from serving.routing.directory import Replica
 from serving.routing.prompt_prefix import EMPTY, PromptPrefix
 
@@ -15,7 +15,7 @@ Reason = Literal["prefix", "spill", "session", "load"]
 RandomSource = Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RoutedRequest:
     """What a policy may know of a request.
 
@@ -37,7 +37,7 @@ class RoutedRequest:
         return self.prompt.total_bytes or self.body_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """The replica that gets a request, and why.
 

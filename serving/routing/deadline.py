@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from serving.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Deadline:
     """A moment on the caller's clock.
 

@@ -25,6 +25,7 @@ from serving.errors import (
     PermissionDeniedError,
     UnsupportedEndpointError,
 )
+from serving.records import record
 from serving.routing.directory import Directory
 from serving.routing.features import RequestFeatures
 from serving.routing.rules import (
@@ -55,7 +56,7 @@ class Notice:
     successor: str | None
 
 
-@dataclass(frozen=True)
+@record
 class Route:
     """Who answers a request, in order, and how that came about. There is always a first candidate."""
 

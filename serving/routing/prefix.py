@@ -13,9 +13,9 @@ system prompt.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from serving.config.replicas import PolicyName, ReplicaRoutingConfig
+from serving.records import record
 from serving.routing.choice import Choice, RandomSource, Reason, RoutedRequest
 from serving.routing.directory import Replica
 from serving.routing.least_loaded import LeastLoaded, draw
@@ -31,7 +31,7 @@ _SMOOTHING = 1 / 8
 _GONE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Home:
     """A replica to which all gateways send something: bytes that this saves now, bytes that it is worth."""
 

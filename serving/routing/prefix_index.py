@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
+from serving.records import record
 from serving.routing.prompt_prefix import PromptPrefix
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Match:
     """The longest beginning of a prompt that anyone has: its length, who has it."""
 

@@ -22,6 +22,8 @@ from typing import Any
 import orjson
 from xxhash import xxh3_128_digest
 
+from serving.records import record
+
 BLOCK_BYTES = 1024
 MAX_PROMPT_BYTES = 512 * 1024
 # Blocks grow with their distance from the beginning, to this share of it, which keeps their number small:
@@ -40,7 +42,7 @@ _SEPARATOR = b"\xff"
 _LONE = "surrogatepass"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PromptPrefix:
     """Hashes of a prompt's beginnings, shortest first.
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from serving.config.admission import QuarantineConfig
+from serving.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Suspect:
     """A request by all that an engine sees of it; its body is hashed only where there is one to compare."""
 
@@ -37,6 +37,11 @@ class Quarantine:
 
     def __len__(self) -> int:
         return sum(len(held) for held in self._tenants.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held."""
+        return not self._tenants
 
     def add(self, suspect: Suspect, now: float) -> None:
         """Hold it from now on."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from serving.config.routing import AutoRule, Failure, ModelFacts, RoutingConfig, When
 from serving.errors import ModelNotFoundError
+from serving.records import record
 from serving.routing.directory import Directory, Model
 from serving.routing.features import RequestFeatures
 
@@ -41,7 +42,7 @@ class Skipped:
     why: str
 
 
-@dataclass(frozen=True)
+@record
 class Candidate:
     """A model that may answer.
 
@@ -227,7 +228,7 @@ _WHY: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@record
 class Look:
     """Whether a model can be used, and what its engine calls it."""
 
@@ -236,7 +237,7 @@ class Look:
     served: str
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """A name on the way to candidates, and for whom it would take over (None: it is asked first)."""
 

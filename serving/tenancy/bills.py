@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from serving.records import record
 from serving.replica_protocol import Bill
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BilledTo:
     """A bill, and the name of the key that it is for."""
 
