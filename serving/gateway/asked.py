@@ -74,6 +74,9 @@ class Asked:
         rest = (await _encoded(large, self.turns))[1:-1]
         self._tokens = tokens_of(path, whole, len(rest))
         self._features = features_of(path, whole)
+        if self.turns is not None:
+            # That took a millisecond or two.
+            await asyncio.sleep(0)
         self._names = frozenset(whole)
         self._rest, self.body = rest, small
         if self.turns is not None:

@@ -147,6 +147,7 @@ def encode_in_steps(body: dict[str, Any]) -> Generator[None, None, bytes]:
     return b"".join(pieces)
 
 
+_HOLDERS = frozenset({dict, list})
 # What is written in one go: so many characters, or values.
 PIECE_CHARACTERS, PIECE_VALUES = 64 * 1024, 1024
 # As deep as orjson writes.
@@ -226,11 +227,37 @@ def _values(value: Any) -> int:
 
 
 def discard_in_steps(body: dict[str, Any]) -> Generator[None, None, None]:
-    """Give back the memory of a body that is not needed any more, little by little."""
-    for value in body.values():
-        while isinstance(value, list) and len(value) > PIECE_VALUES:
-            del value[-PIECE_VALUES:]
+    """Give back the memory of a body that is not needed any more, little by little; it is empty then."""
+    yield from _discard(body)
+
+
+def _discard(value: dict[str, Any] | list[Any]) -> Iterator[None]:
+    dropped = 0
+    while value:
+        if isinstance(value, list):
+            # Numbers and texts, a piece at a time.
+            if _is_flat(value[-PIECE_VALUES:]):
+                del value[-PIECE_VALUES:]
+                yield
+                continue
+            child = value.pop()
+        else:
+            child = value.popitem()[1]
+        is_short = isinstance(child, list) and len(child) <= PIECE_VALUES
+        weight = len(child) if is_short and _is_flat(child) else _values(child)
+        if weight > PIECE_VALUES and isinstance(child, (dict, list)):
+            yield from _discard(child)
+        dropped += min(weight, PIECE_VALUES)
+        # The last reference, as far as this knows.
+        del child
+        if dropped >= PIECE_VALUES:
+            dropped = 0
             yield
+
+
+def _is_flat(values: list[Any]) -> bool:
+    """Whether none of them holds others."""
+    return _HOLDERS.isdisjoint(map(type, values))
 
 
 def _dumps(value: Any) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 from serving.gateway.admission import Estimate
 from serving.gateway.asked import Asked, Benches
+from serving.gateway.body import discard_in_steps
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.orders import UNKNOWN, Order
 from serving.gateway.prefill import Prefill
@@ -66,6 +67,9 @@ class Preparation:
         if asked.caller.cache_salt is not None:
             own["cache_salt"] = asked.caller.cache_salt
         encoded = await asked.text(own)
+        if asked.turns is not None:
+            # To write so much to a socket takes as long again.
+            await asyncio.sleep(0)
         return Prepared(asked, candidate, own, encoded, Estimate(*asked.tokens(encoded)))
 
     async def order(
@@ -86,6 +90,9 @@ class Preparation:
                 if reads_prompts or (prefills and self._prefill.forwarder.reads_prompts(model_id)):
                     prompt = await self._prefix(asked, candidate, body)
                 if not prefills:
+                    if asked.turns is not None:
+                        # It was made for this alone, and takes as long to go as it took to come.
+                        await asked.turns.run(discard_in_steps(body))
                     body = asked.body
         order = Order(
             model_id,

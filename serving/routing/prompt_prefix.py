@@ -101,7 +101,7 @@ def prompt_prefix(
         salt: of the tenant and of what the engine runs (`tenant_salt`).
         max_bytes: what is hashed at most; the rest only counts for `total_bytes`.
     """
-    rendered = _rendered(path, body)
+    rendered = _rendered(path, body, max_bytes)
     if not rendered.pieces:
         return EMPTY
     piece_ends = list(accumulate(map(len, rendered.pieces)))
@@ -212,7 +212,7 @@ class _Rendered:
     unread_bytes: int = 0
 
 
-def _rendered(path: str, body: Mapping[str, Any]) -> _Rendered:
+def _rendered(path: str, body: Mapping[str, Any], max_bytes: int) -> _Rendered:
     out = _Rendered()
     for root in _ROOTS.get(path, ()):
         value = body.get(root)
@@ -221,13 +221,29 @@ def _rendered(path: str, body: Mapping[str, Any]) -> _Rendered:
         if root == "prompt":
             _add_prompt(out, value)
         elif root in ("tools", "system", "instructions"):
-            out.pieces.append(_content(value) + _SEPARATOR)
+            _add_head(out, value, max_bytes)
         elif isinstance(value, str):
             out.first_user = len(out.pieces)
             out.pieces.append(_text(value) + _SEPARATOR)
         else:
             _add_messages(out, value)
     return out
+
+
+def _add_head(out: _Rendered, content: str | Sequence[Any], max_bytes: int) -> None:
+    """What stands before the messages: no more of it than is hashed, the rest only counts."""
+    if isinstance(content, str):
+        out.pieces.append(_text(content) + _SEPARATOR)
+        return
+    parts: list[bytes] = []
+    size = 0
+    for part in content:
+        parts.append(_part(part))
+        size += len(parts[-1])
+        if size > max_bytes:
+            break
+    out.unread_bytes += size * (len(content) - len(parts)) // max(1, len(parts))
+    out.pieces.append(_SEPARATOR.join(parts) + _SEPARATOR)
 
 
 def _add_messages(out: _Rendered, messages: Sequence[Mapping[str, Any]]) -> None:
@@ -291,7 +307,7 @@ def _add_prompt(out: _Rendered, prompt: str | Sequence[Any]) -> None:
         return
     read = _json(prompt[:MAX_IDS])
     out.pieces.append(read)
-    out.unread_bytes = len(read) * max(0, len(prompt) - MAX_IDS) // MAX_IDS
+    out.unread_bytes += len(read) * max(0, len(prompt) - MAX_IDS) // MAX_IDS
 
 
 def _text(text: str) -> bytes:

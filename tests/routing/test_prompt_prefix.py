@@ -179,6 +179,18 @@ def test_images_are_told_apart_and_weigh_little() -> None:
     assert picture("x").total_bytes < 8000
 
 
+def test_of_tools_no_more_is_read_than_is_hashed_and_the_rest_counts() -> None:
+    tools = [
+        {"type": "function", "function": {"name": f"{n}", "text": "d" * 990}} for n in range(9)
+    ]
+    few, many = (
+        prompt_prefix(CHAT, {"messages": [say("user", "a")], "tools": some}, b"", 64, 4096)
+        for some in (tools[:6], tools)
+    )
+    assert few.hashes == many.hashes
+    assert 8000 < many.total_bytes < 11_000
+
+
 def test_tools_come_before_messages() -> None:
     tools = [{"type": "function", "function": {"name": "f", "description": "d" * 3000}}]
     one, other = (chat(say("user", text), tools=tools) for text in ("a", "b"))
