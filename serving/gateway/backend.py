@@ -174,7 +174,12 @@ class RayDirectory:
             CARDS.forget(name)
         for name in CHANGED_DEPLOYMENTS & self._handles.keys():
             CHANGED_DEPLOYMENTS.discard(name)
-            self._readers[name] = _read_card_again(name)
+            try:
+                self._readers[name] = _read_card_again(name)
+            except SERVE_TROUBLE:
+                # The next look tries again.
+                CHANGED_DEPLOYMENTS.add(name)
+                raise
         # Without its application, or because the application has prefill replicas no more.
         for name in [name for name in self._prefill_handles if not _has_prefill(status, name)]:
             self._prefill_handles.pop(name).cancel()

@@ -226,12 +226,8 @@ def _values(value: Any) -> int:
     return values
 
 
-def discard_in_steps(body: dict[str, Any]) -> Generator[None, None, None]:
+def discard_in_steps(value: dict[str, Any] | list[Any]) -> Generator[None, None, None]:
     """Give back the memory of a body that is not needed any more, little by little; it is empty then."""
-    yield from _discard(body)
-
-
-def _discard(value: dict[str, Any] | list[Any]) -> Iterator[None]:
     dropped = 0
     while value:
         if isinstance(value, list):
@@ -246,7 +242,7 @@ def _discard(value: dict[str, Any] | list[Any]) -> Iterator[None]:
         is_short = isinstance(child, list) and len(child) <= PIECE_VALUES
         weight = len(child) if is_short and _is_flat(child) else _values(child)
         if weight > PIECE_VALUES and isinstance(child, (dict, list)):
-            yield from _discard(child)
+            yield from discard_in_steps(child)
         dropped += min(weight, PIECE_VALUES)
         # The last reference, as far as this knows.
         del child

@@ -109,6 +109,28 @@ async def test_a_model_that_was_deployed_again_has_its_card_read_again_once(
     await directory.stop()
 
 
+async def test_a_card_that_could_not_be_read_is_read_by_the_next_look(
+    applications: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    troubles = [RuntimeError("the controller restarts")]
+
+    def handle(_: str, app_name: str) -> Handle:
+        if troubles:
+            raise troubles.pop()
+        return Handle(app_name)
+
+    monkeypatch.setattr(backend, "CHANGED_DEPLOYMENTS", {"qwen3"})
+    monkeypatch.setattr(backend, "DeploymentHandle", handle)
+    applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
+    directory = RayDirectory(60)
+    with pytest.raises(RuntimeError):
+        await directory._look()
+    await directory._look()
+    assert sorted(Handle.connected) == ["qwen3", "qwen3"]
+    assert not backend.CHANGED_DEPLOYMENTS
+    await directory.stop()
+
+
 async def test_a_model_that_is_being_removed_is_unknown_though_it_still_ends_its_requests(
     applications: dict[str, Any],
 ) -> None:
