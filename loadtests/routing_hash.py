@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from serving.gateway.body import encode
-from serving.routing.prompt_prefix import prompt_prefix
+from serving.replicas.prompt_prefix import prompt_prefix
 
 PATH = "/v1/chat/completions"
 SALT = b"tenant"

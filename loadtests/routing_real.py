@@ -31,14 +31,14 @@ from loadtests.free_ports import free_port
 from loadtests.reading import Expected, Reading
 from serving.catalogue import tiny
 from serving.config.replicas import ReplicaRoutingConfig
+from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError
 from serving.gateway.asgi import build_asgi
 from serving.gateway.lanes import Lane
 from serving.gateway.services import Services
 from serving.listener import Listener
-from serving.routing.choice import Choice, RoutedRequest
-from serving.routing.directory import Directory, Model, Replica
-from serving.routing.retry_budget import RetryBudget
+from serving.replicas.choice import Choice, RoutedRequest
+from serving.replicas.retry_budget import RetryBudget
 from serving.settings import GatewayConfig, KeyConfig, ProcessSettings, hash_key
 
 CONVERSATIONS = 8

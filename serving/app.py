@@ -64,7 +64,7 @@ def gateway_options(config: GatewayConfig) -> dict[str, Any]:
         "max_surge_percent": config.surge_percent,
         # Each gateway knows what the others have asked models: a rollout looks at one of them only.
         "request_router_config": RequestRouterConfig(
-            request_router_class="serving.routing.directory_ray.ListeningRouter",
+            request_router_class="serving.discovery.listening_router_ray.ListeningRouter",
             request_routing_stats_period_s=GATEWAY_STATS_PERIOD_S,
         ),
     }
@@ -107,7 +107,7 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
         # Serve's own default stops a model's only replica before the changed one starts.
         "max_surge_percent": replicas.surge_percent,
         "request_router_config": RequestRouterConfig(
-            request_router_class="serving.routing.directory_ray.ListeningRouter",
+            request_router_class="serving.discovery.listening_router_ray.ListeningRouter",
             request_router_kwargs={"card": dict(plan.card)},
             request_routing_stats_period_s=ROUTING_STATS_PERIOD_S,
         ),

@@ -14,10 +14,10 @@ import uvloop
 
 from loadtests.bench.null.gateway import MODEL
 from serving.config.connections import ConnectionsConfig
+from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig, KeyConfig
 
 # The attacker's key is not for this one.

@@ -10,8 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from serving.routing.choice import Choice, RoutedRequest
-from serving.routing.directory import Replica
+from serving.discovery.directory import Replica
+from serving.replicas.choice import Choice, RoutedRequest
 
 BLOCK_TOKENS = 16
 

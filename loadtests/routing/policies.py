@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from loadtests.routing.fleet import Engine, SimRequest
 from serving.config.replicas import ReplicaRoutingConfig
-from serving.routing.choice import Choice, ReplicaPolicy
-from serving.routing.directory import Replica
-from serving.routing.policies import replica_policy
+from serving.discovery.directory import Replica
+from serving.replicas.choice import Choice, ReplicaPolicy
+from serving.replicas.policies import replica_policy
 
 
 class Chooser:

@@ -7,8 +7,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from loadtests.routing.fleet import BLOCK_TOKENS, EngineModel, SimRequest
-from serving.routing.choice import RoutedRequest
-from serving.routing.prompt_prefix import prompt_prefix, session_key
+from serving.replicas.choice import RoutedRequest
+from serving.replicas.prompt_prefix import prompt_prefix, session_key
 
 CHARACTERS_PER_TOKEN = 4
 PATH = "/v1/chat/completions"

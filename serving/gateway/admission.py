@@ -14,16 +14,16 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from serving.admission.deadline import Deadline
+from serving.admission.drain import capacity
+from serving.admission.fair_queue import UNLIMITED, FairQueue, QueueSnapshot
+from serving.admission.fair_shares import Entry
 from serving.config.admission import AdmissionConfig, Priority
 from serving.config.routing import Failure
+from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import RateLimitedError
 from serving.records import record
 from serving.replica_protocol import Usage
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Directory, Model, Replica
-from serving.routing.drain import capacity
-from serving.routing.fair_queue import UNLIMITED, FairQueue, QueueSnapshot
-from serving.routing.fair_shares import Entry
 from serving.tenancy.keys import Caller
 
 # How often a queue looks for replicas that came or went, and how old their statistics may be meanwhile.

@@ -15,11 +15,11 @@ from typing import Any
 
 import orjson
 
+from serving.admission.deadline import Deadline
+from serving.admission.estimate import tokens_of
 from serving.gateway.body import discard_in_steps, encode, encode_in_steps
 from serving.gateway.json_pieces import parse_in_steps
 from serving.gateway.turns import Turns
-from serving.routing.deadline import Deadline
-from serving.routing.estimate import tokens_of
 from serving.routing.features import RequestFeatures, features_of
 from serving.tenancy.keys import Caller
 from serving.trust.fields import Endpoint

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+from serving.discovery.directory import Replica
 from serving.observability.metrics import GatewayMetrics
 from serving.replica_protocol import MAX_ACKNOWLEDGED, Bill, Usage
-from serving.routing.directory import Replica
 from serving.tenancy.bills import BilledTo
 from serving.tenancy.keys import ANONYMOUS, NOBODY
 

@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from serving.discovery.directory import Directory, Replica
 from serving.errors import EngineTimeoutError
 from serving.gateway.bills import Bills, Desk
 from serving.gateway.upstream import ReplicaBrokeError, ReplicaGoneError, Upstream
 from serving.replica_protocol import BILLS_PATH, MAX_COLLECTED, Collection, parse_bills
-from serving.routing.directory import Directory, Replica
 from serving.tenancy.bills import BillSink
 
 logger = logging.getLogger("ray.serve.comptoir")

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
+from serving.admission.deadline import Deadline
 from serving.config.routing import Failure, RoutingConfig
+from serving.discovery.directory import Directory
 from serving.errors import ComptoirError, EngineFailedError
 from serving.gateway.admission import Admission, BusyError, OnWait, Slot
 from serving.gateway.asked import Asked, Benches
@@ -21,8 +23,6 @@ from serving.gateway.prefill import Prefill
 from serving.gateway.preparing import Preparation, Prepared
 from serving.gateway.upstream import Answer, ReplicaBrokeError
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Directory
 from serving.routing.models import (
     ModelRouter,
     Route,

@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 
 import prometheus_client
 
+from serving.admission.deadline import Deadline
+from serving.admission.quarantine import Quarantine
+from serving.discovery.directory import Directory, Replica
 from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutError
 from serving.gateway.bills import Bills
 from serving.gateway.blame import judge
@@ -19,9 +22,6 @@ from serving.gateway.orders import NobodyError, Order, Sent, Tried
 from serving.gateway.probation import Probation
 from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Directory, Replica
-from serving.routing.quarantine import Quarantine
 from serving.settings import GatewayConfig
 
 # How long a replica that did not answer is passed over, unless it is the only one.

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from serving.admission.deadline import Deadline
 from serving.config.admission import AdmissionConfig
+from serving.discovery.directory import Directory, Model
 from serving.errors import ComptoirError, ModelNotFoundError, ModelUnavailableError
 from serving.gateway.admission import BusyError, OnWait
 from serving.gateway.listing import model_state
 from serving.gateway.orders import RETRY_AFTER_S, Tried
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Directory, Model
 
 # How often it looks whether a replica can be asked.
 LOOK_S = 0.1

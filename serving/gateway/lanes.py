@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serving.routing.breaker import Breakers
-from serving.routing.choice import RandomSource, ReplicaPolicy
-from serving.routing.directory import Directory, Replica
-from serving.routing.policies import replica_policy
-from serving.routing.retry_budget import RetryBudget
+from serving.discovery.directory import Directory, Replica
+from serving.replicas.breaker import Breakers
+from serving.replicas.choice import RandomSource, ReplicaPolicy
+from serving.replicas.policies import replica_policy
+from serving.replicas.retry_budget import RetryBudget
 from serving.settings import GatewayConfig
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.config.revisions import public_name
 from serving.config.routing import RoutingConfig
-from serving.routing.directory import Directory, Model
+from serving.discovery.directory import Directory, Model
 from serving.tenancy.keys import Caller
 
 # Serve's application states in which a model can be expected to answer.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from serving.admission.deadline import Deadline
+from serving.admission.quarantine import Suspect
+from serving.discovery.directory import Replica
 from serving.errors import ModelUnavailableError
 from serving.gateway.blame import Refusal
 from serving.gateway.upstream import Answer
 from serving.records import record
 from serving.replica_protocol import Bill, Usage
-from serving.routing.choice import Choice, RoutedRequest
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Replica
-from serving.routing.quarantine import Suspect
+from serving.replicas.choice import Choice, RoutedRequest
 
 RETRY_AFTER_S = 5.0
 # What kills slowly is not acquitted for ever.

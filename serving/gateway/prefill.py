@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from serving.config.admission import RetryConfig
+from serving.discovery.directory import Directory, Model
 from serving.errors import ComptoirError
 from serving.gateway.bills import Bills
 from serving.gateway.body import encode
@@ -20,8 +21,8 @@ from serving.gateway.forwarding import Forwarder
 from serving.gateway.orders import Handed, Order, Tried
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
 from serving.observability.metrics import GatewayMetrics
-from serving.routing import handover
-from serving.routing.directory import Directory, Model
+from serving.replicas import prefill_decode
+from serving.routing.features import features_of
 from serving.settings import GatewayConfig
 
 
@@ -63,10 +64,12 @@ class Prefill:
         least = model.prefill_min_tokens
         if least is None:
             return False
-        outcome: handover.Outcome | None = None
-        if not handover.fits(path, body):
+        outcome: prefill_decode.Outcome | None = None
+        if not prefill_decode.fits(path, body):
             outcome = "unfit"
-        elif not handover.is_long(path, body, encoded_bytes, least):
+        elif not prefill_decode.is_long(
+            encoded_bytes, least, lambda: features_of(path, body).input_tokens
+        ):
             outcome = "short"
         elif not model.prefill:
             outcome = "failed"
@@ -88,13 +91,13 @@ class Prefill:
             # Nobody waits longer for a prompt than its client does for the answer.
             async with asyncio.timeout(deadline.left_s(began_s) if deadline and named else None):
                 handed = await self._ask(order, body)
-        outcome: handover.Outcome = "failed" if handed is None else "handed"
+        outcome: prefill_decode.Outcome = "failed" if handed is None else "handed"
         self._metrics.prefills.labels(order.model_id, outcome).inc()
         self._metrics.prefill_time.labels(order.model_id).observe(self._clock() - began_s)
         return handed
 
     async def _ask(self, order: Order, body: dict[str, object]) -> Handed | None:
-        asked = encode(handover.prefill_body(order.path, body))
+        asked = encode(prefill_decode.prefill_body(order.path, body))
         # Its one token comes when the prompt has been read, as a stream's first one does.
         routed = replace(order.routed, is_streamed=True)
         tried = Tried()
@@ -113,7 +116,7 @@ class Prefill:
             return None
         finally:
             self.forwarder.finished(sent)
-        told = handover.decode_body(body, answer) if sent.answer.status == 200 else None
+        told = prefill_decode.decode_body(body, answer) if sent.answer.status == 200 else None
         return None if told is None else Handed(encode(told), sent.replica.build)
 
     def _prefill_directory(self) -> Directory:

@@ -7,6 +7,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from serving.admission.deadline import Deadline
+from serving.admission.quarantine import Suspect
+from serving.discovery.directory import Model
 from serving.gateway.admission import Estimate
 from serving.gateway.asked import Asked, Benches
 from serving.gateway.body import discard_in_steps
@@ -14,17 +17,14 @@ from serving.gateway.forwarding import Forwarder
 from serving.gateway.orders import UNKNOWN, Order
 from serving.gateway.prefill import Prefill
 from serving.records import record
-from serving.routing.choice import RoutedRequest
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Model
-from serving.routing.prompt_prefix import (
+from serving.replicas.choice import RoutedRequest
+from serving.replicas.prompt_prefix import (
     EMPTY,
     PromptPrefix,
     prompt_prefix,
     session_key,
     tenant_salt,
 )
-from serving.routing.quarantine import Suspect
 from serving.routing.rules import Candidate
 from serving.settings import GatewayConfig
 

@@ -9,8 +9,8 @@ from asyncio import sleep
 from typing import Any
 
 from serving.config.keys import KeyConfig
+from serving.discovery.directory_ray import RayDirectory
 from serving.gateway.asgi import build_asgi
-from serving.gateway.backend import RayDirectory
 from serving.gateway.live_settings import LiveSettings
 from serving.gateway.neighbours import Neighbours
 from serving.gateway.report import asked

@@ -10,12 +10,12 @@ from typing import Any
 
 from serving import __version__
 from serving.config.revisions import public_name
+from serving.discovery.directory import Model, Replica
 from serving.gateway import listing
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.services import Services
 from serving.observability.metrics import Moment
 from serving.observability.moment import ENGINE_SIGNALS
-from serving.routing.directory import Model, Replica
 from serving.tenancy.keys import Caller
 
 # By their rank, for alerts: anything above 0 is not well.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.config.metering import MeteringConfig
+from serving.discovery.directory import Directory
 from serving.gateway.admission import Admission
 from serving.gateway.bills import Bills
 from serving.gateway.collector import Collector
@@ -20,7 +21,6 @@ from serving.gateway.open_requests import OpenRequests
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import PAUSE_MARGIN_S, Upstream
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.directory import Directory
 from serving.settings import GatewayConfig
 from serving.tenancy.bills import BillSink, NoSink
 from serving.tenancy.keys import KeyRing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from serving.config.connections import ConnectionsConfig
+from serving.discovery.directory import Replica
 from serving.errors import EngineTimeoutError
 from serving.gateway.blame import names_a_dead_engine
 from serving.gateway.connection import ReplicaConnection
@@ -19,7 +20,6 @@ from serving.gateway.connection_errors import (
 )
 from serving.gateway.pool import IdleCount, Pool
 from serving.replica_protocol import PAYER_HEADER, QUEUED_HEADER, TOKEN_HEADER
-from serving.routing.directory import Replica
 
 # Of the door, without a body. 401: the address now belongs to another replica; 502, 503: its engine is dead.
 _GONE = frozenset({401, 502, 503})

@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from starlette.types import Send
 
+from serving.admission.deadline import Deadline
 from serving.config.admission import AdmissionConfig
 from serving.errors import ComptoirError, InvalidFieldError
 from serving.gateway.streaming import send_within
 from serving.http_protocol import ClientConnection
-from serving.routing.deadline import Deadline
 
 DEADLINE_HEADER = "x-comptoir-deadline-ms"
 

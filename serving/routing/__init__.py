@@ -1,1 +1,1 @@
-"""Routing: which model and which replica. Pure, but for the adapter named *_ray."""
+"""Routing: which model answers a request. Pure."""

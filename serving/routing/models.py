@@ -15,6 +15,7 @@ from email.utils import format_datetime
 from typing import get_args
 
 from serving.config.routing import Arm, Failure, Lifetime, RoutingConfig
+from serving.discovery.directory import Directory
 from serving.errors import (
     AnswerTooLongError,
     ComptoirError,
@@ -26,7 +27,6 @@ from serving.errors import (
     UnsupportedEndpointError,
 )
 from serving.records import record
-from serving.routing.directory import Directory
 from serving.routing.features import RequestFeatures
 from serving.routing.rules import (
     Candidate,

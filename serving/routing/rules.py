@@ -14,9 +14,9 @@ from datetime import date
 from typing import Any, Literal
 
 from serving.config.routing import AutoRule, Failure, ModelFacts, RoutingConfig, When
+from serving.discovery.directory import Directory, Model
 from serving.errors import ModelNotFoundError
 from serving.records import record
-from serving.routing.directory import Directory, Model
 from serving.routing.features import RequestFeatures
 
 MAX_CANDIDATES = 8

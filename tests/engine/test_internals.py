@@ -113,7 +113,7 @@ def test_vllm_loads_the_signals_logger() -> None:
 def test_the_listening_router_gets_what_it_reads() -> None:
     from ray.serve.request_router import RequestRouter, RunningReplica
 
-    from serving.routing.directory_ray import ListeningRouter
+    from serving.discovery.listening_router_ray import ListeningRouter
 
     assert issubclass(ListeningRouter, RequestRouter)
     assert "_deployment_id" in inspect.getsource(RequestRouter.__init__)

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.discovery.directory import Directory, Model, Replica
 from serving.engine.access import GatewayDoor
 from serving.engine.fake_engine import FakeEngine
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig
 
 TOKEN = "door-token"

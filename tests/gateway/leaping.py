@@ -7,15 +7,15 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
+from serving.admission.deadline import Deadline
 from serving.config.admission import AdmissionConfig, Priority
+from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.admission import (
     Admission,
     AdmissionSnapshot,
     Estimate,
     Slot,
 )
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Directory, Model, Replica
 from serving.tenancy.keys import Caller
 
 SMALL = Estimate(100, 100)

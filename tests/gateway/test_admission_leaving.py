@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from serving.routing.directory import Directory, Model, Replica
+from serving.discovery.directory import Directory, Model, Replica
 from serving.tenancy.keys import Caller
 from tests.gateway.leaping import SMALL, Gate, now, run, settle
 

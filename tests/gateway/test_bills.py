@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from serving.discovery.directory import Replica
 from serving.gateway import bills as module
 from serving.gateway.bills import Bills
 from serving.observability.metrics import GatewayMetrics
 from serving.replica_protocol import Bill, Usage
-from serving.routing.directory import Replica
 from serving.tenancy.keys import NOBODY
 
 REPLICA = Replica("r", "http://r:80", "t")

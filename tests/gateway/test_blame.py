@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutError
 from serving.gateway import forwarding
 from serving.gateway.blame import judge, names_a_dead_engine
 from serving.gateway.orders import NobodyError, Tried
 from serving.gateway.upstream import ReplicaGoneError
-from serving.routing.directory import Directory, Model, Replica
 from tests.gateway.test_forwarding import DEAD, FREELY, STREAM_ERROR, Answer, Site
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)

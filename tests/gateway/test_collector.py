@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from serving.discovery.directory import Directory, Model, Replica
 from serving.engine import metering
 from serving.gateway.bills import Bills
 from serving.gateway.collector import MAX_FAILURES, Collector
 from serving.gateway.upstream import Upstream
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig, KeyConfig, hash_key
 from serving.tenancy.bills import BilledTo, NoSink
 from tests.gateway.conftest import Site, SiteFactory

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from serving.admission.deadline import Deadline
+from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError, EngineFailedError, ModelUnavailableError
 from serving.gateway import forwarding
 from serving.gateway.admission import Admission
@@ -19,8 +21,6 @@ from serving.gateway.holding import Holding
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import LateError, ReplicaGoneError
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig, RequestLimits
 from serving.tenancy.keys import Caller
 from serving.trust.fields import endpoints

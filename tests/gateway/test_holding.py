@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from serving.admission.deadline import Deadline
 from serving.config.admission import AdmissionConfig
+from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ModelNotFoundError, ModelUnavailableError
 from serving.gateway import holding
 from serving.gateway.admission import BusyError
 from serving.gateway.holding import Holding, by_turns, cause_of
 from serving.gateway.orders import Tried
-from serving.routing.deadline import Deadline
-from serving.routing.directory import Directory, Model, Replica
 from tests.gateway.leaping import now, run, settle
 
 R = Replica("r", "http://x", "t")

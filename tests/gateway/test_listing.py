@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway import listing
-from serving.routing.directory import Directory, Model, Replica
 from serving.tenancy.keys import ANONYMOUS, Caller
 
 CARD = {

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from serving.config.keys import KeyConfig, read_keys
+from serving.discovery.directory import Directory
 from serving.errors import ConfigError
 from serving.gateway import live_settings
 from serving.gateway.live_settings import LiveSettings
 from serving.gateway.services import Services
-from serving.routing.directory import Directory
 from serving.settings import GatewayConfig, ProcessSettings, hash_key
 
 

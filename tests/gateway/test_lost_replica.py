@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.discovery.directory import Replica
 from serving.engine.fake_engine import FakeEngine
-from serving.routing.directory import Replica
 from tests.gateway.conftest import SiteFactory
 
 OPEN = 200

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from serving.discovery.directory import Directory
 from serving.engine.fake_engine import FakeEngine
 from serving.errors import RequestError
 from serving.gateway.openapi import client_errors, document
 from serving.gateway.routes import build_router
 from serving.gateway.services import Services
-from serving.routing.directory import Directory
 from serving.settings import GatewayConfig, KeyConfig, RequestLimits, hash_key
 from serving.trust.fields import endpoints
 from tests.gateway.conftest import SiteFactory

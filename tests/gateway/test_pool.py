@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
+from serving.discovery.directory import Replica
 from serving.gateway.upstream import ReplicaGoneError, Upstream
-from serving.routing.directory import Replica
 from tests.gateway.test_upstream import OK, Server, _head, ask, serving
 
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from serving.config.admission import BreakerConfig, RetryConfig
+from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError
 from serving.gateway.answer_reader import State
 from serving.gateway.connection import ReplicaConnection
 from serving.gateway.forwarding import Forwarder, Order, Sent
 from serving.gateway.upstream import Upstream
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig
 from tests.gateway.leaping import LeapingLoop
 

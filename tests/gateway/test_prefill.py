@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.discovery.directory import Replica
 from serving.engine.fake_engine import FakeEngine
-from serving.routing.directory import Replica
 from serving.settings import GatewayConfig, KeyConfig, hash_key
 from tests.gateway.conftest import Site, SiteFactory
 

@@ -14,13 +14,13 @@ from loadtests.free_ports import free_port
 from serving.app import SHUTDOWN_MARGIN_S, gateway_options
 from serving.config.rerouting import user_config
 from serving.config.routing import RoutingConfig
+from serving.discovery.directory import Directory, Model, Replica
 from serving.engine.access import GatewayDoor
 from serving.engine.fake_engine import FakeEngine
 from serving.gateway import replica
 from serving.gateway.neighbours import Neighbours
 from serving.gateway.replica import GatewayReplica
 from serving.listener import Listener
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig
 
 

@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from serving.config.admission import AdmissionConfig
+from serving.discovery.directory import Replica
 from serving.gateway.upstream import Upstream
-from serving.routing.directory import Replica
 from serving.settings import GatewayConfig
 from tests.gateway.conftest import Site, SiteFactory
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from serving.discovery.directory import Replica
 from serving.errors import EngineTimeoutError
 from serving.gateway.upstream import LateError, ReplicaBrokeError, ReplicaGoneError, Upstream
-from serving.routing.directory import Replica
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

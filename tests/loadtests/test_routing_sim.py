@@ -12,8 +12,8 @@ from loadtests.routing.workloads import WORKLOADS, Conversation, Workload, conve
 from loadtests.routing_sim import main, play
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.errors import ConfigError
-from serving.routing.choice import RoutedRequest
-from serving.routing.policies import POLICIES
+from serving.replicas.choice import RoutedRequest
+from serving.replicas.policies import POLICIES
 
 SMALL = replace(WORKLOADS["pair"], conversations=4, turns=2)
 

@@ -89,7 +89,7 @@ def test_no_file_names_a_package_index_but_pytorchs_own() -> None:
 
 
 GOOD = {
-    "serving/gateway/backend_http.py": "import ray.serve\n",
+    "serving/discovery/directory_ray.py": "import ray.serve\n",
     "serving/observability/metrics_ray.py": "import ray\n",
     "serving/engine/model_server.py": "import ray.serve\nimport vllm\n",
     "serving/commands/stack.py": "import ray\n",
@@ -107,6 +107,9 @@ GOOD = {
         ("serving/routing/wrong.py", "import serving.tenancy\n", "Arrows point downward"),
         ("serving/gateway/wrong.py", "from vllm import LLM\n", "Only the engine imports vllm"),
         ("serving/gateway/routes.py", "import ray\n", "Only the app, the engine"),
+        ("serving/replicas/wrong.py", "import serving.routing\n", "Arrows point downward"),
+        ("serving/admission/wrong.py", "import serving.replicas\n", "Arrows point downward"),
+        ("serving/discovery/wrong.py", "import serving.replicas\n", "Arrows point downward"),
         ("serving/routing/wrong.py", "def f():\n    import ray\n", "Only the app, the engine"),
     ],
 )
@@ -116,10 +119,14 @@ def test_the_layers_are_enforced(
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "import_contracts.py", tmp_path / "scripts")
-    for package in ("engine", "gateway", "routing", "tenancy", "observability", "commands"):
+    for package in (
+        *("engine", "gateway", "routing", "replicas", "admission", "discovery"),
+        *("tenancy", "observability", "commands"),
+    ):
         (tmp_path / "serving" / package).mkdir(parents=True, exist_ok=True)
     for name, content in {
         "serving/errors.py": "",
+        "serving/records.py": "",
         **GOOD,
         **({file: text} if file else {}),
     }.items():

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from serving.admission.fair_queue import FairQueue
+from serving.admission.fair_shares import Entry
 from serving.config.admission import AdmissionConfig
+from serving.discovery.directory import Directory, Model
 from serving.errors import StackError
 from serving.gateway import report
 from serving.gateway.admission import Estimate
 from serving.gateway.services import Services
 from serving.rollout.figures import Figures, figures, is_ready, open_requests, require_site
-from serving.routing.directory import Directory, Model
-from serving.routing.fair_queue import FairQueue
-from serving.routing.fair_shares import Entry
 from serving.settings import GatewayConfig
 from serving.tenancy.keys import ANONYMOUS, Caller
 

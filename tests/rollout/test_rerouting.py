@@ -11,10 +11,10 @@ import yaml
 from serving.config.rerouting import routing_from, user_config, user_config_in
 from serving.config.routing import RoutingConfig
 from serving.deployment_file import load_deployment_file
+from serving.discovery.directory import Directory, Model
 from serving.errors import ConfigError
 from serving.gateway.listing import model_list, name_card
 from serving.rollout.document import read_site, same, with_routing
-from serving.routing.directory import Directory, Model
 from serving.settings import ProcessSettings, hash_key
 from serving.tenancy.keys import ANONYMOUS, Caller
 from tests.rollout.sites import model, site

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from serving.config.rerouting import routing_from
 from serving.config.routing import RoutingConfig
+from serving.discovery.directory import Directory, Model
 from serving.errors import ConfigError, ModelNotFoundError
 from serving.rollout.changes import public_args
 from serving.rollout.document import read_site, running_document, same
@@ -25,7 +26,6 @@ from serving.rollout.steps import (
     weighted,
     what_changes,
 )
-from serving.routing.directory import Directory, Model
 from serving.routing.models import ModelRouter, Route, draw_arm, sticky_key
 from serving.tenancy.keys import Caller
 from tests.rollout.sites import Document, application, model, site, sites

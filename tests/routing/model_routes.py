@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from serving.config.routing import RoutingConfig
-from serving.routing.directory import Directory, Model
+from serving.discovery.directory import Directory, Model
 from serving.routing.features import RequestFeatures
 from serving.routing.models import (
     ModelRouter,

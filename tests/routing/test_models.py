@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serving.config.routing import Failure, RoutingConfig
+from serving.discovery.directory import Directory
 from serving.errors import (
     ComptoirError,
     ContextLengthError,
@@ -18,7 +19,6 @@ from serving.errors import (
     RateLimitedError,
     UnsupportedEndpointError,
 )
-from serving.routing.directory import Directory
 from serving.routing.models import (
     ModelRouter,
     deprecation_headers,

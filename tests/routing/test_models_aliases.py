@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.config.routing import Arm
+from serving.discovery.directory import Directory
 from serving.errors import (
     ComptoirError,
     ModelNotFoundError,
     ModelUnavailableError,
     PermissionDeniedError,
 )
-from serving.routing.directory import Directory
 from serving.routing.models import (
     ModelRouter,
     deprecation_headers,

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.config.routing import Failure
+from serving.discovery.directory import Directory
 from serving.errors import (
     ComptoirError,
     ModelNotFoundError,
@@ -16,7 +17,6 @@ from serving.errors import (
     PermissionDeniedError,
     UnsupportedEndpointError,
 )
-from serving.routing.directory import Directory
 from serving.routing.features import RequestFeatures
 from serving.routing.models import (
     FAILURES,

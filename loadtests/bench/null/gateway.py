@@ -11,10 +11,10 @@ import sys
 
 import uvloop
 
+from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig, KeyConfig
 
 MODEL = "null"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from loadtests.bench.tables import number
-from serving.gateway.backend import RayDirectory
-from serving.routing.directory import Replica
-from serving.routing.replica_table import CARDS, SEEN
+from serving.discovery.directory import Replica
+from serving.discovery.directory_ray import RayDirectory
+from serving.discovery.replica_table import CARDS, SEEN
 
 SITES, REPLICAS, LOOKS = (1, 134, 1000), 2, 2000
 

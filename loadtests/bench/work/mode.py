@@ -20,10 +20,10 @@ from loadtests.bench.processes import Child
 from loadtests.bench.tables import number, table
 from loadtests.bench.work.bodies import SIZE, Nasty, nasty_bodies
 from loadtests.bench.work.looks import looks_rows, measure_looks
+from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
-from serving.routing.directory import Directory, Model, Replica
 from serving.settings import GatewayConfig
 
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 30.0, 30.0

@@ -1,0 +1,1 @@
+"""Admission: which request goes next, and how many at once. Pure."""

@@ -1,0 +1,1 @@
+"""The choice of a replica, and of the next one after a failure. Pure."""

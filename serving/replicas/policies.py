@@ -1,0 +1,38 @@
+"""The replica policies by name: the one place that knows them all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from serving.config.replicas import ReplicaRoutingConfig
+from serving.errors import ConfigError
+from serving.replicas.choice import RandomSource, ReplicaPolicy
+from serving.replicas.least_loaded import LeastLoaded
+from serving.replicas.prefix import Prefix
+from serving.replicas.session import Session
+
+POLICIES: Mapping[str, Callable[[ReplicaRoutingConfig, RandomSource, int], ReplicaPolicy]] = {
+    "prefix": Prefix,
+    "least-loaded": lambda config, random, gateways: LeastLoaded(random, gateways),
+    "session": Session,
+}
+
+
+def replica_policy(
+    config: ReplicaRoutingConfig, random: RandomSource, gateways: int = 1, name: str | None = None
+) -> ReplicaPolicy:
+    """Make the policy of a configuration, or another one by its name. Each model has one of its own.
+
+    Args:
+        gateways: gateway processes that send to the same replicas, this one included.
+
+    Raises:
+        ConfigError: there is no policy of this name; the message has those that there are.
+    """
+    chosen = config.policy if name is None else name
+    if chosen not in POLICIES:
+        raise ConfigError(
+            f"policy: there is no policy {chosen!r}; there are: {', '.join(POLICIES)}",
+            param="policy",
+        )
+    return POLICIES[chosen](config, random, gateways)
