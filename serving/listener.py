@@ -19,6 +19,7 @@ from serving.errors import StackError
 from serving.http.connection import HttpConnection, Server
 from serving.http.table import ConnectionTable
 from serving.syn_filter import kernel_migrates, take_no_new
+from serving.tcp import probe_when_silent
 
 # A silent connection is probed; it ends when its other end has not answered for half a minute.
 PROBE_AFTER_S = 15
@@ -173,24 +174,15 @@ def _connections_possible() -> int:
     return max(16, (soft - OTHER_FILES) // 2) if soft != resource.RLIM_INFINITY else 1_000_000
 
 
-def _watch_peers(sock: socket.socket) -> None:
-    """Let the kernel end connections whose other end has vanished; accepted ones inherit this.
-
-    Without a user timeout: it would also end those of clients that are there and read slowly.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-
-
 def _bind(host: str, port: int, share_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-    _watch_peers(sock)
+    # Accepted ones inherit this. No user timeout: it would also end those of clients that are there and read
+    # slowly.
+    probe_when_silent(sock, PROBE_AFTER_S, PROBE_EVERY_S, PROBES)
     if share_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:

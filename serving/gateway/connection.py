@@ -33,8 +33,8 @@ from serving.gateway.connection_errors import (
     VanishedError,
     is_unreachable,
 )
-from serving.gateway.peer import has_vanished, tcp_info
-from serving.http.watches import reset
+from serving.gateway.peer import has_vanished
+from serving.tcp import reset, tcp_info
 
 _IDLE, _HEAD, _BODY = State.IDLE, State.HEAD, State.BODY
 _PAUSED, _ENDED, _CLOSED = State.PAUSED, State.ENDED, State.CLOSED

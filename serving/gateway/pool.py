@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from serving.gateway.connection import ReplicaConnection
 from serving.gateway.connection_errors import ClosedError
-from serving.gateway.peer import probe_when_silent
+from serving.gateway.peer import watch
 
 # Shorter than the replicas' own (serving/listener.py), so that a request seldom meets a closing connection.
 KEEP_ALIVE_S = 60.0
@@ -94,7 +94,7 @@ class Pool:
             # Taken by a listener that was about to close.
             connection.close()
             raise ConnectionResetError
-        probe_when_silent(transport.get_extra_info("socket"))
+        watch(transport.get_extra_info("socket"))
         self.connections.add(connection)
         return connection
 

@@ -46,7 +46,8 @@ from serving.http.answers import error_answer
 from serving.http.exchange import Exchange
 from serving.http.peer import Peer
 from serving.http.requests import Head, RequestReader
-from serving.http.watches import BodyWatch, StallWatch, has_ended_input, is_reset, reset
+from serving.http.watches import BodyWatch, StallWatch
+from serving.tcp import has_ended_input, is_reset, reset
 
 if TYPE_CHECKING:
     from serving.http.table import ConnectionTable
@@ -408,11 +409,12 @@ class HttpConnection(asyncio.Protocol):
         if self._transport.is_closing():
             # Its descriptor may be another connection's by now.
             return
-        if is_reset(self._transport) or (
+        sock = self._transport.get_extra_info("socket")
+        if is_reset(sock) or (
             # While a body is not whole, the rest of it may still lie with the kernel.
             self._reader.is_whole
             and not self._has_eof
-            and has_ended_input(self._transport)
+            and has_ended_input(sock)
             and not self.eof_received()
         ):
             self._transport.abort()

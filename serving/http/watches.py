@@ -1,18 +1,16 @@
-"""How fast a body must come, whether answers are taken, and what the kernel knows of the other end."""
+"""How fast a body must come, and whether answers are taken."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import socket
-import struct
+
+from serving.tcp import tcp_info
 
 # A client that takes less than this within the stall limit takes nothing.
 STALL_BYTES = 16 * 1024
 # The rate of a body is looked at over so long.
 RATE_WINDOW_S = 10.0
-# The states of a connection (Linux, include/net/tcp_states.h).
-_TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8
 
 
 class BodyWatch:
@@ -75,40 +73,6 @@ class StallWatch:
         return False
 
 
-def reset(transport: asyncio.Transport) -> None:
-    """Close at once, and have the kernel send a reset instead of an end and of what is left."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and not transport.is_closing():
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
-
-
-def is_reset(transport: asyncio.Transport) -> bool:
-    """Whether the other end has gone for good; asyncio says so only to those who read or write."""
-    return _tcp_state(transport) == _TCP_CLOSE
-
-
-def has_ended_input(transport: asyncio.Transport) -> bool:
-    """Whether the other end will send nothing more, though not all of what it sent may have been read."""
-    return _tcp_state(transport) == _TCP_CLOSE_WAIT
-
-
-def _tcp_state(transport: asyncio.Transport) -> int:
-    info = _tcp_info(transport)
-    return info[0] if info else 0
-
-
 def _acknowledged_bytes(transport: asyncio.Transport) -> int:
-    info = _tcp_info(transport)
-    if len(info) < 128:
-        return -transport.get_write_buffer_size()
-    return int(struct.unpack_from("=Q", info, 120)[0])
-
-
-def _tcp_info(transport: asyncio.Transport) -> bytes:
-    """Linux' `struct tcp_info`; empty where the transport is none of TCP."""
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        return b""
-    info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-    return info
+    info = tcp_info(transport.get_extra_info("socket"))
+    return -transport.get_write_buffer_size() if info is None else info.acked_bytes

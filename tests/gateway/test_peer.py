@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 
 import pytest
 
-from serving.gateway.peer import PEER_TIMEOUT_S, TcpInfo, has_vanished, tcp_info
+from serving.gateway.peer import PEER_TIMEOUT_S, has_vanished
+from serving.tcp import TcpInfo
 
 QUIET = TcpInfo(
     retransmits=0,
@@ -54,30 +54,3 @@ LONG = PEER_TIMEOUT_S + 1.0
 )
 def test_who_has_vanished(info: TcpInfo, waited_s: float, vanished: bool) -> None:
     assert has_vanished(info, waited_s) is vanished
-
-
-def test_the_kernel_says_what_was_acknowledged_and_what_was_not() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with socket.create_connection(listener.getsockname()) as here:
-            there, _ = listener.accept()
-            with there:
-                here.sendall(b"x" * 1000)
-                there.recv(1000)
-                info = tcp_info(here)
-                assert info is not None
-                assert info.is_delivered
-                assert info.acked_bytes == 1000
-                here.setblocking(False)
-                here.send(b"x" * 1_000_000)
-                info = tcp_info(here)
-                assert info is not None
-                assert not info.is_delivered
-                assert 1000 < info.acked_bytes < 1_000_000
-                assert info.last_ack_ms < 1000
-
-
-def test_what_is_no_connection_says_nothing() -> None:
-    assert tcp_info(None) is None
-    with socket.socket(socket.AF_UNIX) as sock:
-        assert tcp_info(sock) is None
