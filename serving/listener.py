@@ -12,11 +12,13 @@ import contextvars
 import resource
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from serving.config.connections import ConnectionsConfig
 from serving.errors import StackError
-from serving.http.connection import HttpConnection, Server
+from serving.http.connection import HttpConnection
+from serving.http.server import Server
 from serving.http.table import ConnectionTable
 from serving.syn_filter import kernel_migrates, take_no_new
 from serving.tcp import probe_when_silent
@@ -94,7 +96,8 @@ class Listener:
         """Accept connections; returns as soon as the first one would be answered."""
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
-        self._protocol = Server(self._app, self._limits, self.table, loop, context).protocol
+        server = Server(self._app, self._limits, self.table, loop, context)
+        self._protocol = partial(HttpConnection, server)
         self._server = await loop.create_server(self._protocol, sock=self._socket, backlog=BACKLOG)
         self._check()
 

@@ -11,7 +11,7 @@ from serving.errors import ComptoirError, EndpointFullError, TooManyConnectionsE
 from serving.http.proxies import Address, counted_as, is_within
 
 if TYPE_CHECKING:
-    from serving.http.connection import HttpConnection
+    from serving.http.ending import EndingConnection
 
 # How many connections of an address that has too many are looked at for one that can go.
 MAX_LOOKED_AT = 64
@@ -29,13 +29,13 @@ class ConnectionTable:
         """Args: max_connections: instead of the configured number, where the system allows less."""
         self.limits = limits
         self._max = min(limits.max_connections, max_connections or limits.max_connections)
-        self.connections: dict[HttpConnection, None] = {}
-        self._strangers: dict[HttpConnection, None] = {}
-        self._resting: dict[HttpConnection, None] = {}
+        self.connections: dict[EndingConnection, None] = {}
+        self._strangers: dict[EndingConnection, None] = {}
+        self._resting: dict[EndingConnection, None] = {}
         # Strangers with a request in progress whose answer waits for them to read.
-        self._unread: dict[HttpConnection, None] = {}
+        self._unread: dict[EndingConnection, None] = {}
         self._unrecognised = 0
-        self._addresses: dict[str, dict[HttpConnection, None]] = {}
+        self._addresses: dict[str, dict[EndingConnection, None]] = {}
         self._forwarded: dict[str, int] = {}
         self._claims: dict[str, int] = {}
         self.is_draining = False
@@ -45,7 +45,7 @@ class ConnectionTable:
 
     # ---- what connections tell ---------------------------------------------------------------------------
 
-    def admit(self, connection: HttpConnection) -> ComptoirError | None:
+    def admit(self, connection: EndingConnection) -> ComptoirError | None:
         """A new connection; returns why it cannot stay."""
         self.connections[connection] = None
         self._strangers[connection] = None
@@ -59,7 +59,7 @@ class ConnectionTable:
                 return self._full()
         return self.count(connection)
 
-    def count(self, connection: HttpConnection) -> ComptoirError | None:
+    def count(self, connection: EndingConnection) -> ComptoirError | None:
         """Count it for its address, once that is known; returns why it cannot stay."""
         address = connection.peer.address
         limit = self.limits.max_per_address
@@ -77,23 +77,23 @@ class ConnectionTable:
                     return None
         return self._crowded()
 
-    def begin(self, connection: HttpConnection) -> None:
+    def begin(self, connection: EndingConnection) -> None:
         """It has a request in progress."""
         self._strangers.pop(connection, None)
         self._resting.pop(connection, None)
         if connection.is_slow:
             self.is_behind(connection)
 
-    def is_behind(self, connection: HttpConnection) -> None:
+    def is_behind(self, connection: EndingConnection) -> None:
         """It does not read its answer."""
         if connection in self.connections and not connection.is_recognised:
             self._unread[connection] = None
 
-    def is_with_it(self, connection: HttpConnection) -> None:
+    def is_with_it(self, connection: EndingConnection) -> None:
         """It reads again, or there is no such answer."""
         self._unread.pop(connection, None)
 
-    def rest(self, connection: HttpConnection) -> None:
+    def rest(self, connection: EndingConnection) -> None:
         """It has none any more."""
         self._unread.pop(connection, None)
         if connection in self.connections:
@@ -101,7 +101,7 @@ class ConnectionTable:
             group[connection] = None
         self._notify()
 
-    def recognise(self, connection: HttpConnection) -> None:
+    def recognise(self, connection: EndingConnection) -> None:
         """A key was accepted on it; it no longer counts for its address, which may be many clients' proxy."""
         if connection in self.connections:
             self._unrecognised -= 1
@@ -111,7 +111,7 @@ class ConnectionTable:
                 self._resting[connection] = None
             self._uncount(connection)
 
-    def remove(self, connection: HttpConnection) -> None:
+    def remove(self, connection: EndingConnection) -> None:
         """It is closed."""
         if connection not in self.connections:
             return
@@ -122,7 +122,7 @@ class ConnectionTable:
         self._uncount(connection)
         self._notify()
 
-    def _uncount(self, connection: HttpConnection) -> None:
+    def _uncount(self, connection: EndingConnection) -> None:
         if connection.peer.address is None:
             return
         key = counted_as(connection.peer.address)
@@ -222,10 +222,10 @@ class ConnectionTable:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _evict_stranger(self, newcomer: HttpConnection) -> bool:
+    def _evict_stranger(self, newcomer: EndingConnection) -> bool:
         return self._evict(self._unread, newcomer) or self._evict(self._strangers, newcomer)
 
-    def _evict(self, group: dict[HttpConnection, None], newcomer: HttpConnection) -> bool:
+    def _evict(self, group: dict[EndingConnection, None], newcomer: EndingConnection) -> bool:
         """Let the first one of a group go that is not the newcomer itself; whether there was one."""
         oldest = next((one for one in islice(group, 2) if one is not newcomer), None)
         if oldest is None:
@@ -233,7 +233,7 @@ class ConnectionTable:
         self._let_go(oldest)
         return True
 
-    def _let_go(self, connection: HttpConnection) -> None:
+    def _let_go(self, connection: EndingConnection) -> None:
         self.evicted += 1
         # asyncio tells of its end in the next round of the loop; it must not be counted or found until then.
         self.remove(connection)

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from serving.http.connection import MAX_AHEAD_BYTES, Phase
+from serving.http.connection import MAX_AHEAD_BYTES
+from serving.http.phases import Phase
 from tests.http.wire import (
     Place,
     answer,

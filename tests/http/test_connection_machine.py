@@ -14,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serving.http.connection import MAX_AHEAD_BYTES, HttpConnection, Phase
+from serving.http.connection import MAX_AHEAD_BYTES, HttpConnection
 from serving.http.exchange import Exchange
+from serving.http.phases import Phase
 from tests.http.wire import (
     Place,
     Transport,

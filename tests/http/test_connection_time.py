@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from serving.http.connection import Phase
+from serving.http.phases import Phase
 from serving.http.watches import RATE_WINDOW_S
 from tests.http.wire import (
     Place,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import TooManyConnectionsError
-from serving.http.connection import HttpConnection, Phase
+from serving.http.connection import HttpConnection
+from serving.http.phases import Phase
 from tests.http.wire import Place, Transport, answer, get
 
 
