@@ -13,14 +13,14 @@ from serving.config.routing import Failure, RoutingConfig
 from serving.discovery.directory import Directory
 from serving.errors import ComptoirError, EngineFailedError
 from serving.gateway.admission import Admission, BusyError, OnWait, Slot
-from serving.gateway.asked import Asked, Benches
 from serving.gateway.bills import Bills
+from serving.gateway.checked_request import Asked, Benches
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
-from serving.gateway.orders import NobodyError, Sent, Tried
 from serving.gateway.prefill import Prefill
-from serving.gateway.preparing import Preparation, Prepared
+from serving.gateway.replica_request import NobodyError, Sent, Tried
+from serving.gateway.request_builder import Preparation, Prepared
 from serving.gateway.upstream import Answer, ReplicaBrokeError
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.models import (

@@ -18,8 +18,8 @@ from serving.gateway.bills import Bills
 from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
 from serving.gateway.lanes import Lane, Lanes
-from serving.gateway.orders import NobodyError, Order, Sent, Tried
 from serving.gateway.probation import Probation
+from serving.gateway.replica_request import NobodyError, Order, Sent, Tried
 from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.settings import GatewayConfig

@@ -20,7 +20,7 @@ from serving.discovery.directory import Directory, Model
 from serving.errors import ComptoirError, ModelNotFoundError, ModelUnavailableError
 from serving.gateway.admission import BusyError, OnWait
 from serving.gateway.listing import model_state
-from serving.gateway.orders import RETRY_AFTER_S, Tried
+from serving.gateway.replica_request import RETRY_AFTER_S, Tried
 from serving.observability.metrics import GatewayMetrics
 
 # How often it looks whether a replica can be asked.

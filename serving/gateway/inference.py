@@ -22,7 +22,6 @@ from serving.errors import (
 )
 from serving.gateway import render
 from serving.gateway.admission import BusyError
-from serving.gateway.asked import Asked
 from serving.gateway.body import (
     LARGE_BYTES,
     SMALL_BYTES,
@@ -34,6 +33,7 @@ from serving.gateway.body import (
     read_text,
 )
 from serving.gateway.body_room import BodyRoom, BodyShare
+from serving.gateway.checked_request import Asked
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.pace import Pace

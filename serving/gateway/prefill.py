@@ -18,7 +18,7 @@ from serving.errors import ComptoirError
 from serving.gateway.bills import Bills
 from serving.gateway.body import encode
 from serving.gateway.forwarding import Forwarder
-from serving.gateway.orders import Handed, Order, Tried
+from serving.gateway.replica_request import Handed, Order, Tried
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.replicas import prefill_decode

@@ -15,7 +15,7 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutError
 from serving.gateway import forwarding
 from serving.gateway.blame import judge, names_a_dead_engine
-from serving.gateway.orders import NobodyError, Tried
+from serving.gateway.replica_request import NobodyError, Tried
 from serving.gateway.upstream import ReplicaGoneError
 from tests.gateway.test_forwarding import DEAD, FREELY, STREAM_ERROR, Answer, Site
 

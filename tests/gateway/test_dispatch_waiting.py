@@ -13,8 +13,8 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError, EngineFailedError, ModelUnavailableError
 from serving.gateway import forwarding
 from serving.gateway.admission import Admission
-from serving.gateway.asked import Asked
 from serving.gateway.bills import Bills
+from serving.gateway.checked_request import Asked
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding

@@ -12,7 +12,7 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import EngineFailedError, EngineTimeoutError
 from serving.gateway import forwarding
 from serving.gateway.forwarding import SUSPECT_S, Forwarder
-from serving.gateway.orders import NobodyError, Order, Sent, Tried
+from serving.gateway.replica_request import NobodyError, Order, Sent, Tried
 from serving.gateway.upstream import ReplicaGoneError
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig

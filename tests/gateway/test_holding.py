@@ -15,7 +15,7 @@ from serving.errors import ModelNotFoundError, ModelUnavailableError
 from serving.gateway import holding
 from serving.gateway.admission import BusyError
 from serving.gateway.holding import Holding, by_turns, cause_of
-from serving.gateway.orders import Tried
+from serving.gateway.replica_request import Tried
 from tests.gateway.leaping import now, run, settle
 
 R = Replica("r", "http://x", "t")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from serving.errors import EngineFailedError
-from serving.gateway.orders import MAX_ACQUITTALS, Tried
 from serving.gateway.probation import MAX_TURN_S, WATCH_S, Probation
+from serving.gateway.replica_request import MAX_ACQUITTALS, Tried
 from serving.gateway.upstream import ReplicaGoneError
 from tests.gateway.leaping import now, run, settle
 from tests.gateway.test_dispatch_waiting import Site

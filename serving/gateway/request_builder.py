@@ -11,11 +11,11 @@ from serving.admission.deadline import Deadline
 from serving.admission.quarantine import Suspect
 from serving.discovery.directory import Model
 from serving.gateway.admission import Estimate
-from serving.gateway.asked import Asked, Benches
 from serving.gateway.body import discard_in_steps
+from serving.gateway.checked_request import Asked, Benches
 from serving.gateway.forwarding import Forwarder
-from serving.gateway.orders import UNKNOWN, Order
 from serving.gateway.prefill import Prefill
+from serving.gateway.replica_request import UNKNOWN, Order
 from serving.records import record
 from serving.replicas.choice import RoutedRequest
 from serving.replicas.prompt_prefix import (

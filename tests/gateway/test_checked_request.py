@@ -11,7 +11,7 @@ import pytest
 
 from serving.engine.fake_engine import FakeEngine
 from serving.gateway.admission import Estimate
-from serving.gateway.asked import Asked, Benches
+from serving.gateway.checked_request import Asked, Benches
 from serving.gateway.turns import Turns
 from serving.settings import GatewayConfig, RequestLimits
 from serving.tenancy.keys import ANONYMOUS
