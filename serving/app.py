@@ -19,9 +19,9 @@ from ray.serve.config import (
 from serving.catalogue.catalogue import load_catalogue
 from serving.catalogue.gpus import GPUS
 from serving.config.rerouting import GATEWAY_DEPLOYMENT, user_config
-from serving.engine import handover
-from serving.engine.plan import EnginePlan, make_plans
 from serving.engine.replica import ModelReplica
+from serving.engine_plan import disaggregation
+from serving.engine_plan.plan import EnginePlan, make_plans
 from serving.gateway.replica import GatewayReplica
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
@@ -96,7 +96,7 @@ def build_model(args: dict[str, Any]) -> serve.Application:
 
 def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
     """Ray Serve's options for the deployment that a plan is of."""
-    replicas = handover.for_role(config, plan.role).replicas
+    replicas = disaggregation.for_role(config, plan.role).replicas
     options: dict[str, Any] = {
         "name": PREFILL_DEPLOYMENT if plan.role == "prefill" else MODEL_DEPLOYMENT,
         "max_ongoing_requests": 1000,

@@ -19,7 +19,7 @@ from serving.catalogue.gpus import get_gpu
 from serving.cli import app
 from serving.commands.planning import plan_models
 from serving.deployment_file import GATEWAY_BUILDER, MODEL_BUILDER, load_deployment_file
-from serving.engine.plan import TINY_PREFIX, EnginePlan
+from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
 from serving.settings import ModelConfig, ProcessSettings
 
 FOLDER = Path(__file__).parents[1] / "deployments"

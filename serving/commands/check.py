@@ -14,10 +14,10 @@ from serving.catalogue.catalogue import load_catalogue
 from serving.commands.output import console, errors, note, say
 from serving.commands.planning import plan_models
 from serving.deployment_file import GATEWAY_BUILDER, DeploymentFile, load_deployment_file
-from serving.engine import arguments, lora, spread
-from serving.engine.hosted import describe
-from serving.engine.plan import TINY_PREFIX, EnginePlan
-from serving.engine.spread import Hosted
+from serving.engine_plan import arguments, lora, spread
+from serving.engine_plan.hosted import describe
+from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
+from serving.engine_plan.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
 from serving.routing.models import unknown_models
 from serving.settings import ModelConfig, ProcessSettings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from serving.commands.planning import plan_models
 from serving.deployment_file import DeploymentFile
-from serving.engine.plan import EnginePlan
+from serving.engine_plan.plan import EnginePlan
 from serving.errors import ConfigError
 from serving.kubernetes.needs import ModelNeed
 from serving.settings import ModelConfig, ProcessSettings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from serving.catalogue.catalogue import load_catalogue
 from serving.deployment_file import DeploymentFile
-from serving.engine import handover
-from serving.engine.arguments import check_names
-from serving.engine.plan import EnginePlan, make_plans
+from serving.engine_plan import disaggregation
+from serving.engine_plan.arguments import check_names
+from serving.engine_plan.plan import EnginePlan, make_plans
 from serving.errors import ConfigError
 from serving.settings import ModelConfig, ProcessSettings
 
@@ -32,8 +32,8 @@ def _plans(
     if device == "auto":
         device = "gpu" if model.gpu else "cpu"
     try:
-        for role in handover.roles(model):
-            check_names(handover.for_role(model, role).engine_args)
+        for role in disaggregation.roles(model):
+            check_names(disaggregation.for_role(model, role).engine_args)
         plans = make_plans(
             model,
             load_catalogue(model.catalogue_files),
@@ -45,4 +45,4 @@ def _plans(
         raise type(error)(
             f"{file.path}: application {model.id!r}: {error.message}", param=error.param
         ) from None
-    return [(handover.for_role(model, plan.role), plan) for plan in plans]
+    return [(disaggregation.for_role(model, plan.role), plan) for plan in plans]

@@ -25,7 +25,7 @@ from serving.commands.planning import plan_models
 from serving.config.routing import ModelFacts, RoutingConfig
 from serving.deployment_file import DeploymentFile, load_deployment_file
 from serving.discovery.directory import Directory, Model
-from serving.engine.plan import TINY_PREFIX, EnginePlan
+from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
 from serving.errors import ComptoirError, ConfigError, ModelNotFoundError
 from serving.routing.features import features_of
 from serving.routing.models import (

@@ -1,8 +1,8 @@
 """Asks the installed vLLM about engine arguments: questions on stdin, findings on the last line of stdout.
 
-Run by `serving.engine.arguments`. No weights, no GPU: vLLM builds its configuration from a config.json. Where
-the model's own is not on this machine, one of a tiny model of the same architecture stands in, with the
-real numbers of heads, layers and experts.
+Run by `serving.engine_plan.arguments`. No weights, no GPU: vLLM builds its configuration from a config.json.
+Where the model's own is not on this machine, one of a tiny model of the same architecture stands in, with
+the real numbers of heads, layers and experts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pydantic
 
 from serving.catalogue import tiny
 from serving.engine import quiet
-from serving.engine.arguments import Finding, Question
+from serving.engine_plan.arguments import Finding, Question
 
 # How config.json names what `Shape` holds. Wrong names are read by nobody.
 _SHAPE_KEYS: Mapping[str, tuple[str, ...]] = {

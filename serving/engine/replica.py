@@ -15,11 +15,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from serving.config.connections import ConnectionsConfig
-from serving.engine import handover, progress, quiet, signals
+from serving.engine import progress, quiet, signals
 from serving.engine.access import GatewayDoor
 from serving.engine.metering import Meter
-from serving.engine.plan import UNSET_ENV, EnginePlan
 from serving.engine.watchdog import is_stalled
+from serving.engine_plan import disaggregation
+from serving.engine_plan.plan import UNSET_ENV, EnginePlan
 from serving.listener import Listener
 from serving.settings import ProcessSettings
 
@@ -68,8 +69,8 @@ class ModelReplica:
 
         self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
         if self._plan.role != "whole":
-            handover.check_installed()
-            os.environ.update(handover.environment(self._host, self._plan.env))
+            disaggregation.check_installed()
+            os.environ.update(disaggregation.environment(self._host, self._plan.env))
         # Importing blocks for seconds; in a thread, Serve's own loop keeps answering.
         server_class, config = await asyncio.to_thread(_heavy, self._plan)
         source = await asyncio.to_thread(self._plan.materialise)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from serving.engine.plan import EnginePlan
 from serving.engine.signals import EngineSignals
+from serving.engine_plan.plan import EnginePlan
 
 pytestmark = pytest.mark.engine
 
@@ -156,7 +156,7 @@ def test_vllms_logging_leaves_the_handlers_of_the_process_alone() -> None:
     import subprocess
     import sys
 
-    from serving.engine.plan import COMMON_ENV
+    from serving.engine_plan.plan import COMMON_ENV
 
     program = """
 import logging, logging.handlers

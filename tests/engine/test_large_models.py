@@ -18,7 +18,7 @@ from serving.catalogue.shapes import from_config, known_names, read_shape, shape
 from serving.config.autoscaling import AutoscalingConfig
 from serving.settings import ModelConfig
 from tests.engine.conftest import Running, replica_of
-from tests.engine.planned import plan, refused
+from tests.engine_plan.planned import plan, refused
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import pytest
 
 from serving.discovery.directory import Directory, Model, Replica
 from serving.engine.access import GatewayDoor
-from serving.engine.fake_engine import FakeEngine
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
 from serving.settings import GatewayConfig
+from tests.fake_engine import FakeEngine
 
 TOKEN = "door-token"
 

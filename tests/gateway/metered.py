@@ -10,9 +10,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.engine.fake_engine import FakeEngine
 from serving.engine.metered_app import MeteredApp
 from serving.engine.metering import Meter
+from tests.fake_engine import FakeEngine
 
 PROMPT_TOKENS = 7
 

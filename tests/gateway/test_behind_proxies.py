@@ -20,8 +20,8 @@ from typing import Any
 import orjson
 import pytest
 
-from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import SiteFactory
 
 pytestmark = pytest.mark.services

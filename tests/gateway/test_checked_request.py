@@ -9,13 +9,13 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from serving.engine.fake_engine import FakeEngine
 from serving.gateway.admission import Estimate
 from serving.gateway.checked_request import Asked, Benches
 from serving.gateway.turns import Turns
 from serving.settings import GatewayConfig, RequestLimits
 from serving.tenancy.keys import ANONYMOUS
 from serving.trust.fields import endpoints
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import SiteFactory
 
 CHAT = endpoints(RequestLimits())["/v1/chat/completions"]

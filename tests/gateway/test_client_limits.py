@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from serving.config.connections import ConnectionsConfig
-from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import Site, SiteFactory
 
 KEY = "sk-comptoir-test"

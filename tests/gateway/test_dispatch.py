@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from serving.config.routing import RoutingConfig
-from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import Site, SiteFactory
 
 MESSAGES = [{"role": "user", "content": "hello"}]

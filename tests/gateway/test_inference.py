@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from serving.config.admission import AdmissionConfig
-from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import SiteFactory
 from tests.gateway.test_report import samples
 

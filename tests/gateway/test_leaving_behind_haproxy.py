@@ -16,11 +16,11 @@ from serving.config.rerouting import user_config
 from serving.config.routing import RoutingConfig
 from serving.discovery.directory import Directory, Model, Replica
 from serving.engine.access import GatewayDoor
-from serving.engine.fake_engine import FakeEngine
 from serving.gateway import replica
 from serving.gateway.replica import GatewayReplica
 from serving.listener import Listener
 from serving.settings import GatewayConfig
+from tests.fake_engine import FakeEngine
 from tests.gateway.test_replica import Models
 from tests.stack.conftest import free_port
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from serving.discovery.directory import Replica
-from serving.engine.fake_engine import FakeEngine
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import SiteFactory
 
 OPEN = 200

@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from serving.config.admission import AdmissionConfig
-from serving.engine.fake_engine import FakeEngine
 from serving.gateway.inference import leaving
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import Site, SiteFactory
 
 CHAT: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from serving.discovery.directory import Directory
-from serving.engine.fake_engine import FakeEngine
 from serving.errors import RequestError
 from serving.gateway.openapi import client_errors, document
 from serving.gateway.routes import build_router
 from serving.gateway.services import Services
 from serving.settings import GatewayConfig, KeyConfig, RequestLimits, hash_key
 from serving.trust.fields import endpoints
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import SiteFactory
 from tests.gateway.schemas import changed, values_of
 

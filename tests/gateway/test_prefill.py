@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from serving.discovery.directory import Replica
-from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import Site, SiteFactory
 
 CARD = {"prefill_min_tokens": 100}

@@ -10,9 +10,9 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.config.admission import RetryConfig
-from serving.engine.fake_engine import FakeEngine
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import TOKEN, Site, SiteFactory
 
 CHAT: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "canary-77"}]}

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.config.keys import Scope
-from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import Site, SiteFactory
 
 CHAT: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}

@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from serving.engine.fake_engine import FakeEngine
 from serving.settings import GatewayConfig, KeyConfig, RequestLimits, hash_key
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import Site, SiteFactory
 from tests.gateway.schemas import FORMATS
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from serving.engine.fake_engine import FakeEngine
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import Site, SiteFactory, make_site
 
 __all__ = ["CountingEngine", "Traffic", "make_site", "site_config"]

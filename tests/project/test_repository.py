@@ -111,6 +111,9 @@ GOOD = {
         ("serving/admission/wrong.py", "import serving.replicas\n", "Arrows point downward"),
         ("serving/discovery/wrong.py", "import serving.replicas\n", "Arrows point downward"),
         ("serving/routing/wrong.py", "def f():\n    import ray\n", "Only the app, the engine"),
+        ("serving/engine_plan/wrong.py", "import serving.engine\n", "Arrows point downward"),
+        ("serving/engine_plan/wrong.py", "import vllm\n", "Only the engine imports vllm"),
+        ("serving/engine_plan/wrong.py", "import ray\n", "Only the app, the engine"),
     ],
 )
 def test_the_layers_are_enforced(
@@ -120,7 +123,7 @@ def test_the_layers_are_enforced(
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "import_contracts.py", tmp_path / "scripts")
     for package in (
-        *("engine", "gateway", "routing", "replicas", "admission", "discovery"),
+        *("engine", "engine_plan", "gateway", "routing", "replicas", "admission", "discovery"),
         *("tenancy", "observability", "commands"),
     ):
         (tmp_path / "serving" / package).mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from serving.catalogue.catalogue import load_catalogue
-from serving.engine import spread
-from serving.engine.hosted import describe
-from serving.engine.plan import EnginePlan, make_plan
+from serving.engine_plan import spread
+from serving.engine_plan.hosted import describe
+from serving.engine_plan.plan import EnginePlan, make_plan
 from serving.errors import ConfigError
 from serving.settings import ModelConfig
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from serving.catalogue.catalogue import Catalogue, load_catalogue
-from serving.engine.plan import GIB, EnginePlan, make_plan
+from serving.engine_plan.plan import GIB, EnginePlan, make_plan
 from serving.errors import CatalogueError, ConfigError, LicenceError
 from serving.settings import ModelConfig
 

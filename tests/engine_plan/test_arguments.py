@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from serving.catalogue.shapes import shape_of
-from serving.engine import arguments
-from serving.engine.arguments import Finding, Question, check_names, known_arguments
+from serving.engine_plan import arguments
+from serving.engine_plan.arguments import Finding, Question, check_names, known_arguments
 from serving.errors import ComptoirError, ConfigError
 
 GIB = 2**30
@@ -22,7 +22,7 @@ GIB = 2**30
 
 def test_the_names_are_read_without_importing_vllm() -> None:
     program = (
-        "import sys; from serving.engine.arguments import known_arguments;"
+        "import sys; from serving.engine_plan.arguments import known_arguments;"
         "assert 'tensor_parallel_size' in known_arguments();"
         "assert 'tool_call_parser' in known_arguments();"
         "assert 'vllm' not in sys.modules and 'torch' not in sys.modules"

@@ -10,8 +10,8 @@ import pytest
 
 from serving.app import deployment_options
 from serving.catalogue.catalogue import load_catalogue
-from serving.engine import handover
-from serving.engine.plan import EnginePlan, make_plans
+from serving.engine_plan import disaggregation
+from serving.engine_plan.plan import EnginePlan, make_plans
 from serving.errors import ConfigError
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.settings import ModelConfig
@@ -95,7 +95,7 @@ def test_caches_of_other_numbers_are_refused() -> None:
     error = refused(prefill={"engine_args": {"kv_cache_dtype": "fp8"}})
     assert error.param == "prefill.engine_args.kv_cache_dtype"
     with pytest.raises(ConfigError, match="would load b"):
-        handover.check_pair(["a", "b"], [{}, {}])
+        disaggregation.check_pair(["a", "b"], [{}, {}])
 
 
 @pytest.mark.parametrize("key", ["kv_transfer_config", "kv_offloading_size"])
@@ -136,7 +136,7 @@ def test_a_configuration_that_does_not_fit_is_refused_before_anything_is_planned
 
 
 def test_every_engine_answers_at_an_address_of_its_own_on_the_replicas_host() -> None:
-    first, second = (handover.environment("127.0.0.1", {}) for _ in range(2))
+    first, second = (disaggregation.environment("127.0.0.1", {}) for _ in range(2))
     assert first["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "127.0.0.1"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", int(second["VLLM_NIXL_SIDE_CHANNEL_PORT"])))
@@ -145,18 +145,18 @@ def test_every_engine_answers_at_an_address_of_its_own_on_the_replicas_host() ->
 
 
 def test_nixl_may_use_every_network_where_replicas_do() -> None:
-    assert "UCX_NET_DEVICES" not in handover.environment("0.0.0.0", {})
+    assert "UCX_NET_DEVICES" not in disaggregation.environment("0.0.0.0", {})
 
 
 def test_the_file_chooses_the_network_and_not_the_address() -> None:
     given = {"UCX_NET_DEVICES": "eth1", "VLLM_NIXL_SIDE_CHANNEL_PORT": "1"}
-    env = handover.environment("127.0.0.1", given)
+    env = disaggregation.environment("127.0.0.1", given)
     assert env["UCX_NET_DEVICES"] == "eth1"
     # Two engines of a node would want the same port.
     assert env["VLLM_NIXL_SIDE_CHANNEL_PORT"] != "1"
 
 
 def test_a_node_without_nixl_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "find_spec", lambda name: None)
+    monkeypatch.setattr(disaggregation, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"requirements/nixl\.txt"):
-        handover.check_installed()
+        disaggregation.check_installed()

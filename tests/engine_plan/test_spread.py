@@ -14,11 +14,11 @@ from serving.catalogue.gpus import get_gpu
 from serving.catalogue.layouts import GpuLayout
 from serving.catalogue.shapes import Shape
 from serving.config.parallel import REFUSED_ARGS, Parallelism
-from serving.engine import spread
-from serving.engine.hosted import describe
+from serving.engine_plan import spread
+from serving.engine_plan.hosted import describe
 from serving.errors import ConfigError
 from serving.settings import ModelConfig
-from tests.engine.planned import advised, only, plan, refused
+from tests.engine_plan.planned import advised, only, plan, refused
 
 
 @pytest.fixture(scope="module")

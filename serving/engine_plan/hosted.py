@@ -11,8 +11,8 @@ from serving.catalogue.gpus import GPUS
 from serving.catalogue.shapes import Shape, from_config, read_shape, shape_of
 from serving.catalogue.spec import ModelSpec
 from serving.config.parallel import Parallelism
-from serving.engine import layout_choice, lora, spread
-from serving.engine.spread import Hosted
+from serving.engine_plan import layout_choice, lora, spread
+from serving.engine_plan.spread import Hosted
 from serving.errors import ConfigError
 from serving.settings import ModelConfig
 

@@ -15,8 +15,8 @@ from serving.catalogue import tiny
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.licences import check_licence
 from serving.config.parallel import Parallelism
-from serving.engine import handover, hosted, layout_choice, lora
-from serving.engine.handover import Role
+from serving.engine_plan import disaggregation, hosted, layout_choice, lora
+from serving.engine_plan.disaggregation import Role
 from serving.errors import ConfigError
 from serving.routing.rules import card_capabilities
 from serving.settings import ModelConfig
@@ -147,7 +147,7 @@ def make_plans(
         CatalogueError, LicenceError, ConfigError: see `make_plan`.
     """
     plans = []
-    for role in handover.roles(config):
+    for role in disaggregation.roles(config):
         try:
             made = make_plan(
                 config, catalogue, device=device, gpu=gpu, cache_dir=cache_dir, role=role
@@ -156,11 +156,13 @@ def make_plans(
             where = "prefill replicas: " if role == "prefill" else ""
             raise type(error)(f"{where}{error.message}", param=error.param) from None
         plans.append(made)
-    handover.check_pair([one.source for one in plans], [one.engine_args for one in plans])
+    disaggregation.check_pair([one.source for one in plans], [one.engine_args for one in plans])
     if len(plans) == 1:
         return plans
     return [
-        replace(one, build=handover.build_of(config, one.source, one.engine_args.get("revision")))
+        replace(
+            one, build=disaggregation.build_of(config, one.source, one.engine_args.get("revision"))
+        )
         for one in plans
     ]
 
@@ -179,16 +181,16 @@ def make_plan(
     Args:
         device: where this site's engines run.
         gpu: kind of the GPUs (`h100`, `h200`, `l40s`), for choosing a layout.
-        role: one of `handover.roles(config)`; by default the model's own replicas'.
+        role: one of `disaggregation.roles(config)`; by default the model's own replicas'.
 
     Raises:
         CatalogueError: there is no such entry, or it cannot be started as published.
         LicenceError: the site may not offer this model.
         ConfigError: no layout fits.
     """
-    handover.check(config)
-    role = role or handover.roles(config)[0]
-    config = handover.for_role(config, role)
+    disaggregation.check(config)
+    role = role or disaggregation.roles(config)[0]
+    config = disaggregation.for_role(config, role)
     if config.entry.startswith(TINY_PREFIX):
         return _tiny_plan(config, device, cache_dir, role)
     spec = catalogue.get(config.entry)
@@ -207,8 +209,8 @@ def make_plan(
         args["revision"] = args["tokenizer_revision"] = revision
     args |= _parsers(spec.tool_parser, spec.reasoning_parser)
     args |= _device_args(config, device) | lora.arguments(config.adapters)
-    args |= FRONTEND_ARGS | handover.arguments(config, role) | config.engine_args
-    handover.check_plan(role, spec.task, Parallelism.from_args(args))
+    args |= FRONTEND_ARGS | disaggregation.arguments(config, role) | config.engine_args
+    disaggregation.check_plan(role, spec.task, Parallelism.from_args(args))
     hosted.check(hosted.describe(config, spec, args, device=device, gpu=gpu))
     licence = catalogue.licence_of(spec)
     card = {
@@ -252,11 +254,11 @@ def _tiny_plan(
         "revision": None,
     }
     args |= _device_args(config, device, kv_gib=0.25) | lora.arguments(config.adapters)
-    args |= FRONTEND_ARGS | handover.arguments(config, role)
+    args |= FRONTEND_ARGS | disaggregation.arguments(config, role)
     if device == "gpu":  # a tiny model would otherwise claim a whole GPU's memory
         args["gpu_memory_utilization"] = 0.8 * TINY_GPU_SHARE
     args |= config.engine_args
-    handover.check_plan(role, family.task, Parallelism.from_args(args))
+    disaggregation.check_plan(role, family.task, Parallelism.from_args(args))
     hosted.check(hosted.describe(config, None, args, device=device, gpu=None))
     return EnginePlan(
         model_id=config.id,

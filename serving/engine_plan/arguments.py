@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from serving.engine.plan import COMMON_ENV, CPU_ENV, TINY_PREFIX, EnginePlan
-from serving.engine.spread import Hosted
+from serving.engine_plan.plan import COMMON_ENV, CPU_ENV, TINY_PREFIX, EnginePlan
+from serving.engine_plan.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
 from serving.own_package import with_own_package
 

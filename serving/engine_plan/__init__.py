@@ -1,0 +1,1 @@
+"""What an engine gets, decided before anything starts: arguments, layout, environment. Pure."""
