@@ -19,7 +19,7 @@ from serving.engine_plan.hosted import describe
 from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
 from serving.engine_plan.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
-from serving.routing.models import unknown_models
+from serving.routing.unknown_models import unknown_models
 from serving.settings import ModelConfig, ProcessSettings
 
 

@@ -27,15 +27,12 @@ from serving.deployment_file import DeploymentFile, load_deployment_file
 from serving.discovery.directory import Directory, Model
 from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
 from serving.errors import ComptoirError, ConfigError, ModelNotFoundError
+from serving.routing.aliases import sticky_key
+from serving.routing.capabilities import capabilities_of, card_capabilities
 from serving.routing.features import features_of
-from serving.routing.models import (
-    FAILURES,
-    ModelRouter,
-    Route,
-    deprecation_headers,
-    sticky_key,
-)
-from serving.routing.rules import Candidate, capabilities_of, card_capabilities
+from serving.routing.lifetimes import deprecation_headers
+from serving.routing.route import Candidate, Route
+from serving.routing.router import FAILURES, ModelRouter
 from serving.settings import GatewayConfig, KeyConfig, ModelConfig, ProcessSettings
 from serving.tenancy.keys import ANONYMOUS, Caller
 from serving.trust.fields import Endpoint, endpoints

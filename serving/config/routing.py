@@ -1,7 +1,7 @@
 """What can be said about model routing: aliases, lifetimes, fallbacks and the rules of `auto`.
 
 These are the gateway's `args.routing`. Which models exist is not known here: `comptoir check` compares
-the names with the file's models through `serving.routing.models.unknown_models`.
+the names with the file's models through `serving.routing.unknown_models`.
 """
 
 from __future__ import annotations

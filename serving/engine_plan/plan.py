@@ -18,7 +18,7 @@ from serving.config.parallel import Parallelism
 from serving.engine_plan import disaggregation, hosted, layout_choice, lora
 from serving.engine_plan.disaggregation import Role
 from serving.errors import ConfigError
-from serving.routing.rules import card_capabilities
+from serving.routing.capabilities import card_capabilities
 from serving.settings import ModelConfig
 
 GIB = 2**30

@@ -23,14 +23,10 @@ from serving.gateway.replica_request import NobodyError, Sent, Tried
 from serving.gateway.request_builder import Preparation, Prepared
 from serving.gateway.upstream import Answer, ReplicaBrokeError
 from serving.observability.metrics import GatewayMetrics
-from serving.routing.models import (
-    ModelRouter,
-    Route,
-    deprecation_headers,
-    failure_of,
-    sticky_key,
-)
-from serving.routing.rules import Candidate
+from serving.routing.aliases import sticky_key
+from serving.routing.lifetimes import deprecation_headers
+from serving.routing.route import Candidate, Route
+from serving.routing.router import ModelRouter, failure_of
 from serving.settings import GatewayConfig
 from serving.tenancy.keys import Caller
 

@@ -25,7 +25,7 @@ from serving.replicas.prompt_prefix import (
     session_key,
     tenant_salt,
 )
-from serving.routing.rules import Candidate
+from serving.routing.route import Candidate
 from serving.settings import GatewayConfig
 
 

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from struct import unpack
 from typing import Any
 
-import orjson
 from xxhash import xxh3_128_digest
 
 from serving.records import record
+from serving.replicas.rendered_prompt import LONE_SURROGATES, rendered_prompt
 
 BLOCK_BYTES = 1024
 MAX_PROMPT_BYTES = 512 * 1024
@@ -31,15 +30,6 @@ MAX_PROMPT_BYTES = 512 * 1024
 _GROWTH = 8
 # So many of the last messages end a beginning of their own: an agent's turn may add a dozen at once.
 MAX_ENDS = 16
-# Messages that are read; more only make the work longer.
-MAX_MESSAGES = 2048
-# Parts of all messages together, and token ids of a prompt, that are read.
-MAX_PARTS = 2048
-MAX_IDS = 64 * 1024
-# Never part of UTF-8: what stands between two pieces cannot be text.
-_SEPARATOR = b"\xff"
-# What to do with lone surrogates, which some clients send: bytes like any other.
-_LONE = "surrogatepass"
 
 
 @record
@@ -101,7 +91,7 @@ def prompt_prefix(
         salt: of the tenant and of what the engine runs (`tenant_salt`).
         max_bytes: what is hashed at most; the rest only counts for `total_bytes`.
     """
-    rendered = _rendered(path, body, max_bytes)
+    rendered = rendered_prompt(path, body, max_bytes)
     if not rendered.pieces:
         return EMPTY
     piece_ends = list(accumulate(map(len, rendered.pieces)))
@@ -142,7 +132,7 @@ def session_key(caller: str, session: str | None, prompt: PromptPrefix) -> str:
 
 def tenant_salt(cache_salt: str | None, served_name: str) -> bytes:
     """The salt of hashes: prompts of two tenants, or to two models or adapters, share no cache."""
-    return f"{cache_salt or ''}\0{served_name}".encode("utf-8", _LONE)
+    return f"{cache_salt or ''}\0{served_name}".encode("utf-8", LONE_SURROGATES)
 
 
 # ---- hashing -----------------------------------------------------------------------------------------
@@ -181,142 +171,3 @@ def _hashes_at(
         if end in whole:
             chain, start = digest, end
     return unpack(f">{len(digests)}Q", b"".join(digests))
-
-
-# ---- rendering ---------------------------------------------------------------------------------------
-
-# Where prompts stand in a body, in the order in which models read them. Some templates put the first system
-# prompt before the tools; the two nearly always come together.
-_ROOTS: Mapping[str, tuple[str, ...]] = {
-    "/v1/chat/completions": ("tools", "messages"),
-    "/v1/completions": ("prompt",),
-    "/v1/responses": ("tools", "instructions", "input"),
-    "/v1/messages": ("tools", "system", "messages"),
-}
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
-# Clients move it from message to message as a conversation grows; it is not part of the prompt.
-_NOT_PROMPT = "cache_control"
-_IMAGE_BYTES = 2048
-
-
-@dataclass(slots=True)
-class _Rendered:
-    """A prompt in pieces that end where messages end."""
-
-    pieces: list[bytes] = field(default_factory=list)
-    # Index of the first message by a user; -1: there is none.
-    first_user: int = -1
-    follows: bool = False
-    # Messages beyond MAX_MESSAGES or MAX_PARTS, and bytes of token ids beyond MAX_IDS.
-    unread: int = 0
-    unread_bytes: int = 0
-
-
-def _rendered(path: str, body: Mapping[str, Any], max_bytes: int) -> _Rendered:
-    out = _Rendered()
-    for root in _ROOTS.get(path, ()):
-        value = body.get(root)
-        if not value:
-            continue
-        if root == "prompt":
-            _add_prompt(out, value)
-        elif root in ("tools", "system", "instructions"):
-            _add_head(out, value, max_bytes)
-        elif isinstance(value, str):
-            out.first_user = len(out.pieces)
-            out.pieces.append(_text(value) + _SEPARATOR)
-        else:
-            _add_messages(out, value)
-    return out
-
-
-def _add_head(out: _Rendered, content: str | Sequence[Any], max_bytes: int) -> None:
-    """What stands before the messages: no more of it than is hashed, the rest only counts."""
-    if isinstance(content, str):
-        out.pieces.append(_text(content) + _SEPARATOR)
-        return
-    parts: list[bytes] = []
-    size = 0
-    for part in content:
-        parts.append(_part(part))
-        size += len(parts[-1])
-        if size > max_bytes:
-            break
-    out.unread_bytes += size * (len(content) - len(parts)) // max(1, len(parts))
-    out.pieces.append(_SEPARATOR.join(parts) + _SEPARATOR)
-
-
-def _add_messages(out: _Rendered, messages: Sequence[Mapping[str, Any]]) -> None:
-    # Runs for every message of every request: what looks clumsy here saves a tenth of its time each.
-    out.unread = max(0, len(messages) - MAX_MESSAGES)
-    add = out.pieces.append
-    parts_left, before = MAX_PARTS, len(out.pieces)
-    for message in messages[:MAX_MESSAGES] if out.unread else messages:
-        role, content = message.get("role"), message.get("content")
-        if role == "assistant":
-            out.follows = True
-        elif role == "user" and out.first_user < 0:
-            out.first_user = len(out.pieces)
-        if type(content) is list:
-            parts_left -= len(content)
-            if parts_left < 0:
-                out.unread = len(messages) - (len(out.pieces) - before)
-                break
-        head = role.encode("utf-8", _LONE) if type(role) is str else b""
-        text = content.encode("utf-8", _LONE) if type(content) is str else _content(content or ())
-        if len(message) > 2:
-            add(b"".join((head, _SEPARATOR, text, _SEPARATOR, _rest(message))))
-        else:
-            add(b"".join((head, _SEPARATOR, text, _SEPARATOR)))
-
-
-def _rest(message: Mapping[str, Any]) -> bytes:
-    # Empty ones (`refusal: null`, `annotations: []`) come and go with the client's library.
-    rest = {
-        key: value
-        for key, value in message.items()
-        if value and key not in ("role", "content", _NOT_PROMPT)
-    }
-    return _json(rest) + _SEPARATOR if rest else b""
-
-
-def _content(content: str | Iterable[Any]) -> bytes:
-    if isinstance(content, str):
-        return _text(content)
-    return _SEPARATOR.join(map(_part, content))
-
-
-def _part(part: Any) -> bytes:
-    if not isinstance(part, dict):
-        return _json(part)
-    kind, text = str(part.get("type")), part.get("text")
-    if kind in _TEXT_PARTS and isinstance(text, str):
-        return _text(text)
-    data = _json({key: value for key, value in part.items() if key != _NOT_PROMPT})
-    if "image" in kind:
-        # Megabytes of text that become a thousand tokens or so; their ends tell images apart.
-        data = data[:_IMAGE_BYTES] + len(data).to_bytes(8) + data[-_IMAGE_BYTES:]
-    return data
-
-
-def _add_prompt(out: _Rendered, prompt: str | Sequence[Any]) -> None:
-    if not isinstance(prompt, str) and not isinstance(prompt[0], int):
-        prompt = prompt[0]
-    if isinstance(prompt, str):
-        out.pieces.append(_text(prompt))
-        return
-    read = _json(prompt[:MAX_IDS])
-    out.pieces.append(read)
-    out.unread_bytes += len(read) * max(0, len(prompt) - MAX_IDS) // MAX_IDS
-
-
-def _text(text: str) -> bytes:
-    return text.encode("utf-8", _LONE)
-
-
-def _json(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError:
-        # Nested too deeply: the gateway refuses it when it writes the body.
-        return b""

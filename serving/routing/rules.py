@@ -1,4 +1,4 @@
-"""What the rules say: whether one of `auto` acts on a request, which models can be used, who stands in. Pure.
+"""The rules of `auto`: whether one acts on a request, and which models it prefers. Pure.
 
 What is said here (`because`, `why`) is made of configuration, numbers and fixed words, never of a request's
 text.
@@ -7,59 +7,14 @@ text.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from serving.config.routing import AutoRule, Failure, ModelFacts, RoutingConfig, When
-from serving.discovery.directory import Directory, Model
-from serving.errors import ModelNotFoundError
-from serving.records import record
+from serving.config.routing import AutoRule, ModelFacts, When
+from serving.routing.capabilities import capabilities_of
 from serving.routing.features import RequestFeatures
-
-MAX_CANDIDATES = 8
-Reason = Literal["named", "alias", "rule", "fallback"]
-State = Literal["usable", "missing", "denied", "task", "retired"]
-MayUse = Callable[[str], bool]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a rule acts on a request, and why (not)."""
-
-    rule: str
-    acts: bool
-    because: str
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A model that was looked at and passed over."""
-
-    name: str
-    why: str
-
-
-@record
-class Candidate:
-    """A model that may answer.
-
-    `takes_over` says after which failures of which models (by served name) it is asked; the first one has
-    none. `reason`: the client named it, it is an alias's arm, a rule of `auto` chose it, or it is a fallback.
-    """
-
-    model_id: str
-    served_name: str
-    reason: Reason
-    takes_over: Mapping[str, frozenset[Failure]] = field(default_factory=dict)
-
-    def is_due(self, failed: Mapping[str, Failure]) -> bool:
-        """Whether to ask it, given how models failed that were asked before."""
-        return not self.takes_over or any(
-            failed.get(name) in on for name, on in self.takes_over.items()
-        )
+from serving.routing.route import Skipped, Verdict
 
 
 @dataclass(frozen=True)
@@ -165,26 +120,6 @@ def choose(
     return large, skipped
 
 
-def capabilities_of(facts: ModelFacts, card: Mapping[str, Any]) -> frozenset[str] | None:
-    """What a model can do: what the site says, else what its card says; None when nobody says."""
-    said = facts.capabilities if facts.capabilities is not None else card.get("capabilities")
-    return None if said is None else frozenset(said)
-
-
-def card_capabilities(
-    task: str, engine_args: Mapping[str, Any], modalities: Iterable[str] = ("text",)
-) -> list[str]:
-    """What a model's card says under `capabilities`, from its task, vLLM's arguments and its modalities."""
-    found = {
-        # vLLM constrains the output of every generating model.
-        "json_schema": task in ("chat", "guard"),
-        "tools": bool(engine_args.get("tool_call_parser")),
-        "reasoning": bool(engine_args.get("reasoning_parser")),
-        "vision": "image" in modalities,
-    }
-    return [name for name, has in found.items() if has]
-
-
 def _missing(
     need: Iterable[str], features: RequestFeatures, capabilities: frozenset[str] | None
 ) -> str | None:
@@ -216,126 +151,3 @@ def _said(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "not given" if value is None else str(value)
-
-
-# ---- looking for models --------------------------------------------------------------------------------
-
-_WHY: Mapping[str, str] = {
-    "missing": "it is not deployed",
-    "denied": "the key does not allow it",
-    "task": "its task is not the endpoint's",
-    "retired": "it is retired",
-}
-
-
-@record
-class Look:
-    """Whether a model can be used, and what its engine calls it."""
-
-    state: State
-    model: Model | None
-    served: str
-
-
-@record
-class Step:
-    """A name on the way to candidates, and for whom it would take over (None: it is asked first)."""
-
-    name: str
-    reason: Reason
-    instead_of: str | None = None
-    on: frozenset[Failure] = frozenset()
-
-
-@dataclass
-class Search:
-    """Looks for models on behalf of one request, and remembers what it passed over."""
-
-    config: RoutingConfig
-    directory: Directory
-    may_use: MayUse
-    today: date
-    tasks: Collection[str] = ()
-    states: dict[str, State] = field(default_factory=dict)
-    skipped: dict[str, Skipped] = field(default_factory=dict)
-
-    @property
-    def passed_over(self) -> tuple[Skipped, ...]:
-        return tuple(self.skipped.values())
-
-    def skip(self, name: str, state: State) -> None:
-        self.states[name] = state
-        self.skipped[name] = Skipped(name, _WHY[state])
-
-    def look(self, name: str) -> Look:
-        try:
-            model: Model | None = self.directory.resolve(name)
-        except ModelNotFoundError:
-            model = None
-        served = model.served_name(name) if model else name
-        return Look(self._state(name, served, model), model, served)
-
-    def _state(self, name: str, served: str, model: Model | None) -> State:
-        # First: when a model was retired, and what follows it, is told to those who might use it.
-        if not self.may_use(served):
-            return "denied"
-        facts = self.config.models
-        if facts and any(
-            facts[one].is_retired(self.today) for one in {name, served} & facts.keys()
-        ):
-            return "retired"
-        if model is None:
-            return "missing"
-        wrong = self.tasks and model.task is not None and model.task not in self.tasks
-        return "task" if wrong else "usable"
-
-    def cards(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """The cards of those that can be used."""
-        found = {}
-        for name in names:
-            look = self.look(name)
-            if look.state == "usable" and look.model is not None:
-                found[name] = look.model.card
-            else:
-                self.skip(name, look.state)
-        return found
-
-    def expand(self, steps: Sequence[Step]) -> tuple[Candidate, ...]:
-        """The models of these steps and their fallbacks, nearest first, each once.
-
-        A model that is not deployed counts as one that failed: where its fallback answers `unhealthy`, that
-        takes its place.
-        """
-        found: dict[str, Candidate] = {}
-        queue, seen = deque(steps), set[Step]()
-        while queue and len(found) < MAX_CANDIDATES:
-            step = queue.popleft()
-            if step in seen:
-                continue
-            seen.add(step)
-            look = self.look(step.name)
-            fallback = self.config.fallbacks.get(look.served)
-            if look.state == "usable" and look.model is not None:
-                if look.served not in found and fallback:
-                    queue.extend(
-                        Step(name, "fallback", look.served, fallback.after) for name in fallback.to
-                    )
-                _add(found, step, look.model.id, look.served)
-                continue
-            self.skip(step.name, look.state)
-            if fallback and look.state == "missing" and "unhealthy" in fallback.after:
-                queue.extendleft(
-                    Step(name, "fallback", step.instead_of, step.on)
-                    for name in reversed(fallback.to)
-                )
-        return tuple(found.values())
-
-
-def _add(found: dict[str, Candidate], step: Step, model_id: str, served: str) -> None:
-    takes_over = {} if step.instead_of is None else {step.instead_of: step.on}
-    known = found.get(served)
-    if known is None:
-        found[served] = Candidate(model_id, served, step.reason, takes_over)
-    elif known.takes_over and step.instead_of not in (None, served):
-        # Several models name it as their fallback: it takes over from each.
-        found[served] = replace(known, takes_over={**takes_over, **known.takes_over})

@@ -25,7 +25,7 @@ from serving.config.routing import (
     When,
 )
 from serving.deployment_file import load_deployment_file
-from serving.routing.models import unknown_models
+from serving.routing.unknown_models import unknown_models
 from serving.settings import ProcessSettings, hash_key
 
 CANARY = "zebracanary"

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.replicas import prompt_prefix as prompt_prefix_module
+from serving.replicas import rendered_prompt
 from serving.replicas.prompt_prefix import (
     EMPTY,
     MAX_ENDS,
-    MAX_MESSAGES,
     PromptPrefix,
     block_hashes,
     prompt_prefix,
     session_key,
     tenant_salt,
 )
+from serving.replicas.rendered_prompt import MAX_MESSAGES
 
 unhurried = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 CHAT = "/v1/chat/completions"
@@ -316,10 +316,10 @@ def test_no_text_of_the_prompt_is_kept() -> None:
 def test_parts_beyond_a_number_are_not_read_and_count_by_the_average(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prompt_prefix_module, "MAX_PARTS", 20)
+    monkeypatch.setattr(rendered_prompt, "MAX_PARTS", 20)
     read: list[Any] = []
-    part = prompt_prefix_module._part
-    monkeypatch.setattr(prompt_prefix_module, "_part", lambda one: read.append(one) or part(one))
+    part = rendered_prompt._part
+    monkeypatch.setattr(rendered_prompt, "_part", lambda one: read.append(one) or part(one))
     message = {"role": "user", "content": [{"type": "text", "text": "a" * 100}] * 5}
     prompt = chat(*[message] * 12)
     assert len(read) == 20
@@ -330,7 +330,7 @@ def test_parts_beyond_a_number_are_not_read_and_count_by_the_average(
 def test_token_ids_beyond_a_number_are_not_read_and_count_by_the_average(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prompt_prefix_module, "MAX_IDS", 1000)
+    monkeypatch.setattr(rendered_prompt, "MAX_IDS", 1000)
     whole = prompt_prefix("/v1/completions", {"prompt": [12345] * 4000}, SALT)
     first = prompt_prefix("/v1/completions", {"prompt": [12345] * 1000}, SALT)
     assert whole.hashes == first.hashes

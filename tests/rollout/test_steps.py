@@ -26,7 +26,9 @@ from serving.rollout.steps import (
     weighted,
     what_changes,
 )
-from serving.routing.models import ModelRouter, Route, draw_arm, sticky_key
+from serving.routing.aliases import draw_arm, sticky_key
+from serving.routing.route import Route
+from serving.routing.router import ModelRouter
 from serving.tenancy.keys import Caller
 from tests.rollout.sites import Document, application, model, site, sites
 

@@ -9,10 +9,8 @@ from typing import Any
 from serving.config.routing import RoutingConfig
 from serving.discovery.directory import Directory, Model
 from serving.routing.features import RequestFeatures
-from serving.routing.models import (
-    ModelRouter,
-    Route,
-)
+from serving.routing.route import Route
+from serving.routing.router import ModelRouter
 
 TODAY = date(2026, 7, 1)
 PLAIN = RequestFeatures("chat")

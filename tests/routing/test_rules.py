@@ -11,14 +11,8 @@ from serving.config.base import validated
 from serving.config.routing import AutoRule, ModelFacts, RoutingConfig, When
 from serving.errors import ConfigError
 from serving.routing.features import RequestFeatures
-from serving.routing.rules import (
-    CONDITIONS,
-    Verdict,
-    capabilities_of,
-    card_capabilities,
-    choose,
-    judge,
-)
+from serving.routing.route import Verdict
+from serving.routing.rules import CONDITIONS, choose, judge
 
 SEEN = RequestFeatures(
     kind="chat",
@@ -156,14 +150,6 @@ def test_of_a_model_of_which_nobody_says_anything_only_the_rules_need_is_in_doub
     assert "capabilities" in skipped[0].why
 
 
-def test_the_card_speaks_where_the_configuration_does_not() -> None:
-    card = {"capabilities": ["tools"]}
-    assert capabilities_of(ModelFacts(), card) == {"tools"}
-    assert capabilities_of(ModelFacts(capabilities=("code",)), card) == {"code"}
-    assert capabilities_of(ModelFacts(capabilities=()), card) == set()
-    assert capabilities_of(ModelFacts(), {}) is None
-
-
 def test_a_rule_that_lists_models_means_these_in_this_order() -> None:
     tools = RequestFeatures("chat", tools=1)
     assert chosen(rule(models=["plain", "gone", "big"]), tools) == ["plain", "big"]
@@ -182,22 +168,6 @@ def test_where_every_context_is_too_small_the_largest_comes_first() -> None:
     long = RequestFeatures("chat", input_tokens=99_000)
     cards = {"big": {"max_model_len": 10_000}, "small": {"max_model_len": 9999}}
     assert chosen(rule(choose={}), long, cards) == ["big", "small"]
-
-
-@pytest.mark.parametrize(
-    ("task", "args", "modalities", "wanted"),
-    [
-        ("chat", {}, ["text"], ["json_schema"]),
-        ("chat", {"tool_call_parser": "hermes"}, ["text"], ["json_schema", "tools"]),
-        ("chat", {"reasoning_parser": "qwen3"}, ["text", "image"], None),
-        ("embed", {}, ["text"], []),
-    ],
-)
-def test_a_card_says_what_the_engines_arguments_make_possible(
-    task: str, args: dict[str, Any], modalities: list[str], wanted: list[str] | None
-) -> None:
-    found = card_capabilities(task, args, modalities)
-    assert found == (["json_schema", "reasoning", "vision"] if wanted is None else wanted)
 
 
 # ---- what the configuration refuses ------------------------------------------------------------------

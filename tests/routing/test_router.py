@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.config.routing import Failure, RoutingConfig
+from serving.config.routing import Failure
 from serving.discovery.directory import Directory
 from serving.errors import (
     ComptoirError,
@@ -19,12 +19,8 @@ from serving.errors import (
     RateLimitedError,
     UnsupportedEndpointError,
 )
-from serving.routing.models import (
-    ModelRouter,
-    deprecation_headers,
-    failure_of,
-    unknown_models,
-)
+from serving.routing.lifetimes import deprecation_headers
+from serving.routing.router import ModelRouter, failure_of
 from tests.routing.model_routes import directory, names, route, router
 
 # ---- names that need no configuration ----------------------------------------------------------------
@@ -190,38 +186,3 @@ def test_an_arm_has_the_fallbacks_of_its_model() -> None:
 )
 def test_what_another_model_may_try(error: ComptoirError, failure: Failure | None) -> None:
     assert failure_of(error) == failure
-
-
-# ---- checking ----------------------------------------------------------------------------------------
-
-
-def test_names_that_no_model_has_are_reported_with_their_key() -> None:
-    config = RoutingConfig.model_validate(
-        {
-            "aliases": {
-                "ok": "m",
-                "a": "x1",
-                "e": {"arms": [{"model": "m"}], "retired_on": "2026-01-01", "successor": "x2"},
-            },
-            "models": {
-                "m": {"retired_on": "2026-01-01", "successor": "ok"},
-                "x3": {"cost": 1},
-                "ended": {"retired_on": "2026-01-01", "successor": "auto"},
-            },
-            "fallbacks": {"m": {"to": ["x4"]}, "x5": {"to": ["m"]}},
-            "auto": [{"name": "default", "models": ["x6", "m"]}],
-        }
-    )
-    problems = unknown_models(config, {"m"})
-    assert [text.partition(":")[0] for text in problems] == [
-        "routing.aliases.a",
-        "routing.models.x3",
-        "routing.fallbacks.x5",
-        "routing.fallbacks.m.to",
-        "routing.auto.default",
-        "routing.aliases.e.successor",
-    ]
-    assert all(
-        f"'x{number}'" in text for number, text in zip((1, 3, 5, 4, 6, 2), problems, strict=True)
-    )
-    assert unknown_models(RoutingConfig(), set()) == []

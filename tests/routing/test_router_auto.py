@@ -18,10 +18,8 @@ from serving.errors import (
     UnsupportedEndpointError,
 )
 from serving.routing.features import RequestFeatures
-from serving.routing.models import (
-    FAILURES,
-)
-from serving.routing.rules import MAX_CANDIDATES
+from serving.routing.router import FAILURES
+from serving.routing.search import MAX_CANDIDATES
 from tests.routing.model_routes import PLAIN, TODAY, directory, names, route, router
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

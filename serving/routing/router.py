@@ -6,15 +6,12 @@ passed in, so that the same request gets the same route at every gateway.
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
-from email.utils import format_datetime
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import date
 from typing import get_args
 
-from serving.config.routing import Arm, Failure, Lifetime, RoutingConfig
+from serving.config.routing import Failure, RoutingConfig
 from serving.discovery.directory import Directory
 from serving.errors import (
     AnswerTooLongError,
@@ -26,54 +23,18 @@ from serving.errors import (
     PermissionDeniedError,
     UnsupportedEndpointError,
 )
-from serving.records import record
+from serving.routing.aliases import draw_arm
 from serving.routing.features import RequestFeatures
-from serving.routing.rules import (
-    Candidate,
-    MayUse,
-    Search,
-    Skipped,
-    Step,
-    Verdict,
-    choose,
-    judge,
-)
+from serving.routing.lifetimes import notices_of, retired_error
+from serving.routing.route import Candidate, Route, Verdict
+from serving.routing.rules import choose, judge
+from serving.routing.search import MayUse, Search, Step
 
 RETRY_AFTER_S = 5.0
 FAILURES: frozenset[Failure] = frozenset(get_args(Failure))
 
 _DENIED = "this API key may not use this model"
 _NO_SUCH_MODEL = "there is no such model; GET /v1/models lists those that exist"
-
-
-@dataclass(frozen=True)
-class Notice:
-    """What a client should know about the name it used. Days begin at 00:00 UTC and may lie ahead."""
-
-    name: str
-    deprecated_on: date | None
-    retired_on: date | None
-    successor: str | None
-
-
-@record
-class Route:
-    """Who answers a request, in order, and how that came about. There is always a first candidate."""
-
-    candidates: tuple[Candidate, ...]
-    alias: str | None = None
-    arm: str | None = None
-    rule: str | None = None
-    verdicts: tuple[Verdict, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-    notices: tuple[Notice, ...] = ()
-
-    def next(self, failed: Mapping[str, Failure]) -> Candidate | None:
-        """Whom to ask, given how those asked before failed, by `served_name`; None when nobody is left."""
-        for candidate in self.candidates:
-            if candidate.served_name not in failed and candidate.is_due(failed):
-                return candidate
-        return None
 
 
 def _pool(config: RoutingConfig) -> dict[str, None]:
@@ -154,7 +115,7 @@ class ModelRouter:
         return Route(
             candidates,
             skipped=search.passed_over,
-            notices=_notices(self._config.models, name, look.served),
+            notices=notices_of(self._config.models, name, look.served),
         )
 
     def _by_alias(self, search: Search, name: str, sticky_key: str) -> Route:
@@ -162,7 +123,7 @@ class ModelRouter:
         if alias.is_retired(search.today):
             if all(search.look(arm.model).state == "denied" for arm in alias.arms):
                 raise PermissionDeniedError(_DENIED, param="model")
-            raise _retired(self._config, alias, search.today)
+            raise retired_error(self._config, alias, search.today)
         looks = {arm.model: search.look(arm.model).state for arm in alias.arms}
         # An arm that cannot answer leaves its share to the others; a missing one may have a fallback.
         state = "usable" if "usable" in looks.values() else "missing"
@@ -179,7 +140,7 @@ class ModelRouter:
             alias=name,
             arm=arm.model,
             skipped=search.passed_over,
-            notices=_notices(self._config.aliases, name),
+            notices=notices_of(self._config.aliases, name),
         )
 
     def _by_rules(self, search: Search, features: RequestFeatures) -> Route:
@@ -205,31 +166,6 @@ class ModelRouter:
                 )
             verdicts.append(verdict)
         raise _refusal(search, [], features)
-
-
-def draw_arm(alias: str, arms: Sequence[Arm], sticky_key: str) -> Arm:
-    """The arm of an alias that a key belongs to: each has the share of its weight.
-
-    Weighted rendezvous hashing (the logarithmic method): every arm draws -ln(u) / weight, u from a hash of
-    alias, arm and key, and the least wins. When one arm's weight changes, comes or goes, keys move only to it
-    or from it, no more than its share changed; a hash laid over intervals would shift all later arms.
-    """
-
-    def drawn(arm: Arm) -> float:
-        text = "\0".join((alias, arm.model, sticky_key)).encode("utf-8", "surrogatepass")
-        number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-        return -math.log((number + 1) / 2**64) / arm.weight
-
-    return min(arms, key=drawn)
-
-
-def sticky_key(caller: str, session: str | None = None, user: str | None = None) -> str:
-    """What an alias's arm is decided by: the session if there is one, else the user, else the API key's name.
-
-    The caller's name is part of it, so that two tenants' session ids have nothing to do with each other.
-    """
-    kind, value = ("session", session) if session else ("user", user) if user else ("key", "")
-    return "\0".join((kind, caller, value or ""))
 
 
 def failure_of(error: ComptoirError) -> Failure | None:
@@ -273,86 +209,4 @@ def _refusal(
             param="model",
         )
     facts = (search.config.models[name] for name in names if name in search.config.models)
-    return _retired(search.config, next(facts, None), search.today)
-
-
-# ---- lifetimes ---------------------------------------------------------------------------------------
-
-
-def deprecation_headers(route: Route) -> dict[str, str]:
-    """`deprecation` (RFC 9745), `sunset` (RFC 8594) and a `link` to the successor (RFC 5829), if there are.
-
-    Both dates are sent as soon as they are configured, also when they lie ahead, as the RFCs intend.
-    """
-    headers: dict[str, str] = {}
-    for notice in route.notices[:1]:
-        if notice.deprecated_on:
-            # An sf-date, RFC 9651, 3.3.7: seconds since 1970 after an @.
-            headers["deprecation"] = f"@{int(_midnight(notice.deprecated_on).timestamp())}"
-        if notice.retired_on:
-            headers["sunset"] = format_datetime(_midnight(notice.retired_on), usegmt=True)
-        if notice.successor:
-            headers["link"] = f'</v1/models/{notice.successor}>; rel="successor-version"'
-    return headers
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
-
-
-def _notices(lifetimes: Mapping[str, Lifetime], *names: str) -> tuple[Notice, ...]:
-    """What is to be said of the first of these names that has a date."""
-    for name in names:
-        one = lifetimes.get(name)
-        if one and (one.deprecated_on or one.retired_on):
-            return (Notice(name, one.deprecated_on, one.retired_on, one.successor),)
-    return ()
-
-
-def _retired(config: RoutingConfig, lifetime: Lifetime | None, today: date) -> ModelNotFoundError:
-    when = f" on {lifetime.retired_on}" if lifetime else ""
-    successor = lifetime.successor if lifetime else None
-    # The one named here may be retired by now as well; the configuration has no circles.
-    while successor and (then := config.lifetime(successor)) and then.is_retired(today):
-        successor = then.successor
-    what = f"use '{successor}' instead" if successor else "GET /v1/models lists those that exist"
-    return ModelNotFoundError(f"this model was retired{when}; {what}", param="model")
-
-
-# ---- checking a configuration ---------------------------------------------------------------------------
-
-
-def unknown_models(config: RoutingConfig, known: Collection[str]) -> list[str]:
-    """Names in the configuration that no model of the site has, each in a sentence for `comptoir check`.
-
-    Args:
-        known: ids, aliases and adapters of the site's models.
-    """
-    named = [
-        *(
-            (f"aliases.{name}", arm.model)
-            for name, one in config.aliases.items()
-            for arm in one.arms
-        ),
-        *((f"models.{name}", name) for name, one in config.models.items() if not one.retired_on),
-        *((f"fallbacks.{name}", name) for name in config.fallbacks),
-        *((f"fallbacks.{name}.to", to) for name, one in config.fallbacks.items() for to in one.to),
-        *((f"auto.{rule.name}", name) for rule in config.auto for name in rule.models),
-    ]
-    answering = {*known, *config.aliases, *((config.auto_name,) if config.auto else ())}
-    successors = [
-        (f"{key}.{name}.successor", one.successor)
-        for key, lifetimes in (("aliases", config.aliases), ("models", config.models))
-        for name, one in lifetimes.items()
-        if one.successor
-    ]
-    names = ", ".join(sorted(known)) or "none"
-    return [
-        f"routing.{key}: there is no model {name!r} in this file; there are: {names}"
-        for key, name in named
-        if name not in known
-    ] + [
-        f"routing.{key}: {name!r} is neither a model of this file nor an alias"
-        for key, name in successors
-        if name not in answering
-    ]
+    return retired_error(search.config, next(facts, None), search.today)

@@ -1,0 +1,28 @@
+"""Capabilities of models: what a card says, and what the site says instead. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from serving.config.routing import ModelFacts
+
+
+def capabilities_of(facts: ModelFacts, card: Mapping[str, Any]) -> frozenset[str] | None:
+    """What a model can do: what the site says, else what its card says; None when nobody says."""
+    said = facts.capabilities if facts.capabilities is not None else card.get("capabilities")
+    return None if said is None else frozenset(said)
+
+
+def card_capabilities(
+    task: str, engine_args: Mapping[str, Any], modalities: Iterable[str] = ("text",)
+) -> list[str]:
+    """What a model's card says under `capabilities`, from its task, vLLM's arguments and its modalities."""
+    found = {
+        # vLLM constrains the output of every generating model.
+        "json_schema": task in ("chat", "guard"),
+        "tools": bool(engine_args.get("tool_call_parser")),
+        "reasoning": bool(engine_args.get("reasoning_parser")),
+        "vision": "image" in modalities,
+    }
+    return [name for name, has in found.items() if has]

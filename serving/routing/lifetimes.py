@@ -1,0 +1,53 @@
+"""Deprecation and retirement: what clients are told of a model that ends. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from email.utils import format_datetime
+
+from serving.config.routing import Lifetime, RoutingConfig
+from serving.errors import ModelNotFoundError
+from serving.routing.route import Notice, Route
+
+
+def deprecation_headers(route: Route) -> dict[str, str]:
+    """`deprecation` (RFC 9745), `sunset` (RFC 8594) and a `link` to the successor (RFC 5829), if there are.
+
+    Both dates are sent as soon as they are configured, also when they lie ahead, as the RFCs intend.
+    """
+    headers: dict[str, str] = {}
+    for notice in route.notices[:1]:
+        if notice.deprecated_on:
+            # An sf-date, RFC 9651, 3.3.7: seconds since 1970 after an @.
+            headers["deprecation"] = f"@{int(_midnight(notice.deprecated_on).timestamp())}"
+        if notice.retired_on:
+            headers["sunset"] = format_datetime(_midnight(notice.retired_on), usegmt=True)
+        if notice.successor:
+            headers["link"] = f'</v1/models/{notice.successor}>; rel="successor-version"'
+    return headers
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def notices_of(lifetimes: Mapping[str, Lifetime], *names: str) -> tuple[Notice, ...]:
+    """What is to be said of the first of these names that has a date."""
+    for name in names:
+        one = lifetimes.get(name)
+        if one and (one.deprecated_on or one.retired_on):
+            return (Notice(name, one.deprecated_on, one.retired_on, one.successor),)
+    return ()
+
+
+def retired_error(
+    config: RoutingConfig, lifetime: Lifetime | None, today: date
+) -> ModelNotFoundError:
+    when = f" on {lifetime.retired_on}" if lifetime else ""
+    successor = lifetime.successor if lifetime else None
+    # The one named here may be retired by now as well; the configuration has no circles.
+    while successor and (then := config.lifetime(successor)) and then.is_retired(today):
+        successor = then.successor
+    what = f"use '{successor}' instead" if successor else "GET /v1/models lists those that exist"
+    return ModelNotFoundError(f"this model was retired{when}; {what}", param="model")

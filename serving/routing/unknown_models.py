@@ -1,0 +1,43 @@
+"""Names in a routing configuration that no model of the site has. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from serving.config.routing import RoutingConfig
+
+
+def unknown_models(config: RoutingConfig, known: Collection[str]) -> list[str]:
+    """Names in the configuration that no model of the site has, each in a sentence for `comptoir check`.
+
+    Args:
+        known: ids, aliases and adapters of the site's models.
+    """
+    named = [
+        *(
+            (f"aliases.{name}", arm.model)
+            for name, one in config.aliases.items()
+            for arm in one.arms
+        ),
+        *((f"models.{name}", name) for name, one in config.models.items() if not one.retired_on),
+        *((f"fallbacks.{name}", name) for name in config.fallbacks),
+        *((f"fallbacks.{name}.to", to) for name, one in config.fallbacks.items() for to in one.to),
+        *((f"auto.{rule.name}", name) for rule in config.auto for name in rule.models),
+    ]
+    answering = {*known, *config.aliases, *((config.auto_name,) if config.auto else ())}
+    successors = [
+        (f"{key}.{name}.successor", one.successor)
+        for key, lifetimes in (("aliases", config.aliases), ("models", config.models))
+        for name, one in lifetimes.items()
+        if one.successor
+    ]
+    names = ", ".join(sorted(known)) or "none"
+    return [
+        f"routing.{key}: there is no model {name!r} in this file; there are: {names}"
+        for key, name in named
+        if name not in known
+    ] + [
+        f"routing.{key}: {name!r} is neither a model of this file nor an alias"
+        for key, name in successors
+        if name not in answering
+    ]
