@@ -1,4 +1,4 @@
-"""What the gateway knows of models and replicas, and the choice among replicas. Pure."""
+"""The directory: what the gateway knows of the models and replicas of the site. Pure."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ class Replica:
     def machine(self) -> str:
         """The address of its node."""
         return urlsplit(self.base_url).hostname or ""
-
-    @property
-    def load(self) -> float:
-        """Requests that the engine last said it has, running and waiting."""
-        return float(self.stats.get("running", 0.0) + self.stats.get("waiting", 0.0))
 
 
 @dataclass(frozen=True)
@@ -120,20 +115,3 @@ def _names(models: Mapping[str, Model]) -> dict[str, str]:
     """Each name's model; an id is never another model's name."""
     names = {name: model.id for model in models.values() for name in model.names}
     return names | {name: name for name in models}
-
-
-def least_loaded(
-    replicas: Iterable[Replica], in_flight: Mapping[str, int], excluded: Collection[str] = ()
-) -> Replica | None:
-    """The replica with the fewest requests: this gateway's own count first, the engine's report next.
-
-    The own count is exact and current; the report is up to half a second old but knows the requests of
-    other gateways.
-    """
-    candidates = [replica for replica in replicas if replica.id not in excluded]
-    if not candidates:
-        return None
-    return min(
-        candidates,
-        key=lambda replica: (max(in_flight.get(replica.id, 0), replica.load), replica.id),
-    )

@@ -58,21 +58,6 @@ class PromptPrefix:
 EMPTY = PromptPrefix()
 
 
-def block_hashes(
-    data: bytes,
-    salt: bytes,
-    block_bytes: int = BLOCK_BYTES,
-    max_bytes: int = MAX_PROMPT_BYTES,
-) -> tuple[int, ...]:
-    """Hashes of the beginnings of `data` that end with a block; what is left after the last block is ignored.
-
-    The k-th hashes of two texts are equal if and only if their first k blocks and their salts are. The first
-    eight blocks have `block_bytes`, later ones an eighth of the text before them.
-    """
-    ends = _block_ends(min(len(data), max_bytes), block_bytes, max_bytes)
-    return _hashes_at(ends, ends, data, salt)
-
-
 def prompt_prefix(
     path: str,
     body: Mapping[str, Any],
@@ -82,9 +67,10 @@ def prompt_prefix(
 ) -> PromptPrefix:
     """Hash the beginnings of the prompt that a checked body makes.
 
-    They end with blocks as in `block_hashes`, with the system prompts, with the first message of the user and
-    with each of the last 16 messages: the next turn of a conversation finds all earlier ones. Tools come
-    first, then system prompts, then messages. Of several prompts in one request the first counts.
+    A beginning ends with each block (the first eight have `block_bytes`, later ones an eighth of the text
+    before them), with the system prompts, with the first message of the user and with each of the last 16
+    messages: the next turn of a conversation finds all earlier ones. Tools come first, then system prompts,
+    then messages. Of several prompts in one request the first counts.
 
     Args:
         path: the endpoint; the prompts of those that do not generate are empty.

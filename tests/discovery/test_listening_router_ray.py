@@ -46,7 +46,7 @@ def test_replicas_are_known_by_address_token_and_load(router: ListeningRouter) -
     router.update_replicas([running("r1", metadata(), {"running": 2.0, "waiting": 1.0})])
     (seen,) = replica_table.SEEN["m"]
     assert (seen.id, seen.base_url, seen.token) == ("r1", "http://10.0.0.1:4000", "t")
-    assert seen.load == 3.0
+    assert seen.stats == {"running": 2.0, "waiting": 1.0}
 
 
 def test_an_ipv6_address_is_put_in_brackets(router: ListeningRouter) -> None:

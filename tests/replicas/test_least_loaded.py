@@ -50,6 +50,45 @@ def test_a_full_kv_cache_weighs() -> None:
     assert chosen([full, empty], {}) == "b"
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from("abcdefgh"), st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1
+    ),
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 20)),
+)
+def test_alone_no_other_replica_has_less_to_do(
+    reports: dict[str, tuple[int, int]], in_flight: dict[str, int]
+) -> None:
+    replicas = [
+        replica(name, running=running, waiting=waiting)
+        for name, (running, waiting) in reports.items()
+    ]
+    policy = LeastLoaded(random.Random(1).random)
+    policy.load.look(replicas, in_flight)
+    least = min(policy.load.bytes(known, in_flight) for known in replicas)
+    picked = policy.pick(replicas, in_flight)
+    assert picked in replicas
+    assert policy.load.bytes(picked, in_flight) == least
+
+
+def test_filling_replicas_one_by_one_keeps_them_even() -> None:
+    policy = LeastLoaded(random.Random(1).random)
+    replicas = [replica(name) for name in "abc"]
+    in_flight = dict.fromkeys("abc", 0)
+    for _ in range(30):
+        in_flight[policy.choose(REQUEST, replicas, in_flight).replica.id] += 1
+    assert set(in_flight.values()) == {10}
+
+
+@pytest.mark.parametrize("stats", [{}, {"kv_cache_use": 0.9}])
+def test_a_replica_that_has_reported_nothing_counts_as_idle(stats: dict[str, float]) -> None:
+    policy = LeastLoaded(random.Random(1).random)
+    silent = replica("a", **stats)
+    policy.load.look([silent], {})
+    assert policy.load.requests(silent, {}) == 0
+    assert policy.load.bytes(silent, {}) == 0
+
+
 def test_what_was_sent_since_the_report_is_added_to_it() -> None:
     policy = LeastLoaded(random.Random(1).random)
     one = replica("a", running=10.0)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from serving.replicas import rendered_prompt
 from serving.replicas.prompt_prefix import (
+    BLOCK_BYTES,
     EMPTY,
     MAX_ENDS,
     PromptPrefix,
-    block_hashes,
     prompt_prefix,
     session_key,
     tenant_salt,
@@ -46,45 +46,54 @@ def points(prompt: PromptPrefix) -> list[tuple[int, int]]:
 # ---- blocks ------------------------------------------------------------------------------------------
 
 
+TEXTS = st.binary(max_size=3000).map(lambda data: data.decode("latin-1"))
+TAILS = st.binary(max_size=600).map(lambda data: data.decode("latin-1"))
+
+
+def hashed(text: str, salt: bytes = SALT, block_bytes: int = 64, **more: int) -> PromptPrefix:
+    """A prompt that is one text: its beginnings end with blocks, and where it ends itself."""
+    return prompt_prefix("/v1/completions", {"prompt": text}, salt, block_bytes, **more)
+
+
 @unhurried
-@given(st.binary(max_size=3000), st.binary(max_size=600), st.binary(max_size=600))
-def test_leading_hashes_are_equal_as_long_as_the_blocks_are(
-    head: bytes, one: bytes, other: bytes
-) -> None:
-    first, second = (block_hashes(head + tail, SALT, 64) for tail in (one, other))
+@given(TEXTS, TAILS, TAILS)
+def test_hashes_are_equal_exactly_as_long_as_the_texts_are(head: str, one: str, other: str) -> None:
+    texts = [(head + tail).encode() for tail in (one, other)]
+    first, second = hashed(head + one), hashed(head + other)
     common = next(
-        (at for at, (a, b) in enumerate(zip(head + one, head + other, strict=False)) if a != b),
-        min(len(head + one), len(head + other)),
+        (at for at, (a, b) in enumerate(zip(*texts, strict=False)) if a != b),
+        min(map(len, texts)),
     )
-    blocks = len(block_hashes(bytes(common), SALT, 64))
-    assert first[:blocks] == second[:blocks]
-    assert not set(first[blocks:]) & set(second[blocks:])
+    shared = {end for end in first.ends if end <= common} & set(second.ends)
+    assert shared >= set(range(64, min(common, 512) + 1, 64)), "the first eight blocks"
+    assert not any(end > common for hash_, end in points(first) if hash_ in second.hashes)
+    hash_of = [{end: hash_ for hash_, end in points(prompt)} for prompt in (first, second)]
+    assert [hash_of[0][end] for end in shared] == [hash_of[1][end] for end in shared]
 
 
 @unhurried
-@given(st.binary(min_size=64, max_size=2000), st.binary(max_size=9), st.binary(max_size=9))
-def test_other_salts_have_nothing_in_common(data: bytes, one: bytes, other: bytes) -> None:
+@given(st.text("ab", min_size=64, max_size=2000), st.binary(max_size=9), st.binary(max_size=9))
+def test_other_salts_have_nothing_in_common(text: str, one: bytes, other: bytes) -> None:
     if one != other:
-        assert not set(block_hashes(data, one, 64)) & set(block_hashes(data, other, 64))
+        assert not set(hashed(text, one).hashes) & set(hashed(text, other).hashes)
 
 
 def test_salt_and_text_are_kept_apart() -> None:
-    one, other = (
-        block_hashes(b"a" * 64, b"b" * 64, 64),
-        block_hashes(b"b" * 64 + b"a" * 64, b"", 64),
-    )
-    assert not set(one) & set(other)
+    one, other = hashed("a" * 64, b"b" * 64), hashed("b" * 64 + "a" * 64, b"")
+    assert not set(one.hashes) & set(other.hashes)
 
 
 def test_long_texts_have_few_blocks_and_what_is_too_long_is_left_out() -> None:
-    assert len(block_hashes(bytes(128 * 1024), SALT)) < 40
-    assert len(block_hashes(bytes(1 << 24), SALT, max_bytes=1 << 24)) < 80
-    assert block_hashes(bytes(9000), SALT, max_bytes=5000) == block_hashes(bytes(5000), SALT)
+    assert len(hashed("a" * 128 * 1024, block_bytes=BLOCK_BYTES).hashes) < 40
+    assert len(hashed("a" * (1 << 24), block_bytes=BLOCK_BYTES, max_bytes=1 << 24).hashes) < 80
+    cut, whole = hashed("a" * 9000, max_bytes=5000), hashed("a" * 5000)
+    assert points(cut) == points(whole)[:-1]
+    assert whole.ends[-1] == 5000
 
 
-def test_a_text_shorter_than_a_block_has_none() -> None:
-    assert block_hashes(bytes(1023), SALT) == ()
-    assert len(block_hashes(bytes(1024), SALT)) == 1
+def test_a_text_has_as_many_beginnings_as_whole_blocks_and_itself() -> None:
+    ends = {size: hashed("a" * size, block_bytes=BLOCK_BYTES).ends for size in (1023, 1024, 1025)}
+    assert ends == {1023: (1023,), 1024: (1024,), 1025: (1024, 1025)}
 
 
 # ---- prompts -----------------------------------------------------------------------------------------
