@@ -37,10 +37,10 @@ bench: install ## measure the data path on this machine: ARGS="null", ARGS="--he
 	@exec .venv/bin/python -m loadtests.bench $(ARGS)
 
 bench-referee: install ## hold the load generator against known truth, vllm bench serve and GuideLLM: ARGS="truth"
-	@exec .venv/bin/python -m loadtests.referee $(ARGS)
+	@exec .venv/bin/python -m loadtests.checks.referee $(ARGS)
 
 chaos: install ## kill processes of a stack under load, and count what clients notice
-	@exec .venv/bin/python -m loadtests.chaos $(ARGS)
+	@exec .venv/bin/python -m loadtests.checks.chaos $(ARGS)
 
 hostile: install ## attack a gateway with slow, broken and greedy clients: ARGS="http://127.0.0.1:8000 --help"
 	@exec .venv/bin/python -m loadtests.hostile $(ARGS)

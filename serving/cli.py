@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loadtests import cli as load
+from loadtests.commands import load
 from loadtests.plan import cli as plan
 from serving import __version__
 from serving.commands import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from loadtests import scrape
+from loadtests.generator import scrape
 from serving import http_client
 from serving.cli import app
 from serving.commands import progress_view, stack_ray

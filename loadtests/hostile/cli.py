@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.bench.processes import raise_open_files_limit
 from loadtests.bench.summary import percentile
 from loadtests.hostile.case import Case
 from loadtests.hostile.cases.everything import every_case
@@ -19,6 +18,7 @@ from loadtests.hostile.own import own_target
 from loadtests.hostile.ready import unfit
 from loadtests.hostile.run import Findings, run
 from loadtests.hostile.target import Target
+from loadtests.processes.child import raise_open_files_limit
 
 # What a good client may notice: its p99 TTFT times this, and its longest gap between two tokens.
 TTFT_RATIO = 2.0

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from loadtests.bench.null.gateway import MODEL
-from loadtests.bench.processes import Child
 from loadtests.hostile.gateway import CUT_S, OTHER_MODEL
 from loadtests.hostile.target import Target
+from loadtests.processes.child import Child
 from serving.settings import hash_key
 
 START_TIMEOUT_S = 30.0

@@ -12,11 +12,11 @@ from typing import Any
 
 import psutil
 
-from loadtests.bench.processes import Child, resident_bytes
 from loadtests.hostile.case import Case
 from loadtests.hostile.fuzz import Fuzzed, fuzz
 from loadtests.hostile.target import NotApplicableError, Target
 from loadtests.hostile.wire import BrokenError
+from loadtests.processes.child import Child, resident_bytes
 
 # The good client alone, before the attack.
 BASELINE_S = 5.0

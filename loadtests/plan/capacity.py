@@ -8,7 +8,7 @@ from typing import Literal
 
 from loadtests.plan.model import CPU, Level
 from loadtests.plan.scaling import Scaling
-from loadtests.scenario import SloConfig
+from loadtests.workload.scenario import SloConfig
 
 Basis = Literal["measured", "estimate"]
 

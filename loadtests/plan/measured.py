@@ -14,7 +14,7 @@ from loadtests.plan.interpolate import Band, LengthPoint, along, gap, interpolat
 from loadtests.plan.model import HostedConfig, Level, PlanConfig, TrafficConfig
 from loadtests.plan.scaling import Limit, Scaling
 from loadtests.plan.sweeps import Measured
-from loadtests.scenario import SloConfig
+from loadtests.workload.scenario import SloConfig
 from serving.errors import ConfigError
 
 Rate = Literal["held_per_s", "likely_per_s", "failed_per_s"]

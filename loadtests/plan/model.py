@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from loadtests.scenario import SloConfig
+from loadtests.workload.scenario import SloConfig
 from serving.catalogue.gpus import GPUS, GPUS_PER_NODE
 from serving.config.base import FrozenConfig, validated
 from serving.config.yaml_file import read_mapping

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from loadtests.plan.model import HostedConfig, Level, Span, TrafficConfig, span
-from loadtests.scenario import SloConfig
+from loadtests.workload.scenario import SloConfig
 from serving.catalogue.fit import GPU_MEMORY_UTILISATION, choose_layout
 from serving.catalogue.gpus import GPUS_PER_NODE, Gpu
 from serving.catalogue.layouts import BYTES_PER_PARAMETER, GpuLayout

@@ -7,7 +7,7 @@ towards a ceiling. Measured numbers stand; between and beyond them:
   of what square-root staffing (Halfin and Whitt, "Heavy-traffic limits for queues", 1981) promises for the
   requests in flight, which follow from Little's law;
 - at most: the ends of what was measured, and half more than square-root staffing promises.
-Neither a - b / number ** 0.75 nor the half are theory: they fit the replicas of loadtests/queueing.py best.
+Neither a - b / number ** 0.75 nor the half are theory: they fit the replicas of simulation/queueing.py best.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from loadtests.plan.model import CPU, HostedConfig, PlanConfig, TrafficConfig
 from loadtests.plan.roofline import estimate, layout_for
 from loadtests.plan.scaling import Limit, Scaling
 from loadtests.plan.sweeps import Measured
-from loadtests.scenario import SloConfig
+from loadtests.workload.scenario import SloConfig
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.gpus import GPUS
 from serving.errors import ConfigError

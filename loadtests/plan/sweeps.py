@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from loadtests.plan.model import CPU
-from loadtests.scenario import SloConfig
+from loadtests.workload.scenario import SloConfig
 from serving.config.base import validated
 from serving.errors import ConfigError
 

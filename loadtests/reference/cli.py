@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from loadtests.bench.processes import raise_open_files_limit
+from loadtests.processes.child import raise_open_files_limit
 from loadtests.reference.config import ReferenceConfig
 from loadtests.reference.server import serve
 from serving.config.base import validated
@@ -19,7 +19,7 @@ from serving.errors import ConfigError
 
 EXAMPLES = """\
 modes: fixed (tokens at ttft-ms, then every itl-ms), jitter (the same, drawn around it), stalls (with a pause
-before every N-th token), queue (replicas with slots and a batch knee, see loadtests/queueing.py).
+before every N-th token), queue (replicas with slots and a batch knee, see loadtests/simulation/queueing.py).
 
 examples:
   python -m loadtests.reference --port 8100 --ttft-ms 200 --itl-ms 20

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from loadtests.queueing import EngineModel
 from loadtests.reference.wayward import NAMES
+from loadtests.simulation.queueing import EngineModel
 from serving.config.base import FrozenConfig
 
 Mode = Literal["fixed", "jitter", "stalls", "queue"]
@@ -81,7 +81,7 @@ class ReferenceConfig(FrozenConfig):
 
     @property
     def engine_model(self) -> EngineModel:
-        """The model of mode queue, also for predictions with loadtests.queueing."""
+        """The model of mode queue, also for predictions with loadtests.simulation.queueing."""
         return EngineModel(
             slots=self.slots,
             prefill_base_s=self.ttft_ms / 1000,

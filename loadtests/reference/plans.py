@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loadtests.queueing import ReplicaSet
 from loadtests.reference.config import Mode, ReferenceConfig
+from loadtests.simulation.queueing import ReplicaSet
 
 DEVIATIONS = 3.0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench.processes import Child
+from loadtests.processes.child import Child
 from loadtests.reference.cli import arguments
 from loadtests.reference.truth import Truth
 

@@ -1,7 +1,7 @@
 """Answers that end as none should, each with a name: what a load client must not take for good ones.
 
 A request asks for one with the header `x-reference-end`; the option `end` answers a share of all so. Every
-name begins with the word that the client must have for it (`loadtests.ends`).
+name begins with the word that the client must have for it (`loadtests.answers.ends`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
-from loadtests.ends import End
+from loadtests.answers.ends import End
 from loadtests.reference.messages import STREAM_HEAD, Asked, error, simple
 from loadtests.reference.shapes import LAST_CHUNK, chunk, document, event, frames
 

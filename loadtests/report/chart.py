@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtests.statistics import Floats
+from loadtests.analysis.stats import Floats
 
 # Readable on light and on dark ground, and told apart by those who see few colours: after Okabe and Ito.
 BLUE, ORANGE, GREEN, RED = "#3d85c6", "#d9822b", "#1f9e77", "#d9534f"

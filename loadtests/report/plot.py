@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from loadtests.analysis.stats import Floats
 from loadtests.report.chart import Band, Chart, Line, Mark
-from loadtests.statistics import Floats
 
 
 def as_json(chart: Chart) -> str:

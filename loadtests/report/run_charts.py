@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.columns import Columns
+from loadtests.analysis.columns import Columns
+from loadtests.analysis.stats import Floats
 from loadtests.report.chart import (
     BLUE,
     COLOURS,
@@ -32,8 +33,7 @@ from loadtests.report.timeline import (
     lag_by_second,
     timeline_of,
 )
-from loadtests.scenario import Scenario
-from loadtests.statistics import Floats
+from loadtests.workload.scenario import Scenario
 
 SECONDS = "seconds since the run began"
 

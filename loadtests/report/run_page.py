@@ -8,9 +8,8 @@ from typing import Any
 
 import orjson
 
-from loadtests.columns import Columns
-from loadtests.ends import BROKEN, remarks, sentence_of
-from loadtests.record import LAG, METRICS, RECORDS, REPORT, SCENARIO, SUMMARY, read_records
+from loadtests.analysis.columns import Columns
+from loadtests.answers.ends import BROKEN, remarks, sentence_of
 from loadtests.report.chart import milliseconds, number, percent
 from loadtests.report.page import (
     Key,
@@ -30,8 +29,9 @@ from loadtests.report.run_tables import (
     group_tables,
     latency_table,
 )
-from loadtests.run_folder import read_rows
-from loadtests.scenario import Scenario
+from loadtests.run.folder import read_rows
+from loadtests.run.record import LAG, METRICS, RECORDS, REPORT, SCENARIO, SUMMARY, read_records
+from loadtests.workload.scenario import Scenario
 from serving.errors import ConfigError
 
 BROKEN_ANSWERS = "BROKEN ANSWERS: the server said 200 to requests that it did not answer"
@@ -62,8 +62,8 @@ def _summary(
     if (folder / SUMMARY).is_file():
         found: dict[str, Any] = orjson.loads((folder / SUMMARY).read_bytes())
         return found
-    # Not above: `loadtests.summary` builds on this package.
-    from loadtests.summary import summarise_columns
+    # Not above: `loadtests.analysis.summary` builds on this package.
+    from loadtests.analysis.summary import summarise_columns
 
     return summarise_columns(scenario, columns, lag_rows, metrics_rows)
 

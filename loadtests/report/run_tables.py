@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loadtests.ends import sentence_of
+from loadtests.answers.ends import sentence_of
 from loadtests.report.chart import milliseconds, number, percent
 from loadtests.report.page import Cell, Table, cells, latency_of
-from loadtests.scenario import Scenario
+from loadtests.workload.scenario import Scenario
 
 LATENCIES = (
     ("TTFT, from the intended send", "ttft_intended_ms"),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtests.statistics import Floats
+from loadtests.analysis.stats import Floats
 
 _LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="([^"]*)"')
 # How values of one moment and one model become one: of processes that each count their own, of those that

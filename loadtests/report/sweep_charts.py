@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.point import Point
+from loadtests.analysis.point import Point
+from loadtests.analysis.rate_search import Rate, rates_of
+from loadtests.analysis.stats import Floats
 from loadtests.report.chart import (
     BLUE,
     GREEN,
@@ -23,8 +25,6 @@ from loadtests.report.chart import (
     number,
 )
 from loadtests.report.timeline import knee_of
-from loadtests.statistics import Floats
-from loadtests.sweep import Rate, rates_of
 
 RATE = "offered requests per second"
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import orjson
 
-from loadtests.point import Point
-from loadtests.record import REPORT, SCENARIO
+from loadtests.analysis.point import Point
+from loadtests.analysis.rate_search import Rate
 from loadtests.report.chart import Chart, milliseconds, number, percent
 from loadtests.report.page import (
     Cell,
@@ -26,7 +26,7 @@ from loadtests.report.page import (
 from loadtests.report.picture import draw
 from loadtests.report.run_tables import LIMITS
 from loadtests.report.sweep_charts import charts_of, target_of
-from loadtests.sweep import Rate
+from loadtests.run.record import REPORT, SCENARIO
 from serving.errors import ConfigError
 
 SWEEP = "sweep.json"

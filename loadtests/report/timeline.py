@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.columns import Columns
-from loadtests.statistics import Floats, occupancy
+from loadtests.analysis.columns import Columns
+from loadtests.analysis.stats import Floats, occupancy
 
 MAX_WINDOWS = 120
 # Widths of windows that can be read off an axis.

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import aiohttp
 
-from loadtests.chaos.load import fate_of
-from loadtests.dialects import reading
-from loadtests.ends import in_words
-from loadtests.reading import Expected
+from loadtests.answers.dialects import reading
+from loadtests.answers.ends import in_words
+from loadtests.answers.reading import Expected
+from loadtests.checks.chaos.load import fate_of
 
 # As in docs/bare-metal.md: inter 500ms fall 2 rise 20. A node that comes back is about to start anew.
 CHECK_EVERY_S = 0.5

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from loadtests.process_titles import ENGINE, is_called
+from loadtests.processes.titles import ENGINE, is_called
 from serving.gateway.peer import PEER_TIMEOUT_S
 from tests.cluster.clients import Clients, Outcome
 from tests.cluster.conftest import MODEL, Cluster

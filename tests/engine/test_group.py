@@ -12,7 +12,7 @@ import orjson
 import psutil
 import pytest
 
-from loadtests.process_titles import engines_under
+from loadtests.processes.titles import engines_under
 from serving.engine.group import Group
 
 BODY = {

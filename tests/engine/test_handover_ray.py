@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from loadtests.free_ports import free_port
-from loadtests.process_titles import below, title_of
+from loadtests.processes.free_ports import free_port
+from loadtests.processes.titles import below, title_of
 
 pytestmark = [
     pytest.mark.engine,

@@ -10,7 +10,7 @@ import orjson
 import psutil
 import pytest
 
-from loadtests.process_titles import below, title_of, workers_under
+from loadtests.processes.titles import below, title_of, workers_under
 from serving.app import deployment_options
 from serving.catalogue import tiny
 from serving.catalogue.catalogue import Catalogue, load_catalogue

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loadtests.metering_kinds import KINDS
+from loadtests.checks.metering_kinds import KINDS
 from serving.replica_protocol import (
     BILLS_PATH,
     MAX_COLLECTED,

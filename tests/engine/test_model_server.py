@@ -9,7 +9,7 @@ import orjson
 import psutil
 import pytest
 
-from loadtests.process_titles import engines_under
+from loadtests.processes.titles import engines_under
 from serving.catalogue import tiny
 from serving.replica_protocol import BILLS_PATH, parse_bills
 from tests.engine.conftest import Running

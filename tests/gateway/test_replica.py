@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtests.free_ports import free_port
+from loadtests.processes.free_ports import free_port
 from serving.app import SHUTDOWN_MARGIN_S, gateway_options
 from serving.config.rerouting import user_config
 from serving.config.routing import RoutingConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.free_ports import free_port
+from loadtests.processes.free_ports import free_port
 from serving.config.rerouting import user_config
 from serving.config.routing import RoutingConfig
 from serving.gateway.replica import GatewayReplica

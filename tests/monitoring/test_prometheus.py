@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from loadtests.free_ports import free_port
+from loadtests.processes.free_ports import free_port
 from serving.monitoring import manifests
 from serving.monitoring.dashboards import dashboards, expressions
 from serving.monitoring.external import DCGM, RAY

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.free_ports import free_port
+from loadtests.processes.free_ports import free_port
 from serving.commands import processes
 from serving.commands.stack_state import StackState
 from serving.settings import ProcessSettings

@@ -10,8 +10,8 @@ from typing import Any
 
 import openai
 
-from loadtests.dialects import reading
-from loadtests.reading import Expected
+from loadtests.answers.dialects import reading
+from loadtests.answers.reading import Expected
 from tests.stack.conftest import Stack
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Tell me something long"}]

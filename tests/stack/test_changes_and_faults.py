@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from loadtests.process_titles import engines_under, title_of
+from loadtests.processes.titles import engines_under, title_of
 from serving.commands import processes
 from serving.environment import cluster_environment
 from tests.stack.conftest import CANARY, ROOT, Stack

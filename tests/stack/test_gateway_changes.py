@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from loadtests.process_titles import title_of
+from loadtests.processes.titles import title_of
 from serving.commands import processes
 from serving.settings import hash_key
 from tests.stack.conftest import Stack, start, stop

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from loadtests.process_titles import title_of
+from loadtests.processes.titles import title_of
 from serving.commands import processes
 from tests.stack.conftest import ROOT, Stack, start, stop
 from tests.stack.load import Load

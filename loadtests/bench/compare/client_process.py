@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import uvloop
 
-from loadtests import sse_client
+from loadtests.bench import sse_client
 
 
 class VllmClient:

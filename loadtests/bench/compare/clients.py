@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.contenders import ENV, MODEL
-from loadtests.bench.processes import Child, ProcessError
+from loadtests.processes.child import Child, ProcessError
 
 # vLLM's client measures streams only: what is not streamed has no event to time.
 CLIENTS = ("vllm", "own")

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from loadtests.free_ports import free_port
+from loadtests.processes.free_ports import free_port
 from serving.engine_plan.plan import COMMON_ENV, CPU_ENV
 from serving.http_client import without_proxies
 from serving.settings import hash_key

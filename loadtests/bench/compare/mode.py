@@ -14,7 +14,7 @@ from loadtests.bench.compare.contenders import ENGINE_ARGS, MODEL
 from loadtests.bench.compare.plan import ComparePlan
 from loadtests.bench.compare.results import Results, bar_figures
 from loadtests.bench.compare.turns import Turns
-from loadtests.bench.processes import raise_open_files_limit
+from loadtests.processes.child import raise_open_files_limit
 from serving.catalogue import tiny
 from serving.settings import ProcessSettings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtests.process_titles import ENGINE, WORKER, is_called
+from loadtests.processes.titles import ENGINE, WORKER, is_called
 
 # In the order of tables: from the client to the engine, then what only accompanies.
 ROLES = ("client", "gateway", "replica", "engine", "controller", "other ray", "launcher", "other")

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtests.answers.dialects import judged
+from loadtests.answers.reading import Expected
 from loadtests.bench.compare.clients import Target
 from loadtests.bench.compare.contenders import MODEL, Contender, Place
-from loadtests.bench.processes import Child
-from loadtests.dialects import judged
-from loadtests.free_ports import free_port
-from loadtests.reading import Expected
+from loadtests.processes.child import Child
+from loadtests.processes.free_ports import free_port
 
 START_TIMEOUT_S = 240.0
 

@@ -18,8 +18,8 @@ from loadtests.bench.compare.clients import ClientError, ClientProcess
 from loadtests.bench.compare.contenders import COMPTOIR, CONTENDERS, MODEL
 from loadtests.bench.compare.roles import role_of
 from loadtests.bench.compare.server import Server
-from loadtests.bench.processes import ProcessError, raise_open_files_limit
 from loadtests.bench.tables import number, table
+from loadtests.processes.child import ProcessError, raise_open_files_limit
 from serving.catalogue import tiny
 from serving.settings import ProcessSettings
 

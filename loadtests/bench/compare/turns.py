@@ -22,7 +22,7 @@ from loadtests.bench.compare.plan import ComparePlan
 from loadtests.bench.compare.results import Results, is_disturbed, with_cpu
 from loadtests.bench.compare.server import Server
 from loadtests.bench.compare.usage import Usage
-from loadtests.bench.processes import ProcessError
+from loadtests.processes.child import ProcessError
 
 # What a start leaves to do in the background is over by then.
 SETTLE_S = 3.0

@@ -8,7 +8,7 @@ from collections import Counter
 import psutil
 
 from loadtests.bench.compare.roles import role_of
-from loadtests.bench.processes import Child, cpu_s
+from loadtests.processes.child import Child, cpu_s
 
 
 class Usage:

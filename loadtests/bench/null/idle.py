@@ -12,10 +12,10 @@ from loadtests.bench import output
 from loadtests.bench.bars import IDLE_BARS, judge
 from loadtests.bench.null.engine import EXTRA_EVENTS
 from loadtests.bench.null.measure import WARM_UP_REQUESTS, Site, run, site
-from loadtests.bench.processes import raise_open_files_limit, resident_bytes
+from loadtests.bench.raw_http import Connection
 from loadtests.bench.summary import medians, percentile
 from loadtests.bench.tables import number, table
-from loadtests.raw_http import Connection
+from loadtests.processes.child import raise_open_files_limit, resident_bytes
 
 # Few, so that no freed memory of many streams lies ready for those that are measured.
 WARM_UP_STREAMS = 8

@@ -15,9 +15,9 @@ import uvloop
 
 from loadtests.bench.null.engine import EXTRA_EVENTS
 from loadtests.bench.null.gateway import MODEL
-from loadtests.bench.processes import Child, cpu_s
+from loadtests.bench.raw_http import Connection, request_bytes
 from loadtests.bench.summary import percentile
-from loadtests.raw_http import Connection, request_bytes
+from loadtests.processes.child import Child, cpu_s
 from serving.settings import hash_key
 
 START_TIMEOUT_S = 30.0

@@ -23,10 +23,10 @@ from loadtests.bench.null.engine import (
 )
 from loadtests.bench.null.gateway import MODEL
 from loadtests.bench.null.measure import START_TIMEOUT_S, chat_body, run
-from loadtests.bench.processes import Child, raise_open_files_limit
+from loadtests.bench.raw_http import Connection, request_bytes
 from loadtests.bench.summary import medians, percentile
 from loadtests.bench.tables import number, table
-from loadtests.raw_http import Connection, request_bytes
+from loadtests.processes.child import Child, raise_open_files_limit
 from serving.settings import hash_key
 
 # Its slots would never be free; after so long nobody waits for them any more.

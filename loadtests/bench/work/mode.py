@@ -16,10 +16,10 @@ import uvloop
 from loadtests.bench import output
 from loadtests.bench.bars import WORK_BARS, judge
 from loadtests.bench.null.gateway import MODEL
-from loadtests.bench.processes import Child
 from loadtests.bench.tables import number, table
 from loadtests.bench.work.bodies import SIZE, Nasty, nasty_bodies
 from loadtests.bench.work.looks import looks_rows, measure_looks
+from loadtests.processes.child import Child
 from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services

@@ -1,0 +1,1 @@
+"""From records to figures: statistics, summary, comparison, the search for the highest rate. Pure."""

@@ -1,0 +1,190 @@
+"""Checks the plan against the local stack: what two replicas carry, predicted from a sweep of one.
+
+    python -m loadtests.checks.plan_real                    # about 40 minutes
+
+Replicas on one machine take each other's CPU, which those of a plan do not. So their engines wait in every
+step, as for a GPU (checks/autoscaling/paced.py): what a replica carries is its slots over time, and one more
+replica is as many slots more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loadtests.analysis.rate_search import Search
+from loadtests.checks.stack import ChaosError, Stack
+from loadtests.commands.run_sweep import Hardware, sweep
+from loadtests.generator.launch import run
+from loadtests.plan.model import PlanConfig
+from loadtests.plan.sources import capacities
+from loadtests.plan.sweeps import Measured, parse_sweep
+from loadtests.workload.scenario import Scenario
+from serving.catalogue.catalogue import Catalogue
+from serving.config.base import validated
+from serving.errors import ComptoirError
+
+MODEL = "qwen3"
+WITHIN = 0.15
+INPUT, OUTPUT = 64, 16
+SLOTS = 8
+SLO_TTFT_MS = 150
+WARM_S = 15.0
+
+
+def scenario(url: str, duration_s: float) -> Scenario:
+    """Short chats whose first token may not take long."""
+    kind = {
+        "name": "chat",
+        "model": MODEL,
+        "input_tokens": INPUT,
+        "output_tokens": OUTPUT,
+        "slo": {"ttft_ms": SLO_TTFT_MS},
+    }
+    return Scenario.model_validate(
+        {
+            "name": "plan-real",
+            "target": {"url": url, "tokenizers": {MODEL: f"tiny:{MODEL}"}},
+            "classes": [kind],
+            "arrivals": {"kind": "poisson", "rate_per_s": 1},
+            "warmup_s": 3,
+            "duration_s": duration_s,
+        }
+    )
+
+
+def deployment(replicas: int) -> dict[str, Any]:
+    """One model, and the gateway."""
+    model = {
+        "id": MODEL,
+        "catalogue": f"tiny-{MODEL}",
+        "kv_cache_gib": 0.25,
+        "engine_args": {
+            "max_model_len": 1024,
+            "max_num_seqs": SLOTS,
+            # With it, a step would be planned while the one before is waited for.
+            "async_scheduling": False,
+            "scheduler_cls": "loadtests.checks.autoscaling.paced.QuickScheduler",
+        },
+        "replicas": {"min": replicas, "max": replicas},
+    }
+    parts: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("gateway", "build_gateway", {}),
+        (MODEL, "build_model", model),
+    )
+    return {
+        "proxy_location": "Disabled",
+        "applications": [
+            {
+                "name": name,
+                "import_path": f"serving.app:{build}",
+                "route_prefix": None,
+                "args": args,
+            }
+            for name, build, args in parts
+        ],
+    }
+
+
+@contextlib.contextmanager
+def stack_of(replicas: int, folder: Path) -> Iterator[Stack]:
+    """So many replicas, ready.
+
+    Raises:
+        ChaosError: they do not start.
+    """
+    config = folder / f"{replicas}.yaml"
+    config.write_text(yaml.safe_dump(deployment(replicas)))
+    stack = Stack(config, MODEL)
+    try:
+        asyncio.run(_ready(stack, replicas))
+        yield stack
+    finally:
+        stack.stop()
+
+
+async def _ready(stack: Stack, replicas: int) -> None:
+    await stack.ready()
+    await stack.whole(set(), replicas=replicas)
+
+
+def measure(replicas: int, folder: Path, options: argparse.Namespace) -> Measured:
+    """The sweep of so many replicas."""
+    print(f"{replicas} replica{'s' if replicas > 1 else ''}:", flush=True)
+    with stack_of(replicas, folder) as stack:
+        load = scenario(stack.url, options.duration)
+        # The first requests of an engine are slower than all others, and would count for the first rate.
+        run(load.model_copy(update={"duration_s": WARM_S}), folder / f"warm-{replicas}")
+        found = sweep(
+            load,
+            Path(options.out or folder) / f"replicas-{replicas}",
+            Search(options.low * replicas, 1000.0, options.precision, max_points=20),
+            Hardware(gpu=None, gpus_per_replica=0, replicas=replicas),
+            processes=1,
+            say=lambda text: print(f"  {text}", flush=True),
+        )
+    return parse_sweep(found, f"the sweep of {replicas}")
+
+
+def predicted(one: Measured) -> tuple[float, float, float]:
+    """What the plan says two replicas carry, from a sweep of one: for sure, probably, at most."""
+    traffic = {
+        "name": "chat",
+        "share": 1,
+        "model": MODEL,
+        "input_tokens": one.input_tokens,
+        "output_tokens": one.output_tokens,
+    }
+    document = {"rate_per_s": 1, "traffic": [traffic], "site": {"eur_per_gpu_hour": {"cpu": 1.0}}}
+    plan = validated(PlanConfig, document, "plan")
+    nothing = Catalogue(models={}, licences={})
+    capacity = capacities(plan, [one], nothing, measured_only=True)["chat"]
+    return (
+        capacity.rate_per_s(2, "low"),
+        capacity.rate_per_s(2, "typical"),
+        capacity.rate_per_s(2, "high"),
+    )
+
+
+def main() -> int:
+    """Returns 0 when what was predicted is within 15 % of what two replicas carry."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.checks.plan_real",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--duration", type=float, default=120.0, help="seconds of each rate")
+    parser.add_argument("--precision", type=float, default=0.05, help="of the rate")
+    parser.add_argument(
+        "--low", type=float, default=10.0, help="first rate, per replica and second"
+    )
+    parser.add_argument("--out", help="where the sweeps are left (nowhere)")
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="comptoir-plan-") as folder:
+            one = measure(1, Path(folder), options)
+            two = measure(2, Path(folder), options)
+    except (ChaosError, ComptoirError) as error:
+        print(f"plan_real: {error}", file=sys.stderr)
+        return 2
+    sure, probably, most = predicted(one)
+    off = probably / two.likely_per_s - 1
+    print(
+        f"one replica: {one.held_per_s:.2f}/s confirmed, {one.likely_per_s:.2f}/s likely\n"
+        f"two, predicted from it: {probably:.2f}/s ({sure:.2f} to {most:.2f})\n"
+        f"two, measured: {two.held_per_s:.2f}/s confirmed, {two.likely_per_s:.2f}/s likely\n"
+        f"off by {100 * off:+.1f} %; the bar is {100 * WITHIN:.0f} %"
+    )
+    return 0 if abs(off) <= WITHIN else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Which scenario a command means: a shipped one or a file, with what the command line says instead."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtests.workload.scenario import Scenario
+from serving.config.base import validated
+from serving.errors import ConfigError
+
+SHIPPED = Path(__file__).parents[1] / "workload" / "scenarios"
+
+
+def load(name: str) -> Scenario:
+    """A file, or a shipped scenario by its name.
+
+    Raises:
+        ConfigError: there is none, or it is wrong.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return Scenario.load(path)
+    shipped = SHIPPED / f"{name}.yaml"
+    if not shipped.exists():
+        known = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.yaml")))
+        raise ConfigError(
+            f"there is no scenario '{name}'; shipped are: {known}; or name a YAML file",
+            param="SCENARIO",
+        )
+    return Scenario.load(shipped)
+
+
+def adjusted(
+    scenario: Scenario,
+    url: str | None,
+    rate: float | None,
+    users: int | None,
+    duration_s: float | None,
+    seed: int | None,
+    key_env: list[str] | None,
+) -> Scenario:
+    """The scenario with what the command line says instead; checked again.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    document = scenario.model_dump(mode="json", exclude_unset=True)
+    target = document.setdefault("target", {})
+    arrivals = document.setdefault("arrivals", {})
+    if url is not None:
+        target["url"] = url
+    for pair in key_env or ():
+        tenant, variable = _key_variable(scenario, pair)
+        target.setdefault("keys", {})[tenant] = variable
+    if rate is not None:
+        if arrivals.get("kind", "poisson") not in ("constant", "poisson", "gamma"):
+            arrivals["kind"] = "poisson"
+        arrivals["rate_per_s"] = rate
+    if users is not None:
+        arrivals |= {"kind": "closed", "users": users}
+    if duration_s is not None:
+        document["duration_s"] = duration_s
+        document["warmup_s"] = min(scenario.warmup_s, duration_s / 5)
+    if seed is not None:
+        document["seed"] = seed
+    return validated(Scenario, document, scenario.name)
+
+
+def _key_variable(scenario: Scenario, pair: str) -> tuple[str, str]:
+    tenant, _, variable = pair.partition("=")
+    tenants = {one.tenant for one in scenario.classes}
+    if not tenant or not variable:
+        problem = f"'{pair}' is not TENANT=VARIABLE"
+    elif tenant not in tenants:
+        problem = f"no class has the tenant '{tenant}'; there are: {', '.join(sorted(tenants))}"
+    elif not os.environ.get(variable):
+        # Not its value, should somebody write the key itself here.
+        problem = (
+            f"the environment variable of '{tenant}' is not set: export it with the tenant's key"
+        )
+    else:
+        return tenant, variable
+    raise ConfigError(f"--key-env: {problem}", param="--key-env")
+
+
+def one_class(
+    scenario: Scenario, name: str | None, input_tokens: int | None, output_tokens: int | None
+) -> Scenario:
+    """The scenario with one class only, whose lengths may be set.
+
+    Raises:
+        ConfigError: there is no such class, or there are several and none is named.
+    """
+    known = ", ".join(one.name for one in scenario.classes)
+    if name is None and len(scenario.classes) > 1:
+        raise ConfigError(f"--class: the scenario has several: {known}; name one", param="--class")
+    found = [one for one in scenario.classes if name in (None, one.name)]
+    if not found:
+        raise ConfigError(
+            f"--class: there is no class '{name}'; there are: {known}", param="--class"
+        )
+    document = found[0].model_dump(mode="json", exclude_unset=True)
+    if input_tokens is not None:
+        document["input_tokens"] = {"mean": input_tokens}
+    if output_tokens is not None:
+        document["output_tokens"] = {"mean": output_tokens}
+    whole = scenario.model_dump(mode="json", exclude_unset=True)
+    return validated(Scenario, whole | {"classes": [document]}, scenario.name)
+
+
+def default_folder(name: str) -> Path:
+    """A new folder under runs/."""
+    return Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

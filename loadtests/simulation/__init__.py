@@ -1,0 +1,1 @@
+"""Simulated engines, and the policies that are compared on them."""
