@@ -1,4 +1,4 @@
-"""One moment by which a request must have begun; it goes with the request through every wait. Pure."""
+"""The deadline: a moment by which a request must have begun, the same for all of its waits. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Deadline:
     """A moment on the caller's clock.
 
     Attributes:
-        at_s: from then on nothing is begun for the request.
-        is_named: its client has named it. One that the site gives begins anew when an engine had the request
-            and died: work is no waiting.
+        at_s: the moment from which on nothing is begun for the request.
+        is_named: whether the client has named it. The site's own begins anew when an engine that had the
+            request dies: work is no waiting.
     """
 
     at_s: float

@@ -1,4 +1,4 @@
-"""How much a busy model takes: the rate at which its queue drains, and its open requests at most. Pure."""
+"""The capacity of a busy model: its most open requests, and the rate at which its queue drains. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from serving.config.admission import AdmissionConfig
 
-# How much of the time in which requests waited the drain rate remembers; after how long a calm, nothing.
+# How much of the time with waiting requests the drain rate covers, and the calm after which it forgets all.
 RATE_MEMORY_S, RATE_FORGET_S = 30.0, 60.0
 MIN_DISPATCHES = 3
-# By how much the capacity grows from one report of the engines to the next, while requests wait.
+# The growth of the capacity from one report of the engines to the next, while requests wait.
 GROWTH = 1.25
 
 
@@ -54,7 +54,7 @@ def capacity(
     gateways: int = 1,
     current: int | None = None,
 ) -> int:
-    """How many requests one of `gateways` may have open at these replicas; 0 without replicas.
+    """The most requests that one of `gateways` may have open at these replicas; 0 without replicas.
 
     A replica takes `max_open_per_replica`. While its engine says that requests wait inside, it takes what
     the engine runs and `max_waiting_per_replica` more, beside the reserve, but at least

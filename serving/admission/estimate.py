@@ -1,4 +1,4 @@
-"""What a request may cost, before an engine has counted: in the time of a few look-ups. Pure.
+"""An estimate of the tokens of a request, in the time of a few look-ups, until the engine has counted. Pure.
 
 The engine counts a prompt once for each answer made from it, and a query once for each document.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# A token of JSON text: rough, and put right when the engine has counted.
+# The length of a token of JSON text: rough, and corrected when the engine has counted.
 BYTES_PER_TOKEN = 4
-# What vLLM generates for completions that name no limit.
+# The number of tokens that vLLM generates for completions without a limit.
 COMPLETIONS_DEFAULT = 16
 _NO_OUTPUT = frozenset({"/v1/embeddings", "/v1/rerank", "/v1/score"})
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-# Of a pair to score, what stands on the left is read again for each on the right.
+# Texts to score come in pairs: the left one is read again for each on the right.
 _LEFT = ("query", "text_1", "queries", "data_1")
 _RIGHT = ("documents", "text_2", "data_2", "items")
 
@@ -55,13 +55,13 @@ def _limit(path: str, body: Mapping[str, Any]) -> int | None:
 
 
 def _prompts(prompt: Any) -> int:
-    """How many there are in a text, token ids, or a list of either."""
+    """The number of prompts in a text, token ids, or a list of either."""
     is_list = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
     return len(prompt) if is_list else 1
 
 
 def _token_ids(value: Any) -> int | None:
-    """How many token ids there are, if it is those."""
+    """The number of token ids; None for text."""
     if not isinstance(value, list) or not value:
         return None
     if isinstance(value[0], int):

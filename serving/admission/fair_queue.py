@@ -1,4 +1,4 @@
-"""Who goes next when a model is busy: priority classes, fair shares of tokens, deadlines. Pure.
+"""The queue of a busy model, and who goes next: priority classes, fair shares of tokens, deadlines. Pure.
 
 Classes: a higher one goes first, but a lower one that waits is passed over at most `aging_dispatches - 1`
 times in a row (once more for each other class that is due as well).
@@ -34,15 +34,15 @@ from serving.config.admission import PRIORITIES, AdmissionConfig, Priority
 Reason = Literal["full", "tenant_full", "deadline"]
 
 UNLIMITED = sys.maxsize
-# `Retry-After` while no rate is known, and the shortest.
+# `Retry-After` in seconds while no rate is known, and its shortest value.
 UNKNOWN_RETRY_AFTER_S, MIN_RETRY_AFTER_S = 5.0, 1.0
-# The slowest rate that is reckoned with.
+# The slowest rate; it keeps divisions from failing.
 EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request may not even wait, and after how many seconds it would be worth another try."""
+    """The reason why a request may not even wait, and the seconds after which to try again."""
 
     reason: Reason
     retry_after_s: float
@@ -50,7 +50,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """The queue of a model at one moment, by class; `drain_per_s` is None until it was measured."""
+    """The queue of a model at one moment, by class; `drain_per_s` is None until it is measured."""
 
     waiting: Mapping[Priority, int]
     oldest_wait_s: Mapping[Priority, float]
@@ -74,20 +74,20 @@ class FairQueue:
         self._sequence = count()
         self._deadlines: list[tuple[float, int, Entry]] = []
         self._dropped: list[Entry] = []
-        # Of the accounts that have open requests.
+        # The sum of the weights of accounts that have open requests.
         self._open_weight = 0.0
         self.slots = slots
         self.waiting = 0
         self.open = 0
 
     def reconfigure(self, config: AdmissionConfig) -> None:
-        """Other bounds from now on; what waits stays in its place."""
+        """Use other bounds from now on; waiting entries keep their places."""
         self._config = config
         for shares in self._by_rank:
             shares.reconfigure(config)
 
     def admit(self, entry: Entry) -> bool:
-        """Dispatch an entry that need not wait: there is room, and nobody waits. Else nothing happens."""
+        """Dispatch an entry if there is room and nobody waits; False, and nothing happens, otherwise."""
         if self.waiting or self.open >= self.slots:
             return False
         shares = self._shares[entry.priority]
@@ -100,7 +100,7 @@ class FairQueue:
         return True
 
     def offer(self, entry: Entry, now: float) -> Refusal | None:
-        """Let an entry wait; or say why it may not. Call `next` and `expire` afterwards."""
+        """Let an entry wait, or return why it may not. Call `next` and `expire` afterwards."""
         self._rate.advance(now, busy=self.waiting > 0)
         shares = self._shares[entry.priority]
         account = shares.account(entry.tenant)
@@ -124,9 +124,9 @@ class FairQueue:
         return None
 
     def next(self, now: float) -> Entry | None:
-        """Dispatch the entry whose turn it is, never one past its deadline.
+        """Dispatch the entry whose turn it is, but none that is past its deadline.
 
-        None when nobody waits, or nobody that does may have one of the free slots.
+        Returns None when nobody waits, or when none of those who wait may have one of the free slots.
         """
         self._rate.advance(now, busy=self.waiting > 0)
         self._drop_expired(now)
@@ -143,7 +143,7 @@ class FairQueue:
         return entry
 
     def cancel(self, entry: Entry) -> bool:
-        """Take out an entry that waits; False if it does not wait (any more)."""
+        """Remove an entry that waits; False if it does not wait (any more)."""
         if entry.state != "waiting" or entry.account is None:
             return False
         entry.state = "cancelled"
@@ -151,7 +151,7 @@ class FairQueue:
         return True
 
     def expire(self, now: float) -> list[Entry]:
-        """Entries that have been dropped since the last call: past their deadline, or displaced."""
+        """Entries that were dropped since the last call: past their deadlines, or displaced."""
         self._rate.advance(now, busy=self.waiting > 0)
         self._drop_expired(now)
         dropped, self._dropped = self._dropped, []
@@ -160,25 +160,25 @@ class FairQueue:
     def finished(
         self, entry: Entry, prompt_tokens: int | None = None, output_tokens: int | None = None
     ) -> None:
-        """A dispatched entry is done, with the engine's usage. Without one, the estimate stands."""
+        """End a dispatched entry, with the engine's usage; without one, the estimate stands."""
         account = self._end(entry, "finished")
         if account is not None and prompt_tokens is not None and output_tokens is not None:
             self._shares[entry.priority].correct(entry, account, prompt_tokens, output_tokens)
 
     def correct(self, entry: Entry, prompt_tokens: int, output_tokens: int) -> None:
-        """The engine's usage of a finished entry has come late, or has grown."""
+        """Correct a finished entry by usage of the engine that came late, or has grown."""
         if entry.state == "finished" and entry.account is not None:
             shares = self._shares[entry.priority]
             shares.correct(entry, entry.account, prompt_tokens, output_tokens)
 
     def give_back(self, entry: Entry) -> None:
-        """A dispatched entry never went to an engine: its tenant is not charged."""
+        """End a dispatched entry that never went to an engine: its tenant is not charged."""
         account = self._end(entry, "cancelled")
         if account is not None:
             account.counter -= entry.charged
 
     def retry_after_s(self, ahead: float = 0.0) -> float:
-        """When so many entries ahead will be gone, at the measured rate; within bounds."""
+        """Seconds until so many entries ahead will be gone, at the measured rate; within bounds."""
         rate, wait_s = self._rate.per_s, UNKNOWN_RETRY_AFTER_S
         if rate is not None:
             wait_s = (ahead + 1) / max(rate, EPSILON)
@@ -188,7 +188,9 @@ class FairQueue:
         """What to show."""
         self._rate.advance(now, busy=self.waiting > 0)
         oldest = {
-            name: min(next(iter(one.waiting.values())).offered_s for one in shares.active.values())
+            name: min(
+                next(iter(account.waiting.values())).offered_s for account in shares.active.values()
+            )
             for name, shares in self._shares.items()
             if shares.active
         }
@@ -203,7 +205,7 @@ class FairQueue:
 
     @property
     def _common_slots(self) -> int:
-        """Slots that anyone may take; the rest is the reserve. A tenant that is alone needs none."""
+        """Slots that anyone may take; the rest is the reserve. A tenant that is alone needs no reserve."""
         if sum(len(shares.accounts) for shares in self._by_rank) < 2:
             return self.slots
         return self.slots - int(self.slots * self._config.reserve_share)
@@ -211,12 +213,12 @@ class FairQueue:
     def _may_use_reserve(self, account: Account) -> bool:
         """Whether the tenant holds less than its share of the slots; half of them, if it is the only one."""
         others = self._open_weight - (account.weight if account.open else 0.0)
-        # What sums of weights leave over is not another tenant.
+        # The rounding error of sums of weights is not another tenant.
         others = others if others > EPSILON else account.weight
         return account.open * (account.weight + others) < self.slots * account.weight
 
     def _weigh(self, account: Account, weight: float) -> None:
-        """A key's weight may change while requests of it are open."""
+        """Take over the weight of a key, which may change while requests of it are open."""
         if account.open:
             self._open_weight += weight - account.weight
         account.weight = weight
@@ -264,7 +266,7 @@ class FairQueue:
         if len(account.waiting) >= self._config.max_waiting_per_tenant:
             return "tenant_full"
         rate = self._rate.per_s
-        # Whoever would be the first in line may try, whatever was measured: or nothing would be any more.
+        # Whoever would be first in line may try, whatever was measured: nothing else is measured anew.
         if rate is not None and ahead >= 1:
             begins_s = now + (ahead + 1) / max(rate, EPSILON)
             return "deadline" if begins_s > entry.deadline_s else None
@@ -286,6 +288,6 @@ class FairQueue:
         self._shares[entry.priority].leave(entry, account)
         self.waiting -= 1
         if len(self._deadlines) > 2 * self.waiting + 64:
-            # Those that left are only marked in the heap; here they are taken out.
-            self._deadlines = [one for one in self._deadlines if one[2].state == "waiting"]
+            # Entries that left are only marked in the heap; here they are removed.
+            self._deadlines = [item for item in self._deadlines if item[2].state == "waiting"]
             heapq.heapify(self._deadlines)

@@ -1,4 +1,4 @@
-"""Shares of a busy model: what each tenant of a class was served, and whose turn it is. Pure.
+"""Tenants' shares of a busy model: what each one of a class was served, and whose turn it is. Pure.
 
 The Virtual Token Counter of "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024,
 https://www.usenix.org/conference/osdi24/presentation/sheng), weighted, with predicted output lengths;
@@ -17,13 +17,13 @@ from serving.config.admission import AdmissionConfig, Priority
 
 State = Literal["new", "waiting", "dispatched", "finished", "expired", "displaced", "cancelled"]
 
-# The share of the newest answer in what is expected of the next one.
+# The weight of the newest answer in the expected length of the next one.
 LEARNING_RATE = 0.2
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One request: made by the caller, kept up to date by the queue.
+    """A request in the queue: the caller makes it, the queue keeps it up to date.
 
     `max_output_tokens` is None where the request names no limit, 0 where there is no output (embeddings).
     `charged` is what its tenant's counter was charged, in weighted tokens per unit of the tenant's weight.
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """What one tenant was served in one class, and its requests that wait (by `sequence`)."""
+    """One tenant in one class: what it was served, and its requests that wait (by `sequence`)."""
 
     tenant: str
     counter: float
@@ -60,9 +60,9 @@ class Shares:
     def __init__(self, config: AdmissionConfig) -> None:
         self._config = config
         self._expected_output_tokens = config.expected_output_tokens
-        # The counter of the tenant that was served last, before that; it never falls.
+        # The counter that the tenant served last had before; it never falls.
         self._level = 0.0
-        # No counter that was forgotten was higher.
+        # The highest counter of a tenant that was forgotten.
         self._floor = 0.0
         self.accounts: dict[str, Account] = {}
         self.active: dict[str, Account] = {}
@@ -70,11 +70,11 @@ class Shares:
         self.passed_over = 0
 
     def reconfigure(self, config: AdmissionConfig) -> None:
-        """Other weights from now on; counters stay."""
+        """Use other weights from now on; counters stay."""
         self._config = config
 
     def account(self, tenant: str) -> Account:
-        """The tenant's account; a new one, if it is not remembered."""
+        """The account of a tenant; a new one if it is not known."""
         account = self.accounts.get(tenant)
         if account is None:
             if len(self.accounts) >= self._config.max_tenants:
@@ -84,12 +84,12 @@ class Shares:
         return account
 
     def lift(self, account: Account) -> None:
-        """The tenant comes back: it is owed nothing for the time in which it asked for nothing."""
-        level = min((one.counter for one in self.active.values()), default=self._level)
+        """Lift a tenant that comes back: it is owed nothing for the time without requests."""
+        level = min((known.counter for known in self.active.values()), default=self._level)
         account.counter = max(account.counter, level)
 
     def join(self, entry: Entry, account: Account) -> None:
-        """The entry waits at the end of its tenant's line."""
+        """Add an entry at the end of its tenant's line."""
         if not account.waiting:
             self.lift(account)
             self.active[account.tenant] = account
@@ -98,7 +98,7 @@ class Shares:
         self.waiting += 1
 
     def leave(self, entry: Entry, account: Account) -> None:
-        """The entry waits no longer."""
+        """Remove an entry that waits no longer."""
         del account.waiting[entry.sequence]
         self.waiting -= 1
         if not account.waiting:
@@ -107,12 +107,12 @@ class Shares:
                 self.passed_over = 0
 
     def least_served(self, may: Callable[[Account], bool] | None) -> Account | None:
-        """Whose turn it is, of the tenants that wait and for which `may` holds."""
+        """The tenant whose turn it is, of those that wait and for which `may` holds."""
         accounts = self.active.values()
         return min(accounts if may is None else filter(may, accounts), key=_turn, default=None)
 
     def charge(self, entry: Entry, account: Account) -> None:
-        """The entry is dispatched: its tenant pays what it is expected to cost."""
+        """Charge the tenant of a dispatched entry what the entry is expected to cost."""
         self._level = max(self._level, account.counter)
         output = account.expected_output_tokens
         if entry.max_output_tokens is not None and entry.max_output_tokens < output:
@@ -122,7 +122,7 @@ class Shares:
         entry.account = account
 
     def correct(self, entry: Entry, account: Account, prompt: int, output: int) -> None:
-        """Replace the estimate by what the engine counted, and learn from it."""
+        """Replace the estimate by the engine's count, and learn from it."""
         charged = self._cost(prompt, output) / entry.weight
         account.counter += charged - entry.charged
         entry.charged = charged
@@ -136,26 +136,26 @@ class Shares:
         """Entries of this class that go before the tenant's next one, if requests cost the same."""
         rounds = (len(account.waiting) + 1) / weight
         others = sum(
-            min(len(one.waiting), rounds * one.weight)
-            for one in self.active.values()
-            if one is not account
+            min(len(other.waiting), rounds * other.weight)
+            for other in self.active.values()
+            if other is not account
         )
         return len(account.waiting) + others
 
     def displaced_by(self, entry: Entry, account: Account) -> Entry | None:
-        """The entry that has to make room in a full queue: the newest of whoever fills it most, by weight.
+        """The entry that must make room in a full queue: the newest of whoever fills it most, by weight.
 
-        None if the tenant of `entry` would then itself fill it as much.
+        Returns None if the tenant of `entry` would then fill it as much.
         """
         if not self.active:
             return None
-        fullest = max(self.active.values(), key=lambda one: len(one.waiting) / one.weight)
+        fullest = max(self.active.values(), key=lambda known: len(known.waiting) / known.weight)
         if len(fullest.waiting) / fullest.weight <= (len(account.waiting) + 1) / entry.weight:
             return None
         return next(reversed(fullest.waiting.values()))
 
     def _cost(self, prompt: float, output: float) -> float:
-        # Nothing is for nothing, or a tenant of empty requests would go first for ever.
+        # Each request costs something, or a tenant of empty requests would go first for ever.
         return max(1.0, self._config.input_weight * prompt + self._config.output_weight * output)
 
     def _forget(self) -> None:
@@ -164,7 +164,7 @@ class Shares:
         Most were served less than those that wait, and would be lifted when they come back: nothing is lost.
         By being forgotten nobody gets ahead either: for those that were served more there is the floor.
         """
-        idle = [one for one in self.accounts.values() if not one.waiting and not one.open]
+        idle = [known for known in self.accounts.values() if not known.waiting and not known.open]
         idle.sort(key=lambda account: account.counter)
         for account in idle[: self._config.max_tenants // 8 + 1]:
             del self.accounts[account.tenant]
@@ -172,5 +172,5 @@ class Shares:
 
 
 def _turn(account: Account) -> tuple[float, int]:
-    """Least served first; of equals, the one whose request is the oldest."""
+    """The order of tenants: the least served first; of equals, the one whose request is the oldest."""
     return account.counter, next(iter(account.waiting))

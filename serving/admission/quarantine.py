@@ -1,7 +1,7 @@
-"""Requests that were the cause of failures, by hash: for a while they are not sent again. Pure.
+"""The quarantine: requests that caused failures, by hash, which are not sent again for a while. Pure.
 
-A tenant's requests are looked up among that tenant's only, and each tenant has a bounded number, so that
-nobody's requests are taken for another's and nobody fills the table.
+A request is looked up among those of its tenant, and each tenant has a bounded number of them: no request is
+taken for another tenant's, and no tenant fills the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from serving.records import record
 
 @record
 class Suspect:
-    """A request by all that an engine sees of it; its body is hashed only where there is one to compare."""
+    """A request as an engine sees it; its body is hashed only where there is one to compare with."""
 
     tenant: str
     model_id: str
@@ -23,7 +23,7 @@ class Suspect:
     body: bytes
 
 
-# Model, path, length of the body.
+# Model, path and length of the body.
 _Place = tuple[str, str, int]
 
 
@@ -32,7 +32,7 @@ class Quarantine:
 
     def __init__(self, config: QuarantineConfig) -> None:
         self._config = config
-        # By tenant: where, and the hash; the oldest first, all kept equally long.
+        # By tenant: the place and the hash of each request, and when it is released; the oldest first.
         self._tenants: dict[str, OrderedDict[tuple[_Place, bytes], float]] = {}
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class Quarantine:
         return not self._tenants
 
     def add(self, suspect: Suspect, now: float) -> None:
-        """Hold it from now on."""
+        """Hold a request from now on."""
         if not self._config.hold_s:
             return
         held = self._tenants.setdefault(suspect.tenant, OrderedDict())
@@ -55,7 +55,7 @@ class Quarantine:
             held.popitem(last=False)
 
     def left_s(self, suspect: Suspect, now: float) -> float:
-        """How long it is held yet; 0: it may be sent."""
+        """Seconds for which a request is still held; 0: it may be sent."""
         held = self._tenants.get(suspect.tenant)
         if held is None:
             return 0.0

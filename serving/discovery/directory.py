@@ -18,7 +18,7 @@ class Replica:
     base_url: str
     token: str
     stats: Mapping[str, float] = field(default_factory=dict)
-    # Replicas with the same word read each other's KV caches; "" where nothing is handed over.
+    # Replicas of the same build read each other's KV caches; "" where prefill and decode are not apart.
     build: str = ""
 
     @property
@@ -35,17 +35,17 @@ class Model:
     card: Mapping[str, Any]
     replicas: tuple[Replica, ...] = ()
     state: str = "RUNNING"
-    # Replicas by Serve's state for them: what there is, what starts, what stops.
+    # Numbers of replicas by Serve's state of them: running, starting, stopping.
     wanted: Mapping[str, int] = field(default_factory=dict)
-    # Those that compute prompts for the others, and Serve's states of them; most models have none.
+    # Prefill replicas, and Serve's states of them; most models have none.
     prefill: tuple[Replica, ...] = ()
     prefill_wanted: Mapping[str, int] = field(default_factory=dict)
-    # Serve has tried several times in a row to start a replica, in vain.
+    # Whether Serve failed several times in a row to start a replica.
     fails_to_start: bool = False
 
     @property
     def task(self) -> str | None:
-        """chat, embed, rerank or guard; None while no replica has said."""
+        """chat, embed, rerank or guard; None while no replica has told."""
         return self.card.get("task")
 
     @property
@@ -65,11 +65,11 @@ class Model:
 
     @property
     def prefill_min_tokens(self) -> int | None:
-        """From how many prompt tokens on prefill replicas compute it; None for a model without them."""
+        """The tokens from which on prefill replicas compute a prompt; None for a model without them."""
         return self.card.get("prefill_min_tokens")
 
     def served_name(self, name: str) -> str:
-        """What the engine calls the model that a client named so: an adapter, or the model itself."""
+        """The engine's name for what a client named: an adapter, or the model itself."""
         return name if name in self.adapters else self.id
 
 
@@ -81,7 +81,7 @@ class Directory:
         self._names = _names(self.models)
 
     def replaced(self, changed: Collection[Model], gone: Collection[str] = ()) -> Directory:
-        """The picture with these models instead of those of their names, and without some others."""
+        """A new picture with these models in place of those of their ids, and without those that are gone."""
         new = Directory.__new__(Directory)
         new.models = self.models | {model.id: model for model in changed}
         for model_id in gone:
@@ -112,6 +112,6 @@ class Directory:
 
 
 def _names(models: Mapping[str, Model]) -> dict[str, str]:
-    """Each name's model; an id is never another model's name."""
+    """The model of each name; an id is never another model's name."""
     names = {name: model.id for model in models.values() for name in model.names}
     return names | {name: name for name in models}

@@ -1,4 +1,4 @@
-"""Discovery: follows the model applications that run on this cluster as they come and go."""
+"""The directory from Ray: follows the model applications of this cluster as they come and go."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class RayDirectory:
         self._gateway_handles: dict[str, asyncio.Task[None]] = {}
         self._readers: dict[str, DeploymentHandle[Any]] = {}
         self._task: asyncio.Task[None] | None = None
-        # Applications of which the picture does not show the newest.
+        # Applications that have changed since the picture was made.
         self._changed = replica_table.listen()
         self._current = Directory()
 
     async def start(self) -> None:
-        """Look once, then keep looking."""
+        """Read Serve's status once, then again and again."""
         await self._look()
         self._task = asyncio.create_task(self._follow())
 
@@ -83,7 +83,7 @@ class RayDirectory:
         )
 
     async def stop(self) -> None:
-        """Stop looking."""
+        """Stop reading it."""
         opening = (
             *self._handles.values(),
             *self._prefill_handles.values(),
@@ -97,19 +97,19 @@ class RayDirectory:
 
     @property
     def follows(self) -> bool:
-        """Whether it still looks."""
+        """Whether it still follows the cluster."""
         return self._task is not None and not self._task.done()
 
     @property
     def current(self) -> Directory:
-        """The site as known now."""
-        # Looked at several times a request: nothing of it may take longer with more models.
+        """The site as it is known now."""
+        # A request reads this several times: nothing here may take longer with more models.
         if self._changed:
             self._take_over()
         return self._current
 
     def _take_over(self) -> None:
-        """Put what has changed into the picture, and nothing else."""
+        """Replace what has changed in the picture, and nothing else."""
         changed = set()
         while self._changed:
             changed.add(self._changed.pop())
@@ -131,9 +131,9 @@ class RayDirectory:
         )
 
     def elsewhere(self) -> list[Mapping[str, Any]]:
-        """What the other gateways last said of what they have asked models (`report.asked`)."""
+        """The last reports of the other gateways on their requests to models (`report.asked`)."""
         own = _own_id()
-        return [said for name, said in GATEWAYS.items() if name != own]
+        return [report for name, report in GATEWAYS.items() if name != own]
 
     def wake(self, model_id: str) -> None:
         """Ask Serve for a replica of a model that has none; returns at once."""
@@ -156,7 +156,7 @@ class RayDirectory:
             name: str(app.status.value if hasattr(app.status, "value") else app.status)
             for name, app in status.applications.items()
             if MODEL_DEPLOYMENT in app.deployments or _is_building(app)
-            # One that is being removed ends what it has begun; nobody new is told to wait for it.
+            # One that is being removed ends what it has begun, and no new request waits for it.
             if app.status != "DELETING"
         }
         for handles, deployment in (
@@ -180,7 +180,7 @@ class RayDirectory:
                 # The next look tries again.
                 CHANGED_DEPLOYMENTS.add(name)
                 raise
-        # Without its application, or because the application has prefill replicas no more.
+        # The application is gone, or it has no prefill replicas any more.
         for name in [name for name in self._prefill_handles if not _has_prefill(status, name)]:
             self._prefill_handles.pop(name).cancel()
             PREFILL_SEEN.forget(name)
@@ -195,7 +195,7 @@ class RayDirectory:
         }
 
     def _facts(self) -> dict[str, tuple[Any, ...]]:
-        """What Serve's status says of each model."""
+        """Serve's status of each model."""
         return {
             app: (state, self._wanted.get(app), self._prefill_wanted.get(app), app in self._failing)
             for app, state in self._states.items()
@@ -215,7 +215,7 @@ def _has_prefill(status: Any, name: str) -> bool:
 
 
 def _replica_states(status: Any, deployment: str) -> dict[str, dict[str, int]]:
-    """Replicas by Serve's state for them, of each application that has such a deployment."""
+    """Numbers of replicas by Serve's state of them, for each application that has such a deployment."""
     return {
         name: {
             str(getattr(state, "value", state)): count
@@ -243,11 +243,11 @@ def _fails_to_start(app: Any) -> bool:
 
 
 async def _open_router(app_name: str, deployment: str) -> None:
-    """Make Ray create the router for this deployment, without a call: one would wake a model that sleeps."""
+    """Make Ray create the router of a deployment without a call, which would wake a model that sleeps."""
     while True:
         try:
             handle = serve.get_deployment_handle(deployment, app_name=app_name)
-            # A handle that is given options connects; so says its documentation.
+            # A handle that is given options connects, by its documentation.
             handle.options(method_name="ready")
             return
         except SERVE_TROUBLE as error:
@@ -256,9 +256,9 @@ async def _open_router(app_name: str, deployment: str) -> None:
 
 
 def _read_card_again(app_name: str) -> DeploymentHandle[Any]:
-    """A new router reads what the deployment says now; that of the handle which Serve keeps read it once.
+    """A new router, which reads the deployment as it is now; that of Serve's own handle read it once.
 
-    By it, a model that sleeps is known as it was deployed last. It lives as long as the handle does.
+    So a model that sleeps is known as it was deployed last. The router lives as long as the handle does.
     """
     handle: DeploymentHandle[Any] = DeploymentHandle(MODEL_DEPLOYMENT, app_name)
     handle.options(method_name="ready")
@@ -266,7 +266,7 @@ def _read_card_again(app_name: str) -> DeploymentHandle[Any]:
 
 
 async def _ask_for_replica(app_name: str) -> None:
-    """A call that waits for a replica: by it, Serve knows that one is wanted."""
+    """A call that waits for a replica, which tells Serve that one is wanted."""
     while True:
         try:
             handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, app_name=app_name)

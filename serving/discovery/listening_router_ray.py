@@ -1,8 +1,8 @@
-"""Ray's view of replicas: a RequestRouter that only listens, and lets the gateway choose.
+"""The listening router: a RequestRouter of Ray's that takes down what Ray knows of replicas and chooses none.
 
 Ray Serve creates the router inside the process that holds a deployment's handle and calls
 `update_replicas` whenever replicas or their statistics change. Asking Ray to choose a replica costs an RPC of
-2.5 ms; reading this table costs microseconds.
+2.5 ms; to read the table costs microseconds.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     """Keeps `replica_table` current; its own choice serves control calls only."""
 
     def initialize_state(self, card: Mapping[str, Any] | None = None) -> None:
-        """Args: card: what the model is, from its deployment: it may sleep, and never have had a replica."""
+        """Args: card: what the model is, as its deployment says: it may never have had a replica."""
         app = self._deployment_id.app_name
         if not card or self._computes_prompts or replica_table.SEEN.get(app):
             return
-        # The last replica may have said more than the deployment does.
+        # The card of the last replica may say more than the deployment does.
         if not card.items() <= replica_table.CARDS.get(app, {}).items():
             replica_table.CARDS[app] = dict(card)
 
     def update_backoff_params(self, *args: Any, **kwargs: Any) -> None:
-        """Ray calls it when the deployment has changed, and says nothing of what else has."""
+        """Take note of a changed deployment: this is the only call that Ray makes then."""
         super().update_backoff_params(*args, **kwargs)
         if self._deployment_id.name == MODEL_DEPLOYMENT:
             replica_table.CHANGED_DEPLOYMENTS.add(self._deployment_id.app_name)
@@ -39,15 +39,18 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)
         if self._deployment_id.name == GATEWAY_DEPLOYMENT:
-            said = {one.replica_id.unique_id: dict(one.routing_stats or {}) for one in replicas}
-            for gone in replica_table.GATEWAYS.keys() - said.keys():
+            reports = {
+                gateway.replica_id.unique_id: dict(gateway.routing_stats or {})
+                for gateway in replicas
+            }
+            for gone in replica_table.GATEWAYS.keys() - reports.keys():
                 del replica_table.GATEWAYS[gone]
-            replica_table.GATEWAYS.update(said)
+            replica_table.GATEWAYS.update(reports)
             return
         app = self._deployment_id.app_name
         for replica in replicas:
             card = replica.replica_metadata.get("card")
-            # What a model is, its own replicas say.
+            # A model's own replicas say what it is, not those that compute prompts for them.
             if card and not self._computes_prompts and replica_table.CARDS.get(app) != card:
                 replica_table.CARDS[app] = card
         self._table[app] = tuple(
@@ -70,7 +73,7 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Any order will do: only control calls come this way."""
+        """All of them, in any order: only control calls come this way."""
         return [candidate_replicas]
 
     @property

@@ -1,7 +1,7 @@
-"""Where the listening router leaves what it learns, for the gateway in the same process.
+"""The table in which the listening router leaves what it learns, for the gateway in the same process.
 
-A module of its own: Ray pickles a custom router's module by value, so that the router's own globals are
-copies that nobody else sees. Modules it imports are shared.
+It is a module of its own because Ray pickles the module of a custom router by value: the router's own globals
+are copies that nobody else sees. Modules that it imports are shared.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from serving.discovery.directory import Replica
 
 T = TypeVar("T")
-# Of each that listens, the applications of which something has changed since it last looked. Sets, because
-# adding to one and taking from it are each one step to other threads.
+# One set for each listener: the applications that have changed since it last looked. Sets, because adding to
+# one and taking from it are each one step to other threads.
 _LISTENING: list[set[str]] = []
 
 
 class Table(dict[str, T]):
-    """By application. Values are replaced whole: Ray may run the router in another thread."""
+    """Values by application. Each is replaced as a whole: Ray may run the router in another thread."""
 
     def __setitem__(self, app: str, value: T) -> None:
         super().__setitem__(app, value)
@@ -25,7 +25,7 @@ class Table(dict[str, T]):
         _changed(app)
 
     def forget(self, app: str) -> None:
-        """Drop what is known of an application, if anything is."""
+        """Drop the value of an application, if there is one."""
         if self.pop(app, None) is not None:
             _changed(app)
 
@@ -36,22 +36,23 @@ def _changed(app: str) -> None:
 
 
 def listen() -> set[str]:
-    """A set to which every application is added of which something changes; take them out of it."""
+    """A set to which each application that changes is added; the listener takes them out."""
     changes: set[str] = set()
     _LISTENING.append(changes)
     return changes
 
 
 def unlisten(changes: set[str]) -> None:
-    """The set is not needed any more."""
-    _LISTENING[:] = [one for one in _LISTENING if one is not changes]
+    """Add nothing more to a set that `listen` returned."""
+    _LISTENING[:] = [known for known in _LISTENING if known is not changes]
 
 
+# The replicas that answer, and those that compute prompts for them.
 SEEN: Table[tuple[Replica, ...]] = Table()
-# Those that compute prompts for the others.
 PREFILL_SEEN: Table[tuple[Replica, ...]] = Table()
+# What each model is, in the words of its replicas or of its deployment.
 CARDS: Table[dict[str, Any]] = Table()
-# What each gateway says of what it has asked models, by its replica's id.
+# What each gateway last reported of its requests to models, by its replica's id.
 GATEWAYS: dict[str, dict[str, Any]] = {}
-# Models that were deployed again: their cards are to be read again.
+# Models that were deployed again and whose cards must be read again.
 CHANGED_DEPLOYMENTS: set[str] = set()
