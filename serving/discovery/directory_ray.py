@@ -131,7 +131,7 @@ class RayDirectory:
         )
 
     def elsewhere(self) -> list[Mapping[str, Any]]:
-        """The last reports of the other gateways on their requests to models (`report.asked`)."""
+        """The last reports of the other gateways on their requests to models (`report.demand`)."""
         own = _own_id()
         return [report for name, report in GATEWAYS.items() if name != own]
 

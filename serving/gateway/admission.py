@@ -247,7 +247,7 @@ class Admission:
         if door.queue.waiting:
             self._dispatch(door)
 
-    def asked(self, model_id: str) -> int:
+    def demand(self, model_id: str) -> int:
         """Requests that wait for the model in this gateway, or have a slot at it."""
         door = self._doors.get(model_id)
         return door.queue.waiting + door.queue.open if door is not None else 0

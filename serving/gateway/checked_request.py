@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -28,12 +27,10 @@ from serving.trust.fields import Endpoint
 SMALL_CHARACTERS = 1024
 # What the gateway itself writes into a body.
 OWN_FIELDS = frozenset({"model", "store", "cache_salt"})
-# Large bodies of one tenant that are in objects at the same time.
-PLACES = 2
 
 
 @dataclass(slots=True)
-class Asked:
+class CheckedRequest:
     """Who asks what of which endpoint.
 
     `body` holds what may be sent to an engine, or its small members once it is packed; `session` and `user`
@@ -109,32 +106,6 @@ class Asked:
         if self._rest is None:
             return tokens_of(self.endpoint.path, self.body, len(text))
         return self._tokens
-
-
-class Benches:
-    """Where large bodies are worked on: of each tenant a few at a time, so that the others stay texts."""
-
-    def __init__(self) -> None:
-        self._benches: dict[str, _Bench] = {}
-
-    @asynccontextmanager
-    async def place(self, tenant: str) -> AsyncIterator[None]:
-        """Wait for one of the tenant's places and hold it."""
-        bench = self._benches.setdefault(tenant, _Bench())
-        bench.users += 1
-        try:
-            async with bench.places:
-                yield
-        finally:
-            bench.users -= 1
-            if not bench.users:
-                del self._benches[tenant]
-
-
-@dataclass(slots=True)
-class _Bench:
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLACES))
-    users: int = 0
 
 
 def _split(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

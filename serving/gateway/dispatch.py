@@ -14,13 +14,14 @@ from serving.discovery.directory import Directory
 from serving.errors import ComptoirError, EngineFailedError
 from serving.gateway.admission import Admission, BusyError, OnWait, Slot
 from serving.gateway.bills import Bills
-from serving.gateway.checked_request import Asked, Benches
+from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.prefill import Prefill
-from serving.gateway.replica_request import NobodyError, Sent, Tried
-from serving.gateway.request_builder import Preparation, Prepared
+from serving.gateway.replica_request import NoReplicaError, ReplicaResponse, RetryState
+from serving.gateway.request_builder import CandidateRequest, RequestBuilder
+from serving.gateway.tenant_semaphores import TenantSemaphores
 from serving.gateway.upstream import Answer, ReplicaBrokeError
 from serving.observability.metrics import GatewayMetrics
 from serving.routing.aliases import sticky_key
@@ -35,10 +36,10 @@ SMALL_BODY_BYTES = 1024
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenResponse:
     """An answer that has begun, and how it came about. Give it to `close` in the end."""
 
-    sent: Sent
+    replica_response: ReplicaResponse
     slot: Slot
     candidate: Candidate
     route: Route
@@ -48,7 +49,7 @@ class Opened:
     @property
     def answer(self) -> Answer:
         """What the replica says."""
-        return self.sent.answer
+        return self.replica_response.answer
 
     @property
     def headers(self) -> dict[str, str]:
@@ -60,7 +61,7 @@ class Opened:
 
 
 @dataclass(slots=True)
-class _Trip:
+class _DispatchState:
     """One request on its way along its route, however often it is held.
 
     Attributes:
@@ -71,12 +72,12 @@ class _Trip:
         renewals: after how many deaths of engines the deadline has begun anew.
     """
 
-    asked: Asked
+    request: CheckedRequest
     route: Route
     deadline: Deadline
     on_wait: OnWait | None
-    tried: defaultdict[str, Tried] = field(default_factory=lambda: defaultdict(Tried))
-    absent: dict[str, Tried] = field(default_factory=dict)
+    tried: defaultdict[str, RetryState] = field(default_factory=lambda: defaultdict(RetryState))
+    absent: dict[str, RetryState] = field(default_factory=dict)
     unwell: list[Candidate] = field(default_factory=list)
     renewals: int = 0
 
@@ -87,7 +88,7 @@ class _Trip:
     @property
     def tenant(self) -> str:
         """Who asks."""
-        return self.asked.caller.name
+        return self.request.caller.name
 
 
 def _today() -> date:
@@ -114,7 +115,7 @@ class Dispatcher:
         self.reroute(config.routing)
         self._directory = directory
         self._forwarder = forwarder
-        self._preparation = Preparation(config, forwarder, prefill)
+        self._builder = RequestBuilder(config, forwarder, prefill)
         self._admission = admission
         self._holding = holding
         self._metrics = metrics
@@ -123,16 +124,16 @@ class Dispatcher:
         self._clock = clock
 
     @property
-    def benches(self) -> Benches:
+    def semaphores(self) -> TenantSemaphores:
         """Where large bodies are worked on."""
-        return self._preparation.benches
+        return self._builder.semaphores
 
     def reroute(self, routing: RoutingConfig) -> None:
         """Route by this from the next request on; what is under way keeps its route."""
         self.routing = routing
         self._router = ModelRouter(routing)
 
-    async def open(self, asked: Asked, on_wait: OnWait | None = None) -> Opened:
+    async def open(self, request: CheckedRequest, on_wait: OnWait | None = None) -> OpenResponse:
         """The first answer that has begun; `close` it in the end.
 
         Args:
@@ -142,89 +143,91 @@ class Dispatcher:
             ComptoirError: nobody may, can or will answer; what the last candidate failed with.
         """
         try:
-            return await self._open(asked, on_wait)
+            return await self._open(request, on_wait)
         except ComptoirError as error:
-            self._metrics.tenant(asked.caller.name)[outcome_of(error)].inc()
+            self._metrics.tenant(request.caller.name)[outcome_of(error)].inc()
             raise
 
-    async def _open(self, asked: Asked, on_wait: OnWait | None) -> Opened:
-        deadline = asked.deadline or self._default_deadline()
-        trip = _Trip(asked, self._route(asked), deadline, on_wait)
-        while (opened := await self._along(trip)) is None:
-            await asked.pack()
+    async def _open(self, request: CheckedRequest, on_wait: OnWait | None) -> OpenResponse:
+        deadline = request.deadline or self._default_deadline()
+        state = _DispatchState(request, self._route(request), deadline, on_wait)
+        while (response := await self._along(state)) is None:
+            await request.pack()
             try:
-                await self._holding.until(trip.absent, trip.tenant, trip.deadline, on_wait)
+                await self._holding.until(state.absent, state.tenant, state.deadline, on_wait)
             except ComptoirError as failure:
-                self._note_outcome(next(iter(trip.absent)), failure)
+                self._note_outcome(next(iter(state.absent)), failure)
                 raise
-        return opened
+        return response
 
-    async def _along(self, trip: _Trip) -> Opened | None:
+    async def _along(self, state: _DispatchState) -> OpenResponse | None:
         """Ask the candidates in order; None when nobody answers now for any that could be asked."""
-        route = trip.route
+        route = state.route
         # Not `dict[str, Failure]()`, which takes as long as all of the loop.
         failed: dict[str, Failure] = {}
         has_others = len(route.candidates) > 1
-        trip.absent, trip.unwell = {}, []
-        while (candidate := route.next(failed) or trip.next_unwell()) is not None:
+        state.absent, state.unwell = {}, []
+        while (candidate := route.next(failed) or state.next_unwell()) is not None:
             name, model_id = candidate.served_name, candidate.model_id
             stand_in = route.next(failed | {name: "unhealthy"}) if has_others else None
-            if not self._can_ask(trip, candidate):
+            if not self._can_ask(state, candidate):
                 # Whoever stands in, it is woken if it sleeps.
                 self._holding.wake(model_id)
-                self._set_aside(trip, candidate, failed)
+                self._set_aside(state, candidate, failed)
                 continue
             is_better = stand_in is not None and not self._forwarder.is_well(model_id)
-            if stand_in is not None and is_better and self._can_ask(trip, stand_in):
-                trip.unwell.append(candidate)
+            if stand_in is not None and is_better and self._can_ask(state, stand_in):
+                state.unwell.append(candidate)
                 failed[name] = "unhealthy"
                 continue
             self._metrics.model_choices.labels(model_id, candidate.reason).inc()
             try:
-                return await self._ask(trip, candidate)
-            except NobodyError:
-                self._renew(trip)
-                self._set_aside(trip, candidate, failed)
+                return await self._ask(state, candidate)
+            except NoReplicaError:
+                self._renew(state)
+                self._set_aside(state, candidate, failed)
             except ComptoirError as failure:
-                if not self._may_go_on(trip, candidate, failure, failed):
+                if not self._may_go_on(state, candidate, failure, failed):
                     self._note_outcome(model_id, failure)
                     raise
         return None
 
-    def _can_ask(self, trip: _Trip, candidate: Candidate) -> bool:
-        tried = trip.tried.get(candidate.model_id)
-        return self._forwarder.can_ask(candidate.model_id, tried, trip.tenant)
+    def _can_ask(self, state: _DispatchState, candidate: Candidate) -> bool:
+        tried = state.tried.get(candidate.model_id)
+        return self._forwarder.can_ask(candidate.model_id, tried, state.tenant)
 
-    def _set_aside(self, trip: _Trip, candidate: Candidate, failed: dict[str, Failure]) -> None:
+    def _set_aside(
+        self, state: _DispatchState, candidate: Candidate, failed: dict[str, Failure]
+    ) -> None:
         """Nobody answers for this candidate now: others may, or the request is held."""
-        trip.absent[candidate.model_id] = trip.tried[candidate.model_id]
+        state.absent[candidate.model_id] = state.tried[candidate.model_id]
         failed[candidate.served_name] = "unhealthy"
-        if trip.route.next(failed) is not None:
+        if state.route.next(failed) is not None:
             self._metrics.failovers.labels(candidate.model_id, "unhealthy").inc()
 
     def _may_go_on(
         self,
-        trip: _Trip,
+        state: _DispatchState,
         candidate: Candidate,
         failure: ComptoirError,
         failed: dict[str, Failure],
     ) -> bool:
         """Whether somebody else may answer after this failure, at once or when a model is there again."""
         kind = failure.failure if isinstance(failure, BusyError) else failure_of(failure)
-        if kind is None or (trip.deadline.is_named and trip.deadline.has_passed(self._clock())):
+        if kind is None or (state.deadline.is_named and state.deadline.has_passed(self._clock())):
             return False
         failed[candidate.served_name] = kind
-        if trip.route.next(failed) is None:
-            return bool(trip.absent or trip.unwell)
+        if state.route.next(failed) is None:
+            return bool(state.absent or state.unwell)
         self._metrics.failovers.labels(candidate.model_id, kind).inc()
         return True
 
-    def _renew(self, trip: _Trip) -> None:
+    def _renew(self, state: _DispatchState) -> None:
         """An engine was at work on it and died, which is no waiting: a deadline of the site begins anew."""
-        died = sum(tried.died for tried in trip.tried.values())
-        if died > trip.renewals and not trip.deadline.is_named:
-            trip.renewals = died
-            trip.deadline = self._default_deadline()
+        died = sum(tried.died for tried in state.tried.values())
+        if died > state.renewals and not state.deadline.is_named:
+            state.renewals = died
+            state.deadline = self._default_deadline()
 
     def _default_deadline(self) -> Deadline:
         return Deadline(self._clock() + self._config.admission.max_wait_s)
@@ -232,14 +235,14 @@ class Dispatcher:
     def _note_outcome(self, model_id: str, failure: ComptoirError) -> None:
         self._metrics.outcomes.labels(model_id, outcome_of(failure)).inc()
 
-    def close(self, opened: Opened) -> None:
+    def close(self, response: OpenResponse) -> None:
         """Done with the answer. If it is not complete, the engine aborts its request."""
-        opened.slot.usage = opened.answer.usage
-        self._forwarder.finished(opened.sent)
-        self._release(opened.slot, opened.sent.order.request_id)
-        metrics, model = self._metrics, opened.candidate.model_id
-        tenant = metrics.tenant(opened.tenant)
-        outcome = "broken" if opened.is_broken else "ok"
+        response.slot.usage = response.answer.usage
+        self._forwarder.finished(response.replica_response)
+        self._release(response.slot, response.replica_response.request.request_id)
+        metrics, model = self._metrics, response.candidate.model_id
+        tenant = metrics.tenant(response.tenant)
+        outcome = "broken" if response.is_broken else "ok"
         metrics.outcomes.labels(model, outcome).inc()
         tenant[outcome].inc()
 
@@ -249,67 +252,67 @@ class Dispatcher:
         if slot.usage is None:
             self._bills.owed(request_id, slot)
 
-    def broke(self, opened: Opened) -> None:
+    def broke(self, response: OpenResponse) -> None:
         """The answer stopped before its end."""
-        opened.is_broken = True
-        self._metrics.broken_streams.labels(opened.candidate.model_id).inc()
-        self._forwarder.broke(opened.sent)
+        response.is_broken = True
+        self._metrics.broken_streams.labels(response.candidate.model_id).inc()
+        self._forwarder.broke(response.replica_response)
 
     def names(self, caller: Caller) -> tuple[str, ...]:
         """The names that routing gives to models, as far as the caller may use one behind them."""
         return self._router.names(self._directory(), caller.may_use, self._today())
 
-    def _route(self, asked: Asked) -> Route:
-        name = asked.body["model"]
+    def _route(self, request: CheckedRequest) -> Route:
+        name = request.body["model"]
         features = None
         if self._router.needs_features(name):
-            features = asked.features
+            features = request.features
         return self._router.route(
             name,
             features,
             self._directory(),
-            asked.caller.may_use,
-            sticky_key(asked.caller.name, asked.session, asked.user),
+            request.caller.may_use,
+            sticky_key(request.caller.name, request.session, request.user),
             self._today(),
-            asked.endpoint.tasks,
+            request.endpoint.tasks,
         )
 
-    async def _ask(self, trip: _Trip, candidate: Candidate) -> Opened:
-        asked, model_id = trip.asked, candidate.model_id
+    async def _ask(self, state: _DispatchState, candidate: Candidate) -> OpenResponse:
+        request, model_id = state.request, candidate.model_id
         model = self._directory().models.get(model_id)
         if model is None:
-            raise NobodyError
-        prepared = await self._preparation.prepare(asked, candidate)
+            raise NoReplicaError
+        prepared = await self._builder.prepare(request, candidate)
         self._check_quarantine(prepared)
         if self._admission.is_busy(model_id):
-            await asked.pack()
+            await request.pack()
         slot = await self._admission.acquire(
-            model, asked.caller, prepared.estimate, trip.deadline, trip.on_wait
+            model, request.caller, prepared.estimate, state.deadline, state.on_wait
         )
         if slot.waited_s:
-            waits = self._metrics.queue_wait.labels(model_id, asked.caller.priority)
+            waits = self._metrics.queue_wait.labels(model_id, request.caller.priority)
             waits.observe(slot.waited_s)
         try:
             queued = self._admission.queued(model_id)
-            order = await self._preparation.order(prepared, model, queued, trip.deadline)
-            if len(order.body) > SMALL_BODY_BYTES:
+            built = await self._builder.build(prepared, model, queued, state.deadline)
+            if len(built.body) > SMALL_BODY_BYTES:
                 # Its answer may be long in coming.
-                await asked.pack()
-            if trip.deadline.is_named and trip.deadline.has_passed(self._clock()):
+                await request.pack()
+            if state.deadline.is_named and state.deadline.has_passed(self._clock()):
                 raise BusyError("expired", self._config.admission.max_retry_after_s)
-            sent = await self._forwarder.open(order, trip.tried[model_id])
-            opened = Opened(sent, slot, candidate, trip.route, trip.tenant)
-            if sent.refusal is not None or sent.answer.status >= 400:
-                await self._refuse(asked, opened)
-        except NobodyError:
+            replica_response = await self._forwarder.open(built, state.tried[model_id])
+            response = OpenResponse(replica_response, slot, candidate, state.route, state.tenant)
+            if replica_response.refusal is not None or replica_response.answer.status >= 400:
+                await self._refuse(request, response)
+        except NoReplicaError:
             slot.give_back()
             raise
         except BaseException:
-            self._release(slot, asked.request_id)
+            self._release(slot, request.request_id)
             raise
-        return opened
+        return response
 
-    def _check_quarantine(self, prepared: Prepared) -> None:
+    def _check_quarantine(self, prepared: CandidateRequest) -> None:
         """Raise what a request gets that engines failed at a moment ago: it is not sent to more of them."""
         quarantine = self._forwarder.quarantine
         if quarantine.is_empty:
@@ -321,18 +324,18 @@ class Dispatcher:
                 retry_after_s=left_s,
             )
 
-    async def _refuse(self, asked: Asked, opened: Opened) -> None:
+    async def _refuse(self, request: CheckedRequest, response: OpenResponse) -> None:
         """Raise what an engine's error answer means."""
-        refusal = opened.sent.refusal
+        refusal = response.replica_response.refusal
         try:
             if refusal is not None:
-                raise from_engine(refusal.status, refusal.body, asked.names)
-            raise from_engine(opened.answer.status, await opened.answer.rest(), asked.names)
+                raise from_engine(refusal.status, refusal.body, request.names)
+            raise from_engine(response.answer.status, await response.answer.rest(), request.names)
         except ReplicaBrokeError:
             raise from_engine(502, b"") from None
         finally:
-            opened.slot.usage = opened.answer.usage
-            self._forwarder.finished(opened.sent)
+            response.slot.usage = response.answer.usage
+            self._forwarder.finished(response.replica_response)
 
 
 def outcome_of(error: ComptoirError) -> str:

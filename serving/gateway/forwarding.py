@@ -19,7 +19,12 @@ from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
 from serving.gateway.lanes import Lane, Lanes
 from serving.gateway.probation import Probation
-from serving.gateway.replica_request import NobodyError, Order, Sent, Tried
+from serving.gateway.replica_request import (
+    NoReplicaError,
+    ReplicaRequest,
+    ReplicaResponse,
+    RetryState,
+)
 from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.settings import GatewayConfig
@@ -81,7 +86,9 @@ class Forwarder:
         """What is kept for each model, by id."""
         return self._lanes.all
 
-    async def open(self, order: Order, tried: Tried | None = None) -> Sent:
+    async def open(
+        self, request: ReplicaRequest, tried: RetryState | None = None
+    ) -> ReplicaResponse:
         """Send to the best replica, then to others while none has begun to answer.
 
         The caller must call `finished` when it is done with the answer.
@@ -90,46 +97,46 @@ class Forwarder:
             tried: what was tried before the request was held; it goes on from there.
 
         Raises:
-            NobodyError: no replica can be asked just now; the request may be held and sent again.
+            NoReplicaError: no replica can be asked just now; the request may be held and sent again.
             EngineFailedError: the request is the cause of failures, or nobody is left to tell.
             EngineTimeoutError: the engine was silent for too long.
         """
-        tried = tried if tried is not None else Tried()
-        lane, now = self._lanes.of(order.model_id), self._clock()
+        tried = tried if tried is not None else RetryState()
+        lane, now = self._lanes.of(request.model_id), self._clock()
         if not tried.is_counted:
             tried.is_counted = True
-            lane.budget.request(now, order.tenant)
+            lane.budget.request(now, request.tenant)
         tried.begin(now)
         while True:
-            candidates = self._candidates(order.model_id, tried)
+            candidates = self._candidates(request.model_id, tried)
             if not candidates:
                 if not tried.failed:
-                    self._note_model(order.model_id, ok=False)
+                    self._note_model(request.model_id, ok=False)
                 break
-            if not self._may_ask(order, lane, tried):
+            if not self._may_ask(request, lane, tried):
                 break
             try:
                 if tried.deaths:
-                    sent = await self._ask_in_turn(order, lane, tried)
+                    response = await self._ask_in_turn(request, lane, tried)
                 else:
-                    sent = await self._ask(order, lane, candidates, tried)
+                    response = await self._ask(request, lane, candidates, tried)
             except ReplicaGoneError as gone:
-                await self._note_gone(order, tried, gone)
+                await self._note_gone(request, tried, gone)
             except _FailedError as failure:
-                self._note_failure(order, tried, failure)
+                self._note_failure(request, tried, failure)
             except LateError:
                 break
             else:
                 for replica_id in tried.failed:
                     # The same request, and another one could do it.
-                    self.breakers.replica(replica_id).doubt(order.tenant, self._clock())
-                return sent
+                    self.breakers.replica(replica_id).doubt(request.tenant, self._clock())
+                return response
         if tried.failed:
             raise EngineFailedError(_FAILED)
         tried.again_s = self._clock() + SUSPECT_S
-        raise NobodyError
+        raise NoReplicaError
 
-    def can_ask(self, model_id: str, tried: Tried | None = None, tenant: str = "") -> bool:
+    def can_ask(self, model_id: str, tried: RetryState | None = None, tenant: str = "") -> bool:
         """Whether `open` would send a request now of which so much has been tried."""
         lane, now = self._lanes.of(model_id), self._clock()
         if tried is not None and not tried.is_free and not lane.budget.can_retry(now, tenant):
@@ -142,30 +149,30 @@ class Forwarder:
                 return True
         return False
 
-    def finished(self, sent: Sent) -> None:
+    def finished(self, response: ReplicaResponse) -> None:
         """Done with the answer. If it is not complete, the engine aborts its request."""
-        sent.answer.close()
-        self._count_down(sent.replica)
-        usage = sent.answer.usage
+        response.answer.close()
+        self._count_down(response.replica)
+        usage = response.answer.usage
         if usage is None:
             return
-        bill = sent.bill(usage, is_prefill=self._is_prefill, ended_s=time.time())
-        self._bills.told(sent.replica, bill, sent.order.tenant)
-        lane = self.lanes.get(sent.order.model_id)
+        bill = response.bill(usage, is_prefill=self._is_prefill, ended_s=time.time())
+        self._bills.told(response.replica, bill, response.request.tenant)
+        lane = self.lanes.get(response.request.model_id)
         # What one sequence of a request has written is cached for its next one: that teaches nothing.
         if lane is not None and usage.sequences <= 1:
             lane.policy.served(
-                sent.order.routed, sent.choice, usage.cached_tokens, usage.prompt_tokens
+                response.request.routed, response.choice, usage.cached_tokens, usage.prompt_tokens
             )
 
-    def broke(self, sent: Sent) -> None:
+    def broke(self, response: ReplicaResponse) -> None:
         """The answer had begun and stopped; nobody can take over.
 
         A machine that vanished is to blame. Everything else may follow the request; a replica that is dead
         accepts no more connections, and the next request tells.
         """
-        if sent.answer.has_vanished:
-            self.breakers.replica(sent.replica.id).broke(self._clock())
+        if response.answer.has_vanished:
+            self.breakers.replica(response.replica.id).broke(self._clock())
 
     def is_well(self, model_id: str) -> bool:
         """Whether the model is worth asking first when another could stand in for it."""
@@ -179,51 +186,53 @@ class Forwarder:
 
     # ---- one replica -------------------------------------------------------------------------------------
 
-    async def _ask_in_turn(self, order: Order, lane: Lane, tried: Tried) -> Sent:
+    async def _ask_in_turn(
+        self, request: ReplicaRequest, lane: Lane, tried: RetryState
+    ) -> ReplicaResponse:
         """An engine has died under it: it may be the cause, and shall take nobody along."""
-        async with self._probation.turn(order.model_id, order.tenant, tried.acquit):
-            candidates = self._candidates(order.model_id, tried)
-            return await self._ask(order, lane, candidates, tried)
+        async with self._probation.turn(request.model_id, request.tenant, tried.acquit):
+            candidates = self._candidates(request.model_id, tried)
+            return await self._ask(request, lane, candidates, tried)
 
     async def _ask(
-        self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: Tried
-    ) -> Sent:
+        self, request: ReplicaRequest, lane: Lane, candidates: Sequence[Replica], tried: RetryState
+    ) -> ReplicaResponse:
         hedge_after_s = self._config.retries.hedge_after_s
         if hedge_after_s is None or len(candidates) < 2:
-            return await self._send(order, lane, candidates, tried)
+            return await self._send(request, lane, candidates, tried)
         return await first_of(
-            lambda: self._send(order, lane, self._candidates(order.model_id, tried), tried),
+            lambda: self._send(request, lane, self._candidates(request.model_id, tried), tried),
             hedge_after_s,
             self.finished,
             # The engines work for both: a hedge costs what a retry does.
-            lambda: self._may_ask(order, lane, tried, is_free=False),
+            lambda: self._may_ask(request, lane, tried, is_free=False),
         )
 
     async def _send(
-        self, order: Order, lane: Lane, candidates: Sequence[Replica], tried: Tried
-    ) -> Sent:
+        self, request: ReplicaRequest, lane: Lane, candidates: Sequence[Replica], tried: RetryState
+    ) -> ReplicaResponse:
         if not candidates:
             raise ReplicaGoneError("nobody is left")
-        if order.handed is not None and not tried.is_handed:
+        if request.computed is not None and not tried.is_handed:
             # While a changed file is rolled out, some replicas are of another build.
-            readers = [one for one in candidates if one.build == order.handed.build]
+            readers = [one for one in candidates if one.build == request.computed.build]
             candidates = readers or candidates
-        choice = lane.policy.choose(order.routed, candidates, self.in_flight)
+        choice = lane.policy.choose(request.routed, candidates, self.in_flight)
         replica = choice.replica
         tried.replicas.add(replica.id)
-        self._choices.labels(order.model_id, choice.policy, choice.reason).inc()
+        self._choices.labels(request.model_id, choice.policy, choice.reason).inc()
         self.in_flight[replica.id] += 1
         breaker = self.breakers.replica(replica.id)
         attempt = breaker.begin(self._clock())
         try:
             answer = await self._upstream.post(
                 replica,
-                order.path,
-                tried.body(order, replica),
-                order.request_id,
-                order.queued,
-                self._bills.payer(order.key),
-                _left_s(order.deadline, self._clock()),
+                request.path,
+                tried.body(request, replica),
+                request.request_id,
+                request.queued,
+                self._bills.payer(request.key),
+                _left_s(request.deadline, self._clock()),
             )
             beginning = judge(answer.status, answer.first)
             if beginning.verdict in ("failed", "busy", "dead"):
@@ -241,7 +250,7 @@ class Forwarder:
             raise
         except EngineTimeoutError as error:
             self._count_down(replica)
-            if self._has_stepped(order.model_id, replica):
+            if self._has_stepped(request.model_id, replica):
                 breaker.abandon(self._clock(), attempt)
                 raise AnswerTooLongError(error.message) from None
             breaker.record(False, self._clock(), attempt)
@@ -253,8 +262,8 @@ class Forwarder:
         finally:
             lane.policy.began(choice)
         breaker.record(True, self._clock(), attempt)
-        self._note_model(order.model_id, ok=True)
-        return Sent(order, answer, choice, beginning.refusal)
+        self._note_model(request.model_id, ok=True)
+        return ReplicaResponse(request, answer, choice, beginning.refusal)
 
     def _has_stepped(self, model_id: str, before: Replica) -> bool:
         """Whether the engine of this replica has taken steps since it was as it is here."""
@@ -270,7 +279,7 @@ class Forwarder:
         if self.in_flight[replica.id] <= 0:
             del self.in_flight[replica.id]
 
-    def _candidates(self, model_id: str, tried: Tried) -> Sequence[Replica]:
+    def _candidates(self, model_id: str, tried: RetryState) -> Sequence[Replica]:
         """Whom to ask: not twice, suspects only if there is nobody else, none with an open breaker."""
         replicas: Sequence[Replica] = self._lanes.of(model_id).replicas
         if tried.replicas:
@@ -288,13 +297,13 @@ class Forwarder:
     # ---- one model ---------------------------------------------------------------------------------------
 
     def _may_ask(
-        self, order: Order, lane: Lane, tried: Tried, *, is_free: bool | None = None
+        self, request: ReplicaRequest, lane: Lane, tried: RetryState, *, is_free: bool | None = None
     ) -> bool:
         """Count one more try, if there may be one: the first is free, others within budget and deadline."""
         now = self._clock()
         if tried.attempts >= self._config.retries.max_attempts:
             return False
-        deadline = order.deadline
+        deadline = request.deadline
         is_named = deadline is not None and deadline.is_named
         if tried.replicas and deadline is not None and is_named and deadline.has_passed(now):
             return False
@@ -302,35 +311,39 @@ class Forwarder:
             is_free = tried.is_free
         # A lost replica takes all its requests along at once, and does no more work for them. What comes
         # later passes it over: it is a suspect, its breaker opens.
-        if not is_free and not lane.budget.try_retry(now, order.tenant):
+        if not is_free and not lane.budget.try_retry(now, request.tenant):
             return False
         tried.attempts += 1
         if tried.replicas:
-            self._metrics.retries.labels(order.model_id).inc()
+            self._metrics.retries.labels(request.model_id).inc()
         return True
 
-    async def _note_gone(self, order: Order, tried: Tried, gone: ReplicaGoneError) -> None:
+    async def _note_gone(
+        self, request: ReplicaRequest, tried: RetryState, gone: ReplicaGoneError
+    ) -> None:
         tried.is_free = gone.lost
         if not gone.sent:
             return
         tried.deaths += 1
         tried.died += 1
         if tried.deaths >= MAX_DEATHS:
-            self._hold_back(order)
-        if self._candidates(order.model_id, tried):
+            self._hold_back(request)
+        if self._candidates(request.model_id, tried):
             await asyncio.sleep(DEATH_PAUSE_S)
 
-    def _note_failure(self, order: Order, tried: Tried, failure: _FailedError) -> None:
+    def _note_failure(
+        self, request: ReplicaRequest, tried: RetryState, failure: _FailedError
+    ) -> None:
         tried.is_free = False
         tried.failed.append(failure.replica_id)
         if len(tried.failed) >= MAX_FAILURES:
             if failure.is_busy:
                 raise EngineFailedError(_FAILED)
-            self._hold_back(order)
+            self._hold_back(request)
 
-    def _hold_back(self, order: Order) -> None:
+    def _hold_back(self, request: ReplicaRequest) -> None:
         """The request is the cause: its client is told, and the same request is not sent for a while."""
-        self.quarantine.add(order.suspect, self._clock())
+        self.quarantine.add(request.suspect, self._clock())
         raise EngineFailedError(_FAILED)
 
     def _note_model(self, model_id: str, *, ok: bool) -> None:

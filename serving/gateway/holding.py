@@ -20,7 +20,7 @@ from serving.discovery.directory import Directory, Model
 from serving.errors import ComptoirError, ModelNotFoundError, ModelUnavailableError
 from serving.gateway.admission import BusyError, OnWait
 from serving.gateway.listing import model_state
-from serving.gateway.replica_request import RETRY_AFTER_S, Tried
+from serving.gateway.replica_request import RETRY_AFTER_S, RetryState
 from serving.observability.metrics import GatewayMetrics
 
 # How often it looks whether a replica can be asked.
@@ -33,7 +33,7 @@ Cause = Literal["asleep", "starting", "crashed", "unreachable", "gone"]
 
 
 # `Forwarder.can_ask`.
-CanAsk = Callable[[str, Tried | None, str], bool]
+CanAsk = Callable[[str, RetryState | None, str], bool]
 
 
 @dataclass(eq=False, slots=True)
@@ -41,7 +41,7 @@ class _Waiter:
     """One held request: whom it would go to, what it has tried there, whether it had to make room."""
 
     tenant: str
-    tried: Mapping[str, Tried]
+    tried: Mapping[str, RetryState]
     woken: asyncio.Future[bool]
     is_displaced: bool = False
 
@@ -102,7 +102,7 @@ class Holding:
 
     async def until(
         self,
-        tried: Mapping[str, Tried],
+        tried: Mapping[str, RetryState],
         tenant: str,
         deadline: Deadline,
         on_wait: OnWait | None = None,

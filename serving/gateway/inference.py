@@ -33,7 +33,7 @@ from serving.gateway.body import (
     read_text,
 )
 from serving.gateway.body_room import BodyRoom, BodyShare
-from serving.gateway.checked_request import Asked
+from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.pace import Pace
@@ -121,10 +121,10 @@ class Inference:
                 INFERENCE, headers.get("authorization"), headers.get("x-api-key")
             )
             client.recognised(rules.keys.sharer(caller))
-            asked = await self._check(
+            checked = await self._check(
                 rules, endpoint, caller, headers, receive, request_id, request.held
             )
-            response = await self._forward(asked, client, send, waiting, began_s, request)
+            response = await self._forward(checked, client, send, waiting, began_s, request)
         except ComptoirError as error:
             response = await self._failed(error, path, request_id, waiting)
         except asyncio.CancelledError:
@@ -181,7 +181,7 @@ class Inference:
         receive: Receive,
         request_id: str,
         held: BodyShare,
-    ) -> Asked:
+    ) -> CheckedRequest:
         """What may be sent to an engine."""
         limits, who = rules.config.limits, rules.keys.sharer(caller)
 
@@ -197,34 +197,34 @@ class Inference:
             began_s = time.perf_counter()
             try:
                 body = as_object(parse(text))
-                checked = endpoint.check(body)
-                return self._asked(rules, endpoint, caller, headers, checked, body, request_id)
+                fields = endpoint.check(body)
+                return self._checked(rules, endpoint, caller, headers, fields, body, request_id)
             finally:
                 pace.spend(time.perf_counter() - began_s)
-        async with self._services.dispatcher.benches.place(caller.name):
+        async with self._services.dispatcher.semaphores.hold(caller.name):
             body = as_object(await parse_large(text, limits, self._turns))
             del text
-            checked = await self._check_large(endpoint, body)
-            asked = self._asked(rules, endpoint, caller, headers, checked, body, request_id)
-            asked.turns = self._turns
-            del body, checked
-            await asked.pack()
-        return asked
+            fields = await self._check_large(endpoint, body)
+            checked = self._checked(rules, endpoint, caller, headers, fields, body, request_id)
+            checked.turns = self._turns
+            del body, fields
+            await checked.pack()
+        return checked
 
-    def _asked(
+    def _checked(
         self,
         rules: Rules,
         endpoint: Endpoint,
         caller: Caller,
         headers: Mapping[str, str],
-        checked: dict[str, Any],
+        fields: dict[str, Any],
         body: dict[str, Any],
         request_id: str,
-    ) -> Asked:
-        return Asked(
+    ) -> CheckedRequest:
+        return CheckedRequest(
             endpoint,
             caller,
-            checked,
+            fields,
             request_id,
             headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key"),
             _text(body, "user"),
@@ -240,7 +240,7 @@ class Inference:
 
     async def _forward(
         self,
-        asked: Asked,
+        checked: CheckedRequest,
         client: ClientConnection,
         send: Send,
         waiting: WaitingStream,
@@ -249,14 +249,14 @@ class Inference:
     ) -> ASGIApp | None:
         """Ask an engine; returns the response, or None when it has been streamed."""
         dispatcher, metrics = self._services.dispatcher, self._services.metrics
-        opened = await dispatcher.open(asked, waiting if asked.body.get("stream") else None)
+        response = await dispatcher.open(checked, waiting if checked.body.get("stream") else None)
         request.has_begun = True
-        answer, path = opened.answer, asked.endpoint.path
-        model = opened.candidate.model_id
+        answer, path = response.answer, checked.endpoint.path
+        model = response.candidate.model_id
         first_s = time.perf_counter() - began_s
         metrics.first_byte.labels(model).observe(first_s)
-        headers = {"content-type": answer.content_type} | opened.headers
-        headers |= request_id_headers(path, asked.request_id)
+        headers = {"content-type": answer.content_type} | response.headers
+        headers |= request_id_headers(path, checked.request_id)
         try:
             if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
                 metrics.ttft.labels(model).observe(first_s)
@@ -271,15 +271,15 @@ class Inference:
                 ending = await pass_answer(answer, headers, client, send)
                 is_stream = False
             if ending is Ending.BROKEN:
-                dispatcher.broke(opened)
+                dispatcher.broke(response)
         except ReplicaBrokeError:
-            dispatcher.broke(opened)
+            dispatcher.broke(response)
             raise from_engine(502, b"") from None
         except asyncio.CancelledError:
-            opened.is_broken = opened.is_broken or request.ended_by is not None
+            response.is_broken = response.is_broken or request.ended_by is not None
             raise
         finally:
-            dispatcher.close(opened)
+            dispatcher.close(response)
             metrics.requests.labels(model, str(answer.status)).inc()
             metrics.duration.labels(model).observe(time.perf_counter() - began_s)
         # The slot is free: from here on, only the client is waited for.

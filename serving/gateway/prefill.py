@@ -18,7 +18,7 @@ from serving.errors import ComptoirError
 from serving.gateway.bills import Bills
 from serving.gateway.body import encode
 from serving.gateway.forwarding import Forwarder
-from serving.gateway.replica_request import Handed, Order, Tried
+from serving.gateway.replica_request import ComputedPrompt, ReplicaRequest, RetryState
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.replicas import prefill_decode
@@ -77,47 +77,49 @@ class Prefill:
             self._metrics.prefills.labels(model.id, outcome).inc()
         return outcome is None
 
-    async def compute(self, order: Order, body: dict[str, object]) -> Handed | None:
+    async def compute(
+        self, request: ReplicaRequest, body: dict[str, object]
+    ) -> ComputedPrompt | None:
         """Have a prompt computed: what goes to the replica that answers, or None if nobody did.
 
         Args:
-            order: the client's request as it would go to that replica.
+            request: the client's request as it would go to that replica.
             body: the same, before it was encoded.
         """
-        began_s, deadline = self._clock(), order.deadline
+        began_s, deadline = self._clock(), request.deadline
         named = deadline is not None and deadline.is_named
-        handed = None
+        computed = None
         with suppress(TimeoutError):
             # Nobody waits longer for a prompt than its client does for the answer.
             async with asyncio.timeout(deadline.left_s(began_s) if deadline and named else None):
-                handed = await self._ask(order, body)
-        outcome: prefill_decode.Outcome = "failed" if handed is None else "handed"
-        self._metrics.prefills.labels(order.model_id, outcome).inc()
-        self._metrics.prefill_time.labels(order.model_id).observe(self._clock() - began_s)
-        return handed
+                computed = await self._ask(request, body)
+        outcome: prefill_decode.Outcome = "failed" if computed is None else "handed"
+        self._metrics.prefills.labels(request.model_id, outcome).inc()
+        self._metrics.prefill_time.labels(request.model_id).observe(self._clock() - began_s)
+        return computed
 
-    async def _ask(self, order: Order, body: dict[str, object]) -> Handed | None:
-        asked = encode(prefill_decode.prefill_body(order.path, body))
+    async def _ask(self, request: ReplicaRequest, body: dict[str, object]) -> ComputedPrompt | None:
+        encoded = encode(prefill_decode.prefill_body(request.path, body))
         # Its one token comes when the prompt has been read, as a stream's first one does.
-        routed = replace(order.routed, is_streamed=True)
-        tried = Tried()
+        routed = replace(request.routed, is_streamed=True)
+        tried = RetryState()
         try:
-            ordered = replace(order, body=asked, queued=0, routed=routed)
-            sent = await self.forwarder.open(ordered, tried)
+            prefill_request = replace(request, body=encoded, queued=0, routed=routed)
+            response = await self.forwarder.open(prefill_request, tried)
         except ComptoirError:
             # There is no second one whose answer would tell; the model's own replicas go on either way.
             for replica_id in tried.failed:
-                self.forwarder.breakers.replica(replica_id).doubt(order.tenant, self._clock())
+                self.forwarder.breakers.replica(replica_id).doubt(request.tenant, self._clock())
             return None
         try:
-            answer = await sent.answer.rest()
+            answer = await response.answer.rest()
         except ReplicaBrokeError:
-            self.forwarder.broke(sent)
+            self.forwarder.broke(response)
             return None
         finally:
-            self.forwarder.finished(sent)
-        told = prefill_decode.decode_body(body, answer) if sent.answer.status == 200 else None
-        return None if told is None else Handed(encode(told), sent.replica.build)
+            self.forwarder.finished(response)
+        told = prefill_decode.decode_body(body, answer) if response.answer.status == 200 else None
+        return None if told is None else ComputedPrompt(encode(told), response.replica.build)
 
     def _prefill_directory(self) -> Directory:
         """The directory with prefill replicas in the place of the models' own."""

@@ -13,7 +13,7 @@ from serving.discovery.directory_ray import RayDirectory
 from serving.gateway.asgi import build_asgi
 from serving.gateway.live_settings import LiveSettings
 from serving.gateway.neighbours import Neighbours
-from serving.gateway.report import asked
+from serving.gateway.report import demand
 from serving.gateway.services import Services
 from serving.listener import Listener
 from serving.settings import GatewayConfig
@@ -79,7 +79,7 @@ class GatewayReplica:
 
     async def record_routing_stats(self) -> dict[str, Any]:
         """For the other gateways, so that each can answer for all."""
-        return asked(self._services)
+        return demand(self._services)
 
     async def check_health(self) -> None:
         """Serve's health hook.

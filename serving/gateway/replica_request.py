@@ -22,7 +22,7 @@ MAX_ACQUITTALS = 2
 UNKNOWN = RoutedRequest()
 
 
-class NobodyError(ModelUnavailableError):
+class NoReplicaError(ModelUnavailableError):
     """No replica of the model can be asked just now; the request has not begun, and can be held."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class NobodyError(ModelUnavailableError):
 
 
 @record
-class Handed:
+class ComputedPrompt:
     """A request whose prompt is computed: what goes to the replica that answers, and which can read it."""
 
     body: bytes
@@ -42,10 +42,10 @@ class Handed:
 
 
 @record
-class Order:
+class ReplicaRequest:
     """A request as it goes to a replica, and what the replica policy may know of it.
 
-    `queued`: requests that wait for this model in this gateway. `handed`: the body with which an engine of
+    `queued`: requests that wait for this model in this gateway. `computed`: the body with which an engine of
     this build fetches the prompt that a prefill replica has computed, instead of computing it. `deadline`:
     from then on no other replica is asked. `key`: stands for the tenant's key in bills. `adapter`: the LoRA
     adapter that is asked, "" for the model itself.
@@ -57,7 +57,7 @@ class Order:
     request_id: str
     routed: RoutedRequest = UNKNOWN
     queued: int = 0
-    handed: Handed | None = None
+    computed: ComputedPrompt | None = None
     tenant: str = ""
     deadline: Deadline | None = None
     key: str = ""
@@ -70,13 +70,13 @@ class Order:
 
 
 @record
-class Sent:
+class ReplicaResponse:
     """An answer that has begun, and who was chosen for it. Give it to `finished` in the end.
 
     `refusal`: the answer is an error of the request, which stood in its stream.
     """
 
-    order: Order
+    request: ReplicaRequest
     answer: Answer
     choice: Choice
     refusal: Refusal | None = None
@@ -88,14 +88,14 @@ class Sent:
 
     def bill(self, usage: Usage, *, is_prefill: bool, ended_s: float) -> Bill:
         """What the replica billed with its answer, as it keeps it."""
-        order, is_refused = self.order, self.refusal is not None or self.answer.status >= 400
+        request, is_refused = self.request, self.refusal is not None or self.answer.status >= 400
         return Bill(
             usage.bill,
-            order.request_id,
-            order.key,
-            order.model_id,
-            order.adapter,
-            order.path,
+            request.request_id,
+            request.key,
+            request.model_id,
+            request.adapter,
+            request.path,
             is_prefill,
             "failed" if is_refused else "ok",
             round(ended_s, 3),
@@ -104,7 +104,7 @@ class Sent:
 
 
 @dataclass(slots=True)
-class Tried:
+class RetryState:
     """What has been tried for one request at one model, in all the rounds between which it was held.
 
     Attributes:
@@ -151,10 +151,10 @@ class Tried:
         """Whether the next round could ask it."""
         return now >= self.again_s or replica.id not in self.replicas
 
-    def body(self, order: Order, replica: Replica) -> bytes:
+    def body(self, request: ReplicaRequest, replica: Replica) -> bytes:
         """What goes to this replica. A computed prompt is kept until it was fetched, which is once."""
-        handed = order.handed
-        if handed is None or self.is_handed or handed.build != replica.build:
-            return order.body
+        computed = request.computed
+        if computed is None or self.is_handed or computed.build != replica.build:
+            return request.body
         self.is_handed = True
-        return handed.body
+        return computed.body

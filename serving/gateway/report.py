@@ -41,7 +41,7 @@ def status(services: Services, caller: Caller) -> dict[str, Any]:
     queues = {each.model_id: each for each in services.admission.snapshots()}
     found = [_model(services, model, queues.get(model.id), now) for model in models]
     elsewhere = services.elsewhere()
-    here = asked(services)
+    here = demand(services)
     for each in found:
         each["asked"] = together([here, *elsewhere], each["id"])
     settings = {"keys": len(services.keys), "refused": dict(services.refused_changes)}
@@ -53,7 +53,7 @@ def status(services: Services, caller: Caller) -> dict[str, Any]:
     }
 
 
-def asked(services: Services) -> dict[str, dict[str, float]]:
+def demand(services: Services) -> dict[str, dict[str, float]]:
     """What this gateway has asked of each model, as far as it is anything.
 
     `open` are requests that wait, are held or are being answered. Of models that run in two revisions also
@@ -65,7 +65,7 @@ def asked(services: Services) -> dict[str, dict[str, float]]:
     found = {}
     for name in models:
         figures: dict[str, float] = {
-            "open": services.admission.asked(name) + services.holding.held(name)
+            "open": services.admission.demand(name) + services.holding.held(name)
         }
         if revisions[public_name(name)] > 1:
             figures |= services.metrics.figures(name)

@@ -1,4 +1,4 @@
-"""Makes an order for replicas out of a checked request: its body, its prompt's hashes, a computed prompt."""
+"""Builds what goes to a replica out of a checked request: body, hashes of its prompt, a computed prompt."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from serving.admission.quarantine import Suspect
 from serving.discovery.directory import Model
 from serving.gateway.admission import Estimate
 from serving.gateway.body import discard_in_steps
-from serving.gateway.checked_request import Asked, Benches
+from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.prefill import Prefill
-from serving.gateway.replica_request import UNKNOWN, Order
+from serving.gateway.replica_request import UNKNOWN, ReplicaRequest
+from serving.gateway.tenant_semaphores import TenantSemaphores
 from serving.records import record
 from serving.replicas.choice import RoutedRequest
 from serving.replicas.prompt_prefix import (
@@ -30,14 +31,14 @@ from serving.settings import GatewayConfig
 
 
 @record
-class Prepared:
+class CandidateRequest:
     """A request as it goes to one candidate.
 
     `own`: the fields that the gateway writes into it. `estimate`: what it may cost; put right when the
     engine has counted.
     """
 
-    asked: Asked
+    request: CheckedRequest
     candidate: Candidate
     own: dict[str, Any]
     encoded: bytes
@@ -46,89 +47,91 @@ class Prepared:
     @property
     def suspect(self) -> Suspect:
         """The request as the quarantine knows it."""
-        path, model_id = self.asked.endpoint.path, self.candidate.model_id
-        return Suspect(self.asked.caller.name, model_id, path, self.encoded)
+        path, model_id = self.request.endpoint.path, self.candidate.model_id
+        return Suspect(self.request.caller.name, model_id, path, self.encoded)
 
 
-class Preparation:
+class RequestBuilder:
     """What of a request is made for one candidate."""
 
     def __init__(self, config: GatewayConfig, forwarder: Forwarder, prefill: Prefill) -> None:
         self._config = config
         self._forwarder = forwarder
         self._prefill = prefill
-        self.benches = Benches()
+        self.semaphores = TenantSemaphores()
 
-    async def prepare(self, asked: Asked, candidate: Candidate) -> Prepared:
+    async def prepare(self, request: CheckedRequest, candidate: Candidate) -> CandidateRequest:
         """The request as this candidate reads it."""
         own: dict[str, Any] = {"model": candidate.served_name}
-        if asked.endpoint.path == "/v1/responses":
+        if request.endpoint.path == "/v1/responses":
             own["store"] = False
-        if asked.caller.cache_salt is not None:
-            own["cache_salt"] = asked.caller.cache_salt
-        encoded = await asked.text(own)
-        if asked.turns is not None:
+        if request.caller.cache_salt is not None:
+            own["cache_salt"] = request.caller.cache_salt
+        encoded = await request.text(own)
+        if request.turns is not None:
             # To write so much to a socket takes as long again.
             await asyncio.sleep(0)
-        return Prepared(asked, candidate, own, encoded, Estimate(*asked.tokens(encoded)))
+        return CandidateRequest(
+            request, candidate, own, encoded, Estimate(*request.tokens(encoded))
+        )
 
-    async def order(
-        self, prepared: Prepared, model: Model, queued: int, deadline: Deadline
-    ) -> Order:
+    async def build(
+        self, prepared: CandidateRequest, model: Model, queued: int, deadline: Deadline
+    ) -> ReplicaRequest:
         """What goes to the forwarder, once a prefill replica has computed a prompt that is one for it."""
-        asked, candidate = prepared.asked, prepared.candidate
-        path, model_id, encoded = asked.endpoint.path, candidate.model_id, prepared.encoded
+        request, candidate = prepared.request, prepared.candidate
+        path, model_id, encoded = request.endpoint.path, candidate.model_id, prepared.encoded
         may_prefill = model.prefill_min_tokens is not None
         reads_prompts = self._forwarder.reads_prompts(model_id)
-        body: dict[str, Any] = asked.body
+        body: dict[str, Any] = request.body
         prefills, prompt = False, EMPTY
         # It is looked into only where that decides something.
         if reads_prompts or may_prefill:
-            async with self._place(asked):
-                body = await asked.whole(prepared.own)
+            async with self._place(request):
+                body = await request.whole(prepared.own)
                 prefills = self._prefill.wants(model, path, body, len(encoded))
                 if reads_prompts or (prefills and self._prefill.forwarder.reads_prompts(model_id)):
-                    prompt = await self._prefix(asked, candidate, body)
+                    prompt = await self._prefix(request, candidate, body)
                 if not prefills:
-                    if asked.turns is not None:
+                    if request.turns is not None:
                         # It was made for this alone, and takes as long to go as it took to come.
-                        await asked.turns.run(discard_in_steps(body))
-                    body = asked.body
-        order = Order(
+                        await request.turns.run(discard_in_steps(body))
+                    body = request.body
+        built = ReplicaRequest(
             model_id,
             path,
             encoded,
-            asked.request_id,
+            request.request_id,
             RoutedRequest(
                 prompt,
-                session_key(asked.caller.name, asked.session, prompt),
+                session_key(request.caller.name, request.session, prompt),
                 len(encoded),
-                is_streamed=bool(asked.body.get("stream")),
+                is_streamed=bool(request.body.get("stream")),
             ),
             queued,
-            tenant=asked.caller.name,
+            tenant=request.caller.name,
             deadline=deadline,
-            key=asked.caller.id,
+            key=request.caller.id,
             adapter=candidate.served_name if candidate.served_name != model_id else "",
         )
-        handed = await self._prefill.compute(order, body) if prefills else None
+        computed = await self._prefill.compute(built, body) if prefills else None
         # Who fetches a prompt need not have it, and computes none of it: any replica with little to do.
-        return order if handed is None else replace(order, handed=handed, routed=UNKNOWN)
+        return built if computed is None else replace(built, computed=computed, routed=UNKNOWN)
 
-    def _place(self, asked: Asked) -> AbstractAsyncContextManager[None]:
+    def _place(self, request: CheckedRequest) -> AbstractAsyncContextManager[None]:
         """A large body is worked on where its tenant's others are not at the same time."""
-        return nullcontext() if asked.turns is None else self.benches.place(asked.caller.name)
+        return nullcontext() if request.turns is None else self.semaphores.hold(request.caller.name)
 
     async def _prefix(
-        self, asked: Asked, candidate: Candidate, body: dict[str, Any]
+        self, request: CheckedRequest, candidate: Candidate, body: dict[str, Any]
     ) -> PromptPrefix:
-        if asked.turns is not None:
+        if request.turns is not None:
             # Hashing takes milliseconds then, and there was other work before it.
             await asyncio.sleep(0)
         return prompt_prefix(
-            asked.endpoint.path,
+            request.endpoint.path,
             body,
-            tenant_salt(asked.caller.cache_salt, candidate.served_name),
+            tenant_salt(request.caller.cache_salt, candidate.served_name),
             self._config.replica_routing.block_bytes,
             self._config.replica_routing.max_prompt_bytes,
         )

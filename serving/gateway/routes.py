@@ -78,7 +78,7 @@ def build_router(services: Services) -> APIRouter:
         sees = None if caller.sees_metrics else report.own_rows(caller)
         # A large site's scrape takes seconds: streams do not wait for it, nor others' scrapes for all of one
         # tenant's.
-        async with services.dispatcher.benches.place(caller.name):
+        async with services.dispatcher.semaphores.hold(caller.name):
             body = await turns.run(_joined(services.metrics.parts(report.gauges(services), sees)))
         headers = {"content-type": CONTENT_TYPE, VIEW_HEADER: report.view(caller.sees_metrics)}
         return Response(body, headers=headers)

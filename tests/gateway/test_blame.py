@@ -15,7 +15,7 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutError
 from serving.gateway import forwarding
 from serving.gateway.blame import judge, names_a_dead_engine
-from serving.gateway.replica_request import NobodyError, Tried
+from serving.gateway.replica_request import NoReplicaError, RetryState
 from serving.gateway.upstream import ReplicaGoneError
 from tests.gateway.test_forwarding import DEAD, FREELY, STREAM_ERROR, Answer, Site
 
@@ -150,7 +150,7 @@ async def test_what_kills_two_replicas_at_once_is_not_the_request(
     monkeypatch.setattr(forwarding, "DEATH_PAUSE_S", 0.5)
     monkeypatch.setattr(forwarding.asyncio, "sleep", sleep)
     monkeypatch.setattr("tests.gateway.test_forwarding.asyncio.sleep", sleep)
-    tried = Tried()
+    tried = RetryState()
     assert await site.open(tried=tried) == "c"
     assert tried.deaths == 1
     assert slept.count(0.5) == 1
@@ -161,7 +161,7 @@ async def test_a_replica_at_fault_is_left_alone_with_one_tenant_on_the_site(faul
     site = Site("a", breaker={"consecutive_failures": 3})
     site.upstream.replies["a"] = fault
     for number in range(3):
-        with pytest.raises(NobodyError):
+        with pytest.raises(NoReplicaError):
             await site.open(body=b"%d" % number)
     assert site.breaker("a") == "open"
     assert not site.forwarder.can_ask("m")

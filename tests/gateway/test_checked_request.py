@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from serving.gateway.admission import Estimate
-from serving.gateway.checked_request import Asked, Benches
+from serving.gateway.checked_request import CheckedRequest
+from serving.gateway.tenant_semaphores import TenantSemaphores
 from serving.gateway.turns import Turns
 from serving.settings import GatewayConfig, RequestLimits
 from serving.tenancy.keys import ANONYMOUS
@@ -41,26 +42,26 @@ PART = {"type": "text", "text": "é 0"}
 @pytest.mark.parametrize("turns", [None, Turns()])
 @pytest.mark.parametrize("messages", [0, 1, 500])
 async def test_packed_or_not_it_is_the_same_request(messages: int, turns: Turns | None) -> None:
-    asked = Asked(CHAT, ANONYMOUS, body_of(messages), "id", turns=turns)
-    text, features, names = await asked.text(OWN), asked.features, set(asked.names)
-    tokens = asked.tokens(text)
-    await asked.pack()
-    await asked.pack()
-    assert await asked.text(OWN) == text
-    assert await asked.whole(OWN) == body_of(messages) | OWN == orjson.loads(text)
-    assert set(asked.names) == names
-    assert asked.features == features
+    request = CheckedRequest(CHAT, ANONYMOUS, body_of(messages), "id", turns=turns)
+    text, features, names = await request.text(OWN), request.features, set(request.names)
+    tokens = request.tokens(text)
+    await request.pack()
+    await request.pack()
+    assert await request.text(OWN) == text
+    assert await request.whole(OWN) == body_of(messages) | OWN == orjson.loads(text)
+    assert set(request.names) == names
+    assert request.features == features
     # An estimate: the gateway's own fields are not of the client's prompt.
-    assert abs(asked.tokens(text)[0] - tokens[0]) < 100
-    assert asked.body == {"model": "fake", "stream": False, "max_tokens": 4}
+    assert abs(request.tokens(text)[0] - tokens[0]) < 100
+    assert request.body == {"model": "fake", "stream": False, "max_tokens": 4}
 
 
 async def test_what_the_gateway_writes_is_never_the_clients() -> None:
-    asked = Asked(CHAT, ANONYMOUS, {"model": "m", "cache_salt": "y" * 5000}, "id")
+    request = CheckedRequest(CHAT, ANONYMOUS, {"model": "m", "cache_salt": "y" * 5000}, "id")
     for _ in range(2):
-        assert orjson.loads(await asked.text(OWN)) == OWN
-        assert await asked.whole(OWN) == OWN
-        await asked.pack()
+        assert orjson.loads(await request.text(OWN)) == OWN
+        assert await request.whole(OWN) == OWN
+        await request.pack()
 
 
 @pytest.mark.parametrize("messages", [20, 800])
@@ -84,7 +85,7 @@ async def test_a_request_that_waits_holds_no_objects(
         )
     )
     until = asyncio.get_running_loop().time() + 5
-    while not (services.holding.held("fake") or services.admission.asked("fake") == places):
+    while not (services.holding.held("fake") or services.admission.demand("fake") == places):
         assert asyncio.get_running_loop().time() < until
         await asyncio.sleep(0.01)
     # The engine is in this process, too, and has its own.
@@ -97,11 +98,11 @@ async def test_a_request_that_waits_holds_no_objects(
 
 
 async def test_of_one_tenant_few_large_bodies_are_in_objects() -> None:
-    benches, inside, most = Benches(), 0, 0
+    semaphores, inside, most = TenantSemaphores(), 0, 0
 
     async def work(tenant: str) -> None:
         nonlocal inside, most
-        async with benches.place(tenant):
+        async with semaphores.hold(tenant):
             inside += tenant == "a"
             most = max(most, inside)
             await asyncio.sleep(0)
@@ -114,4 +115,4 @@ async def test_of_one_tenant_few_large_bodies_are_in_objects() -> None:
     held[10].cancel()
     await asyncio.gather(*held, return_exceptions=True)
     assert most == 2
-    assert not benches._benches
+    assert not semaphores._semaphores

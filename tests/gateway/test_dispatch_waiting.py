@@ -14,7 +14,7 @@ from serving.errors import ComptoirError, EngineFailedError, ModelUnavailableErr
 from serving.gateway import forwarding
 from serving.gateway.admission import Admission
 from serving.gateway.bills import Bills
-from serving.gateway.checked_request import Asked
+from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
@@ -84,9 +84,11 @@ class Site:
         body = {"model": model, "messages": []} | fields
         deadline = None if deadline_s is None else Deadline(now() + deadline_s, is_named=True)
         caller = Caller(tenant, frozenset({"*"}))
-        opened = await self.dispatcher.open(Asked(CHAT, caller, body, "id", deadline=deadline))
-        self.dispatcher.close(opened)
-        return opened.sent.replica.id
+        response = await self.dispatcher.open(
+            CheckedRequest(CHAT, caller, body, "id", deadline=deadline)
+        )
+        self.dispatcher.close(response)
+        return response.replica_response.replica.id
 
     def asking(self, *args: Any, **fields: Any) -> asyncio.Task[str]:
         return asyncio.create_task(self.ask(*args, **fields))

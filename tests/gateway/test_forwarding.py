@@ -12,7 +12,12 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import EngineFailedError, EngineTimeoutError
 from serving.gateway import forwarding
 from serving.gateway.forwarding import SUSPECT_S, Forwarder
-from serving.gateway.replica_request import NobodyError, Order, Sent, Tried
+from serving.gateway.replica_request import (
+    NoReplicaError,
+    ReplicaRequest,
+    ReplicaResponse,
+    RetryState,
+)
 from serving.gateway.upstream import ReplicaGoneError
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig
@@ -86,12 +91,18 @@ class Site:
         self.directory = Directory([Model("m", {}, replicas)])
 
     async def send(
-        self, model: str = "m", tenant: str = "a", body: bytes = b"{}", tried: Tried | None = None
-    ) -> Sent:
-        return await self.forwarder.open(Order(model, "/v1/x", body, "id", tenant=tenant), tried)
+        self,
+        model: str = "m",
+        tenant: str = "a",
+        body: bytes = b"{}",
+        tried: RetryState | None = None,
+    ) -> ReplicaResponse:
+        return await self.forwarder.open(
+            ReplicaRequest(model, "/v1/x", body, "id", tenant=tenant), tried
+        )
 
-    async def open(self, model: str = "m", **order: Any) -> str:
-        return (await self.send(model, **order)).replica.id
+    async def open(self, model: str = "m", **request: Any) -> str:
+        return (await self.send(model, **request)).replica.id
 
     def breaker(self, name: str) -> str:
         return self.forwarder.breakers.replica(name).snapshot(self.now).state
@@ -111,13 +122,13 @@ async def test_requests_go_to_the_replica_with_the_fewest() -> None:
 
 async def test_a_finished_request_is_no_longer_counted() -> None:
     site = Site("a")
-    sent = await site.send()
-    site.forwarder.finished(sent)
+    response = await site.send()
+    site.forwarder.finished(response)
     assert not site.forwarder.in_flight
     # More often than opened: nothing goes below zero.
-    site.forwarder.finished(sent)
+    site.forwarder.finished(response)
     assert not site.forwarder.in_flight
-    assert sent.answer.closed  # type: ignore[attr-defined]
+    assert response.answer.closed  # type: ignore[attr-defined]
 
 
 async def test_a_replica_that_is_gone_is_passed_over_and_later_asked_again() -> None:
@@ -134,7 +145,7 @@ async def test_a_replica_that_is_gone_is_passed_over_and_later_asked_again() -> 
 async def test_a_suspect_is_asked_when_it_is_the_only_one() -> None:
     site = Site("a")
     site.upstream.replies["a"] = ReplicaGoneError("refused")
-    with pytest.raises(NobodyError):
+    with pytest.raises(NoReplicaError):
         await site.open()
     del site.upstream.replies["a"]
     assert await site.open() == "a"
@@ -143,7 +154,7 @@ async def test_a_suspect_is_asked_when_it_is_the_only_one() -> None:
 async def test_each_replica_is_asked_once_and_then_the_client_is_told_to_come_back() -> None:
     site = Site("a", "b", "c")
     site.upstream.replies = {name: ReplicaGoneError("refused") for name in "abc"}
-    with pytest.raises(NobodyError, match="no replica") as raised:
+    with pytest.raises(NoReplicaError, match="no replica") as raised:
         await site.open()
     assert sorted(site.upstream.asked) == ["a", "b", "c"]
     assert raised.value.retry_after_s
@@ -154,7 +165,7 @@ async def test_each_replica_is_asked_once_and_then_the_client_is_told_to_come_ba
 async def test_a_model_that_nobody_answers_for_cannot_be_asked(model: str) -> None:
     site = Site()
     assert not site.forwarder.can_ask(model)
-    with pytest.raises(NobodyError):
+    with pytest.raises(NoReplicaError):
         await site.open(model)
 
 
@@ -217,11 +228,11 @@ async def test_a_replica_that_keeps_failing_is_left_alone_and_later_probed() -> 
 async def test_retries_end_with_their_budget() -> None:
     site = Site("a", "b", "c", retries={"share": 0, "min_per_s": 0.1, "window_s": 10})
     site.upstream.replies = {name: ReplicaGoneError("refused") for name in "abc"}
-    with pytest.raises(NobodyError):
+    with pytest.raises(NoReplicaError):
         await site.open()
     assert len(site.upstream.asked) == 2
     site.now += 0.1
-    with pytest.raises(NobodyError):
+    with pytest.raises(NoReplicaError):
         await site.open()
     assert len(site.upstream.asked) == 3
 
@@ -231,7 +242,7 @@ async def test_a_model_whose_replicas_all_fail_is_not_well_until_they_change() -
     site.upstream.replies["a"] = ReplicaGoneError("refused")
     for _ in range(2):
         assert site.forwarder.is_well("m")
-        with pytest.raises(NobodyError):
+        with pytest.raises(NoReplicaError):
             await site.open()
     assert not site.forwarder.is_well("m")
     site.set_replicas("b")
@@ -287,7 +298,7 @@ async def test_what_a_lost_replica_had_costs_nothing_of_the_retry_budget(
 async def test_each_request_is_sent_again_a_bounded_number_of_times_whatever_is_lost() -> None:
     site = Site("a", "b", "c", "d", retries={"max_attempts": 3, "share": 0, "min_per_s": 0})
     site.upstream.replies = {name: ReplicaGoneError("refused", lost=True) for name in "abcd"}
-    with pytest.raises(NobodyError):
+    with pytest.raises(NoReplicaError):
         await site.open()
     assert len(site.upstream.asked) == 3
 
@@ -321,9 +332,9 @@ async def test_what_an_engine_had_cached_reaches_the_policy() -> None:
     assert site.forwarder.reads_prompts("m")
     site.upstream.replies = {name: Answer(usage=Usage(100, 0, 5)) for name in "ab"}
     seen: list[Any] = []
-    sent = await site.send()
+    response = await site.send()
     site.forwarder.lanes["m"].policy.served = lambda *args: seen.append(args)  # type: ignore[method-assign]
-    site.forwarder.finished(sent)
-    assert seen == [(sent.order.routed, sent.choice, 0, 100)]
+    site.forwarder.finished(response)
+    assert seen == [(response.request.routed, response.choice, 0, 100)]
     site.set_replicas("a")
     assert not site.forwarder.reads_prompts("m")

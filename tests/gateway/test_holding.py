@@ -15,7 +15,7 @@ from serving.errors import ModelNotFoundError, ModelUnavailableError
 from serving.gateway import holding
 from serving.gateway.admission import BusyError
 from serving.gateway.holding import Holding, by_turns, cause_of
-from serving.gateway.replica_request import Tried
+from serving.gateway.replica_request import RetryState
 from tests.gateway.leaping import now, run, settle
 
 R = Replica("r", "http://x", "t")
@@ -41,7 +41,7 @@ class Site:
         self.looks += 1
         return Directory([] if self.model is None else [self.model])
 
-    def can_ask(self, model_id: str, tried: Tried | None, tenant: str) -> bool:
+    def can_ask(self, model_id: str, tried: RetryState | None, tenant: str) -> bool:
         there = self.model is not None and bool(self.model.replicas)
         return there and (tried is None or R.id not in tried.replicas)
 
@@ -50,7 +50,7 @@ class Site:
     ) -> asyncio.Task[None]:
         deadline = Deadline(now() + for_s)
         return asyncio.create_task(
-            self.holding.until({"m": tried or Tried()}, tenant, deadline, on_wait)
+            self.holding.until({"m": tried or RetryState()}, tenant, deadline, on_wait)
         )
 
 
@@ -74,7 +74,7 @@ def test_one_without_replicas_is_woken_and_one_that_has_some_is_not() -> None:
     async def play() -> None:
         for model, woken in ((ASLEEP, {"m"}), (STARTING, {"m"}), (THERE, set())):
             site = Site(model)
-            held = site.hold(tried=Tried(replicas={"r"}))
+            held = site.hold(tried=RetryState(replicas={"r"}))
             await asyncio.sleep(1)
             assert set(site.woken) == woken
             held.cancel()
@@ -86,7 +86,7 @@ def test_one_without_replicas_is_woken_and_one_that_has_some_is_not() -> None:
 def test_a_request_whose_replica_died_waits_for_another_one() -> None:
     async def play() -> None:
         site = Site(THERE)
-        held = site.hold(tried=Tried(replicas={"r"}))
+        held = site.hold(tried=RetryState(replicas={"r"}))
         other = site.hold(tenant="b")
         await other
         await asyncio.sleep(5)
@@ -144,7 +144,7 @@ def test_any_of_several_models_will_do() -> None:
         site = Site(FAILING)
         asked: list[str] = []
 
-        def can_ask(model_id: str, tried: Tried | None, tenant: str) -> bool:
+        def can_ask(model_id: str, tried: RetryState | None, tenant: str) -> bool:
             asked.append(model_id)
             return model_id == "stand-in" and now() >= 3
 
@@ -152,7 +152,7 @@ def test_any_of_several_models_will_do() -> None:
         stand_in = replace(CRASHED, id="stand-in")
         site.directory = lambda: Directory([FAILING, stand_in])  # type: ignore[method-assign]
         held._directory = site.directory
-        wanted = {"m": Tried(), "stand-in": Tried()}
+        wanted = {"m": RetryState(), "stand-in": RetryState()}
         await held.until(wanted, "a", Deadline(60.0))
         assert 3 <= now() <= 3.2
         assert set(asked) == {"m", "stand-in"}
@@ -210,7 +210,7 @@ def test_they_are_let_go_by_turns_of_their_tenants() -> None:
         order: list[str] = []
 
         async def ask(tenant: str) -> None:
-            await site.holding.until({"m": Tried()}, tenant, Deadline(now() + 60))
+            await site.holding.until({"m": RetryState()}, tenant, Deadline(now() + 60))
             order.append(tenant)
 
         asking = [asyncio.create_task(ask(tenant)) for tenant in "aaaabc"]

@@ -16,7 +16,7 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError
 from serving.gateway.answer_reader import State
 from serving.gateway.connection import ReplicaConnection
-from serving.gateway.forwarding import Forwarder, Order, Sent
+from serving.gateway.forwarding import Forwarder, ReplicaRequest, ReplicaResponse
 from serving.gateway.upstream import Upstream
 from serving.settings import GatewayConfig
 from tests.gateway.leaping import LeapingLoop
@@ -106,8 +106,8 @@ class Client:
     def __init__(self, request_id: str, *, is_slow: bool) -> None:
         self.request_id = request_id
         self.is_slow = is_slow
-        self.task: asyncio.Task[Sent] | None = None
-        self.sent: Sent | None = None
+        self.task: asyncio.Task[ReplicaResponse] | None = None
+        self.sent: ReplicaResponse | None = None
         self.got = b""
         self.ends: list[Exception | None] = []
         self.is_piped = self.is_over = self.has_paused = False
@@ -192,8 +192,8 @@ class Pools(RuleBasedStateMachine):
     def ask(self, is_slow: bool) -> None:
         self.count += 1
         client = Client(f"id{self.count}", is_slow=is_slow)
-        order = Order("m", "/v1/x", b"{}", client.request_id)
-        client.task = self.loop.create_task(self.forwarder.open(order))
+        request = ReplicaRequest("m", "/v1/x", b"{}", client.request_id)
+        client.task = self.loop.create_task(self.forwarder.open(request))
         self.clients.append(client)
         self.do()
 

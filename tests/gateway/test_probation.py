@@ -9,7 +9,7 @@ import pytest
 
 from serving.errors import EngineFailedError
 from serving.gateway.probation import MAX_TURN_S, WATCH_S, Probation
-from serving.gateway.replica_request import MAX_ACQUITTALS, Tried
+from serving.gateway.replica_request import MAX_ACQUITTALS, RetryState
 from serving.gateway.upstream import ReplicaGoneError
 from tests.gateway.leaping import now, run, settle
 from tests.gateway.test_dispatch_waiting import Site
@@ -76,7 +76,7 @@ def test_nobody_waits_too_long_and_who_leaves_leaves_no_trace() -> None:
 
 
 def test_a_request_is_not_acquitted_for_ever() -> None:
-    tried = Tried()
+    tried = RetryState()
     for _ in range(MAX_ACQUITTALS):
         tried.deaths = 1
         tried.acquit()

@@ -58,7 +58,7 @@ def test_figures_are_those_of_all_gateways() -> None:
         one.metrics.outcomes.labels("qwen3", "ok").inc(3)
         one.metrics.first_byte.labels("qwen3").observe(0.5)
     there.metrics.outcomes.labels("qwen3", "failed").inc(2)
-    here.elsewhere = lambda: [report.asked(there)]
+    here.elsewhere = lambda: [report.demand(there)]
     found = seen_by(here)
     assert found["gateways"] == 2
     seen = figures(found, "qwen3")
@@ -70,7 +70,7 @@ async def test_what_waits_at_another_gateway_is_open_too() -> None:
     caller, estimate = Caller("a", frozenset({"*"})), Estimate(1, 1)
     slot = await there.admission.acquire(Model("qwen3", {}), caller, estimate)
     assert open_requests(seen_by(here), "qwen3") == 0
-    here.elsewhere = lambda: [report.asked(there)]
+    here.elsewhere = lambda: [report.demand(there)]
     assert open_requests(seen_by(here), "qwen3") == 1
     slot.release()
     assert open_requests(seen_by(here), "qwen3") == 0
