@@ -74,7 +74,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
 def measure(name: str, body: Mapping[str, Any], repeats: int) -> Timing:
     """Hash one prompt so many times, each time read anew from its bytes."""
     raw = orjson.dumps(body)
-    times_s = []
+    prompt, times_s = prompt_prefix(PATH, orjson.loads(raw), SALT), []
     for _ in range(repeats):
         read = orjson.loads(raw)
         # The gateway writes the body for the engine first, which leaves the texts' UTF-8 with them.

@@ -46,10 +46,11 @@ class Answer:
         """Whether it called tools."""
         return self._reading.tool_calls
 
-    def closed(self) -> None:
-        """The server closed the connection: for an answer without a length that is its end."""
+    def closed(self) -> bool:
+        """The server closed the connection: for an answer without a length that is its end. Is it whole?"""
         if self._record.status == 200 and not self._has_length and not self.is_complete:
             self.on_message_complete()
+        return self.is_complete
 
     def lost(self) -> None:
         """The connection went before the answer was complete."""

@@ -176,8 +176,7 @@ class Client:
                 data = receive(READ_BYTES)
                 answer.now_s = clock()
                 if not data:
-                    answer.closed()
-                    if not answer.is_complete:
+                    if not answer.closed():
                         raise ConnectionResetError("closed")
                     break
                 feed(data)

@@ -47,7 +47,7 @@ class Member:
         self._lines: list[bytes] = []
         self._lag_rows: list[dict[str, Any]] = []
         self._generator: Generator | None = None
-        self._watch: gevent.Greenlet | None = None
+        self._watch: gevent.Greenlet[[], None] | None = None
         self._index, self._count, self._zero_s = 0, 1, 0.0
         self._is_planned = False
 

@@ -13,12 +13,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-
-# Locust puts this folder first on the path, where `statistics` would be ours instead of Python's.
-sys.path[:] = [one for one in sys.path if Path(one).resolve() != Path(__file__).resolve().parent]
-
-# ruff: noqa: E402
-from typing import Any
+from typing import Any, TypeGuard
 
 import gevent
 from locust import LoadTestShape, User, events, task
@@ -96,7 +91,7 @@ def _start(environment: Environment, **_: Any) -> None:
         return
     workers = sorted(client.id for client in runner.clients.ready) if is_master(runner) else []
     orders = coordinator.begin(max(1, len(workers)))
-    if workers:
+    if is_master(runner) and workers:
         for client_id, order in zip(workers, orders, strict=True):
             runner.send_message(BEGIN, order, client_id)
     else:
@@ -105,7 +100,7 @@ def _start(environment: Environment, **_: Any) -> None:
         gevent.spawn(_collect_here, session.member, coordinator)
 
 
-def is_master(runner: Any) -> bool:
+def is_master(runner: object) -> TypeGuard[MasterRunner]:
     """Whether others do the sending."""
     return isinstance(runner, MasterRunner)
 
@@ -177,14 +172,10 @@ class PlanShape(LoadTestShape):
         coordinator = session.coordinator
         if coordinator is None or (coordinator.has_begun and coordinator.is_over):
             return None
-        runner = self.runner
-        assert runner is not None  # noqa: S101 - Locust sets it
-        workers = (
-            len(runner.clients.ready + runner.clients.running + runner.clients.spawning)
-            if (is_master(runner))
-            else 1
-        )
-        return coordinator.users(workers)
+        if not is_master(self.runner):
+            return coordinator.users(1)
+        workers = self.runner.clients
+        return coordinator.users(len(workers.ready + workers.running + workers.spawning))
 
 
 def _logger_of(environment: Environment) -> Any:
@@ -203,9 +194,9 @@ def _logger_of(environment: Environment) -> Any:
         # Not through the event: these are no requests of their own, and must not count as such.
         ttft_s, tpot_s = record.ttft_intended_s, record.tpot_s
         if ttft_s is not None:
-            environment.stats.get(name, "TTFT").log(ttft_s * 1000, 0)
+            environment.stats.get(name, "TTFT").log(ttft_s * 1000, 0)  # type: ignore[arg-type]  # fractions do
         if tpot_s is not None:
-            environment.stats.get(name, "TPOT").log(tpot_s * 1000, 0)
+            environment.stats.get(name, "TPOT").log(tpot_s * 1000, 0)  # type: ignore[arg-type]
 
     return log
 

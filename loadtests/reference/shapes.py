@@ -132,7 +132,8 @@ def _chat_frames(asked: Asked, number: int, tokens: int, reason: str | None) -> 
 
 
 def _chat(asked: Asked, number: int, tokens: int, reason: str | None) -> Document:
-    text, choice = WORD * tokens, {"index": 0, "logprobs": None, "finish_reason": reason}
+    text = WORD * tokens
+    choice: Document = {"index": 0, "logprobs": None, "finish_reason": reason}
     if asked.kind == "chat":
         choice["message"] = {"role": "assistant", "content": text}
     else:

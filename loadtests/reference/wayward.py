@@ -12,7 +12,7 @@ from typing import NamedTuple
 import orjson
 
 from loadtests.answers.ends import End
-from loadtests.reference.messages import STREAM_HEAD, Asked, error, simple
+from loadtests.reference.messages import STREAM_HEAD, Asked, Kind, error, simple
 from loadtests.reference.shapes import LAST_CHUNK, chunk, document, event, frames
 
 # Tokens that come before it goes wrong; requests must ask for more.
@@ -92,7 +92,7 @@ def _truncated_last_chunk(asked: Asked, number: int) -> Ending:
 
 def _malformed_other(asked: Asked, number: int) -> Ending:
     """A good answer of another endpoint."""
-    other = "message" if asked.kind in ("chat", "completion", "response") else "chat"
+    other: Kind = "message" if asked.kind in ("chat", "completion", "response") else "chat"
     return Ending(simple(200, orjson.dumps(document(Asked(other, asked.model, 1, 9), number))))
 
 
@@ -117,7 +117,7 @@ _OBJECT = orjson.dumps({"object": "error", **_ERROR})
 _TYPED = orjson.dumps({"type": "error", "error": _ERROR})
 _WORDS = b"the engine is not well"
 
-EITHER: Mapping[str, Way] = {
+EITHER: dict[str, Way] = {
     "http": _http,
     "reset": _reset,
     "timeout": _timeout,
@@ -132,21 +132,21 @@ EITHER: Mapping[str, Way] = {
     "malformed:not-http": lambda asked, number: Ending(_WORDS + b"\r\n\r\n", "cut"),
     "malformed:other-endpoint": _malformed_other,
 }
-WHOLE: Mapping[str, Way] = EITHER | {
+WHOLE: dict[str, Way] = EITHER | {
     "malformed:usage": _malformed_usage,
     "malformed:streamed": _truncated,
     "truncated:cut": _truncated_cut,
     "empty": _empty_list,
 }
 # Of endpoints that write text.
-WRITTEN: Mapping[str, Way] = {
+WRITTEN: dict[str, Way] = {
     "aborted": _of(TOKENS, "abort"),
     "aborted:error": _of(TOKENS, "error"),
     "no_finish_reason": _of(TOKENS, None),
     "empty:no-text": _of(0, "stop"),
     "short": _of(TOKENS, "length"),
 }
-STREAMED: Mapping[str, Way] = EITHER | {
+STREAMED: dict[str, Way] = EITHER | {
     "error_event": _instead(event(_SAID), is_done=False),
     "error_event:then-done": _instead(event(_SAID)),
     "error_event:named": _instead(event(_TYPED, "error"), is_done=False),

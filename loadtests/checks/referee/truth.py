@@ -97,7 +97,7 @@ def check_times(rate: float = 100, seconds: float = 20) -> Iterator[Check]:
 
 def check_stalls() -> Iterator[Check]:
     """Every pause of 200 ms is seen."""
-    how = {"mode": "stalls", "stall_every": 20, "stall_ms": STALL_MS, "itl_ms": 20}
+    how: dict[str, Any] = {"mode": "stalls", "stall_every": 20, "stall_ms": STALL_MS, "itl_ms": 20}
     with measured(20, 10, 60, ttft_ms=50, **how) as (finished, records, server):
         limit_ms = 0.75 * STALL_MS
         seen = sum(gap > limit_ms for one in records for gap in one.gaps_ms)

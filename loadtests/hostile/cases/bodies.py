@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from functools import partial
 
 from loadtests.hostile.case import Cases, expect, nothing_more, one_answer
 from loadtests.hostile.target import CHAT, Target
@@ -28,6 +29,10 @@ def _filled(target: Target, start: str, item: str, end: str) -> bytes:
     return _message(target, start + ", ".join([item] * (room // (len(item) + 2))) + end)
 
 
+def _post_filled(target: Target, text: tuple[str, str, str]) -> bytes:
+    return target.post(_filled(target, *text))
+
+
 for name, body in {
     "not-json": b"{not json",
     "empty": b"",
@@ -46,7 +51,7 @@ for name, body in {
     answers(
         f"json-{name}",
         "a body that is no JSON object of the right kind is 400",
-        lambda target, body=body: target.post(body),
+        partial(Target.post, body=body),
         (400,),
     )
 
@@ -89,7 +94,7 @@ for name, text in {
     answers(
         f"limit-{name}",
         "a body at the limit, full of small things, is answered",
-        lambda target, text=text: target.post(_filled(target, *text)),
+        partial(_post_filled, text=text),
         (200, 400, 413),
     )
 

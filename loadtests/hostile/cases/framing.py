@@ -5,6 +5,8 @@ RFC 9112, 6.3 and 11.2; PortSwigger's and Kettle's papers of 2019 to 2025 descri
 
 from __future__ import annotations
 
+from functools import partial
+
 from loadtests.hostile.case import Cases, endless, expect, nothing_more
 from loadtests.hostile.target import CHAT, Target
 from loadtests.hostile.wire import BrokenError, Wire
@@ -23,6 +25,16 @@ def _raw(*lines: str, body: bytes = b"") -> bytes:
 def _hidden_in_chunks(*lines: str) -> bytes:
     """A chunked body that ends at once, and behind it what must not be read as a request."""
     return _raw(f"POST {CHAT} HTTP/1.1", "host: x", *lines, body=b"0\r\n\r\n" + HIDDEN)
+
+
+def _hidden_behind(_: Target, lines: tuple[str, ...]) -> bytes:
+    return _hidden_in_chunks(*lines)
+
+
+def _chunked(target: Target, chunks: bytes) -> bytes:
+    """A request with this for its chunks, and behind it what must not be read as another."""
+    lines = ("content-type: application/json", "transfer-encoding: chunked")
+    return target.head("POST", CHAT, *lines) + chunks + HIDDEN
 
 
 async def _body_in_a_second_segment(target: Target, *lines: str, path: str = "/health") -> None:
@@ -147,7 +159,7 @@ for name, lines in {
     answers(
         name,
         f"a head with {lines[0]!r} is refused, and nothing behind it is read",
-        lambda _, lines=lines: _hidden_in_chunks(*lines),
+        partial(_hidden_behind, lines=lines),
         REFUSED,
         closes=True,
     )
@@ -163,13 +175,7 @@ for name, chunks in {
     answers(
         name,
         "a chunk that is not RFC 9112's is refused",
-        lambda target, chunks=chunks: (
-            target.head(
-                "POST", CHAT, "content-type: application/json", "transfer-encoding: chunked"
-            )
-            + chunks
-            + HIDDEN
-        ),
+        partial(_chunked, chunks=chunks),
         REFUSED,
         closes=True,
     )

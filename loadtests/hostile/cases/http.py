@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 
 from loadtests.hostile.case import Cases, endless, expect, nothing_more, one_answer
 from loadtests.hostile.target import CHAT, Target
@@ -74,7 +75,7 @@ for name, path in {
     answers(
         name,
         "a path that does not exist is 404 (or 400)",
-        lambda target, path=path: _get(target, path),
+        partial(_get, path=path),
         (400, 404, 414, 431),
         method="GET",
     )
