@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from serving import api
+
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -49,18 +51,7 @@ class FakeEngine:
 
     def asgi(self) -> Starlette:
         """The ASGI application."""
-        routes = [
-            Route(path, self._answer, methods=["POST"])
-            for path in (
-                "/v1/chat/completions",
-                "/v1/completions",
-                "/v1/responses",
-                "/v1/messages",
-                "/v1/embeddings",
-                "/v1/rerank",
-                "/v1/score",
-            )
-        ]
+        routes = [Route(path, self._answer, methods=["POST"]) for path in api.ENDPOINTS]
         return Starlette(routes=routes)
 
     async def _answer(self, request: Request) -> Response:
@@ -71,12 +62,13 @@ class FakeEngine:
         if self.status != 200:
             error = {"message": self.error_message, "type": "BadRequestError", "code": self.status}
             return JSONResponse({"error": error | {"param": None}}, self.status)
-        tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
+        limits = (body[name] for name in api.OUTPUT_LIMITS if body.get(name))
+        tokens = int(next(limits, 16))
         if body.get("stream"):
             return StreamingResponse(self._stream(body, tokens), media_type="text/event-stream")
         if not await self._work(request, self.first_token_s + self.interval_s * tokens):
             return Response(status_code=499)
-        if request.url.path == "/v1/embeddings":
+        if request.url.path == api.EMBEDDINGS:
             return JSONResponse(self._embeddings(body))
         return JSONResponse(self._completion(body, tokens))
 

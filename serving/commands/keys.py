@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from serving.api import METRICS
 from serving.config.base import validated
 from serving.config.keys import INFERENCE, KeyConfig, hash_key
 from serving.tenancy.keys import new_key
@@ -27,7 +28,7 @@ def new(
         list[str] | None,
         typer.Option(
             "--scope",
-            help="inference, metrics (read /metrics, nothing else) or operator; repeat. "
+            help=f"inference, metrics (read {METRICS}, nothing else) or operator; repeat. "
             "Default: inference.",
         ),
     ] = None,

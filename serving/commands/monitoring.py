@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from serving import api
 from serving.commands.endpoint import get
 from serving.commands.output import errors, note, say
 from serving.config.base import validated
@@ -98,8 +99,8 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 def _scrape(url: str, key: str | None) -> str:
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"URL must begin with http:// or https://, not {url!r}", param="url")
-    base = url.rstrip("/").removesuffix("/v1").removesuffix("/metrics")
-    text = get(base, "/metrics", key, base + "/metrics")
+    base = url.rstrip("/").removesuffix("/v1").removesuffix(api.METRICS)
+    text = get(base, api.METRICS, key, base + api.METRICS)
     if key and "comptoir_build_info" not in text:
         raise StackError(
             "this API key sees its own rows only, and Prometheus needs all: make one with "

@@ -11,7 +11,7 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from serving import http_client
+from serving import api, http_client
 from serving.commands import stack_ray
 from serving.commands.output import errors, note
 from serving.commands.stack_state import StackState
@@ -96,7 +96,7 @@ def reason(application: dict[str, Any]) -> str:
 def answers(state: StackState) -> bool:
     """Whether the endpoint answers at all."""
     try:
-        return http_client.ask(state.base_url + "/health", timeout_s=5, is_inside=True).is_good
+        return http_client.ask(state.base_url + api.HEALTH, timeout_s=5, is_inside=True).is_good
     except (http_client.Unreachable, http_client.NotHttp):
         return False
 
@@ -105,7 +105,7 @@ def _ready_models(state: StackState, wanted: set[str]) -> tuple[bool, set[str]]:
     """Whether the endpoint answers, and which models it says are ready (with keys: all or none)."""
     try:
         # With the status of an error, too, it says which models there are.
-        answer = http_client.ask(state.base_url + "/ready?all=1", timeout_s=5, is_inside=True)
+        answer = http_client.ask(state.base_url + api.READY + "?all=1", timeout_s=5, is_inside=True)
         body = json.loads(answer.body)
     except (http_client.Unreachable, http_client.NotHttp, ValueError):
         return False, set()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving import http_client
+from serving import api, http_client
 from serving.commands import stack_ray
 from serving.commands.endpoint import refusal
 from serving.commands.progress_view import reason
@@ -21,11 +21,11 @@ from serving.settings import ProcessSettings
 # How a model is asked whether it answers, by its task; others are asked nothing.
 _PROBES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "chat": (
-        "/v1/chat/completions",
+        api.CHAT,
         {"messages": [{"role": "user", "content": "Bonjour"}], "max_tokens": 1},
     ),
-    "embed": ("/v1/embeddings", {"input": "Bonjour"}),
-    "rerank": ("/v1/rerank", {"query": "Bonjour", "documents": ["Bonsoir"]}),
+    "embed": (api.EMBEDDINGS, {"input": "Bonjour"}),
+    "rerank": (api.RERANK, {"query": "Bonjour", "documents": ["Bonsoir"]}),
 }
 _PROBES = {**_PROBES, "guard": _PROBES["chat"]}
 
@@ -112,8 +112,8 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
 
     def status(self) -> Mapping[str, Any]:
-        """GET /status."""
-        url = self._at("/status")
+        """What it says of its models."""
+        url = self._at(api.STATUS)
         return _json(_call(url, headers=self._headers), url)
 
     def ask(self, model: str) -> bool:
@@ -122,7 +122,7 @@ class Endpoint:
         Raises:
             StackError: it does not answer as it should.
         """
-        url = self._at("/v1/models/" + model)
+        url = self._at(f"{api.MODELS}/{model}")
         task = str(_json(_call(url, headers=self._headers), url).get("task"))
         if task in _PROBES:
             path, body = _PROBES[task]

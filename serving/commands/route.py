@@ -19,6 +19,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from serving import api
 from serving.catalogue.catalogue import load_catalogue
 from serving.commands.output import complain, console
 from serving.commands.planning import plan_models
@@ -60,7 +61,7 @@ def explain(
     ],
     path: Annotated[
         str, typer.Option("--path", help="The endpoint that the body is for.")
-    ] = "/v1/chat/completions",
+    ] = api.CHAT,
     key_name: Annotated[
         str | None,
         typer.Option("--key-name", help="As the owner of this API key. Default: may use all."),

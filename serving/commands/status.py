@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from serving import api
 from serving.commands import processes
 from serving.commands.endpoint import get, not_an_endpoint
 from serving.commands.output import console, note, say
@@ -78,7 +79,7 @@ def _fetch(url: str, key: str | None, *, is_inside: bool) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"--url must begin with http:// or https://, not {url!r}", param="url")
     try:
-        body = json.loads(get(url, "/status", key, url, is_inside=is_inside))
+        body = json.loads(get(url, api.STATUS, key, url, is_inside=is_inside))
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("models"), list):

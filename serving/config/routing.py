@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from serving.api import Kind
 from serving.config.base import FrozenConfig
 
 Failure = Literal["unhealthy", "saturated", "context", "deadline"]
-Kind = Literal["chat", "completions", "responses", "messages", "embeddings", "rerank", "score"]
 Script = Literal[
     "latin", "cyrillic", "greek", "arabic", "hebrew", "indic", "thai", "cjk", "hangul", "other"
 ]

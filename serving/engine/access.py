@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from serving import api
 from serving.http_protocol import EXTENSION, ClientConnection
 from serving.replica_protocol import BILLS_PATH, QUEUED_HEADER, TOKEN_HEADER
 
@@ -25,17 +26,7 @@ CUT_TIMEOUT_S = 2.0
 
 # vLLM's app has many more routes (tokenize, LoRA loading, sleep, scaling): none is reachable.
 ENDPOINTS = frozenset(
-    {
-        ("POST", "/v1/chat/completions"),
-        ("POST", "/v1/completions"),
-        ("POST", "/v1/responses"),
-        ("POST", "/v1/messages"),
-        ("POST", "/v1/embeddings"),
-        ("POST", "/v1/rerank"),
-        ("POST", "/v1/score"),
-        ("GET", "/health"),
-        ("GET", "/metrics"),
-    }
+    {*(("POST", path) for path in api.ENDPOINTS), ("GET", api.HEALTH), ("GET", api.METRICS)}
 )
 
 

@@ -21,10 +21,10 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.exceptions import VLLMError
 
+from serving.api import CHAT
 from serving.engine.chunk_template import ChunkTemplate
 from serving.http_protocol import EXTENSION, ClientConnection, client_of
 
-PATH = "/v1/chat/completions"
 _JSON = "application/json"
 
 
@@ -47,7 +47,7 @@ class DirectChat:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if (
             self._handler is None
-            or scope["path"] != PATH
+            or scope["path"] != CHAT
             or EXTENSION not in scope.get("extensions", {})
         ):
             await self._app(scope, receive, send)

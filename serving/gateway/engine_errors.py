@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from serving.api import OUTPUT_LIMITS
 from serving.errors import (
     ComptoirError,
     ContextLengthError,
@@ -104,8 +105,6 @@ _CAUSES = (
         *("response_format", "text", "tools"),
     ),
 )
-# In the order in which they count.
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _PARAM = re.compile(r"[a-z][a-z_0-9]{0,40}")
 
 # How vLLM ends a stream that failed, in the OpenAI, Anthropic and Responses dialects. Generated text cannot
@@ -157,7 +156,7 @@ def _context(message: str) -> str:
 
 def _or_limit(sent: Collection[str]) -> str:
     """Embeddings have no limit to lower, and it has three names elsewhere."""
-    limit = next((name for name in _LIMITS if name in sent), None)
+    limit = next((name for name in OUTPUT_LIMITS if name in sent), None)
     return f" or lower '{limit}'" if limit else ""
 
 

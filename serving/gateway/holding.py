@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serving.admission.deadline import Deadline
+from serving.api import SEE_MODELS
 from serving.config.admission import AdmissionConfig
 from serving.discovery.directory import Directory, Model
 from serving.errors import ComptoirError, ModelNotFoundError, ModelUnavailableError
@@ -232,9 +233,7 @@ class Holding:
     def _in_vain(self, model_ids: Iterable[str]) -> ComptoirError:
         models = self._directory().models
         if all(model_id not in models for model_id in model_ids):
-            return ModelNotFoundError(
-                "the model is no more; GET /v1/models lists those that exist", param="model"
-            )
+            return ModelNotFoundError(f"the model is no more; {SEE_MODELS}", param="model")
         return ModelUnavailableError(
             "the model does not start: its replicas fail again and again",
             param="model",

@@ -1,4 +1,4 @@
-"""What the gateway says of its models: /v1/models, /ready. Pure."""
+"""What the gateway says of its models: the list of them, and whether they are ready. Pure."""
 
 from __future__ import annotations
 

@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from serving import __version__, errors
+from serving import __version__, api, errors
 from serving.config.keys import SCOPES
 from serving.errors import ComptoirError
 from serving.settings import GatewayConfig
 from serving.trust.fields import Endpoint
 
-PATH = "/openapi.json"
 Json = dict[str, Any]
 
 _NOT_FOR_CLIENTS = (errors.ConfigError, errors.StackError)
 # What can come of a request only because of its body, of the name of a model, or of an engine.
 _OF_BODIES = frozenset({413, 415, 417})
 _OF_ENGINES = frozenset({502, 504})
-_SUMMARIES = {
-    "/v1/chat/completions": "Answer a conversation (OpenAI)",
-    "/v1/completions": "Continue a text (OpenAI)",
-    "/v1/responses": "Answer a conversation (OpenAI's Responses)",
-    "/v1/messages": "Answer a conversation (Anthropic)",
-    "/v1/embeddings": "Embed texts (OpenAI)",
-    "/v1/rerank": "Order documents by a query",
-    "/v1/score": "Score pairs of texts",
+_SUMMARIES: Mapping[api.Kind, str] = {
+    "chat": "Answer a conversation (OpenAI)",
+    "completions": "Continue a text (OpenAI)",
+    "responses": "Answer a conversation (OpenAI's Responses)",
+    "messages": "Answer a conversation (Anthropic)",
+    "embeddings": "Embed texts (OpenAI)",
+    "rerank": "Order documents by a query",
+    "score": "Score pairs of texts",
 }
 _HEADERS: Mapping[str, str] = {
     "x-comptoir-model": "The id of the model that answered.",
@@ -82,7 +81,7 @@ def _inference(endpoint: Endpoint, config: GatewayConfig) -> Json:
     return {
         "post": {
             "operationId": endpoint.path.removeprefix("/v1/").replace("/", "_"),
-            "summary": _SUMMARIES.get(endpoint.path, endpoint.path),
+            "summary": _SUMMARIES[api.ENDPOINTS[endpoint.path].kind],
             "description": f"For models whose task is {' or '.join(sorted(endpoint.tasks))}.",
             "security": _security(config, "inference"),
             "parameters": [
@@ -173,20 +172,20 @@ def _others(config: GatewayConfig) -> Json:
     sees = _security(config, "inference", "operator")
     one = _get("model", "One model", card, sees, [name], not_found=True)
     return {
-        "/v1/models": _get("models", "The models that the key may use", cards, sees),
-        "/v1/models/{name}": one,
-        "/health": health,
-        "/-/healthz": {"get": health["get"] | {"operationId": "healthz"}},
-        "/ready": ready,
-        "/status": _get("status", "The state of the key's models, or of all", _OBJECT, sees),
-        "/metrics": _get(
+        api.MODELS: _get("models", "The models that the key may use", cards, sees),
+        api.MODELS + "/{name}": one,
+        api.HEALTH: health,
+        api.HEALTHZ: {"get": health["get"] | {"operationId": "healthz"}},
+        api.READY: ready,
+        api.STATUS: _get("status", "The state of the key's models, or of all", _OBJECT, sees),
+        api.METRICS: _get(
             "metrics",
             "For Prometheus",
             {"type": "string"},
             _security(config, *SCOPES),
             media="text/plain",
         ),
-        PATH: _get("openapi", "This description", _OBJECT),
+        api.OPENAPI: _get("openapi", "This description", _OBJECT),
     }
 
 

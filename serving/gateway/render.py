@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from serving.api import ANTHROPIC_PATHS
 from serving.errors import (
     ComptoirError,
     MethodNotAllowedError,
@@ -46,13 +47,13 @@ def anthropic_error(error: ComptoirError) -> dict[str, Any]:
 
 def dialect_of(path: str) -> Any:
     """How errors look on this path."""
-    return anthropic_error if path.startswith("/v1/messages") else openai_error
+    return anthropic_error if path.startswith(ANTHROPIC_PATHS) else openai_error
 
 
 def request_id_headers(path: str, request_id: str) -> dict[str, str]:
     """The request's id, under the name that the official clients of this path look for."""
     headers = {"x-request-id": request_id}
-    if path.startswith("/v1/messages"):
+    if path.startswith(ANTHROPIC_PATHS):
         headers["request-id"] = request_id
     return headers
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from serving.admission.deadline import Deadline
 from serving.admission.quarantine import Suspect
+from serving.api import RESPONSES
 from serving.discovery.directory import Model
 from serving.gateway.admission import Estimate
 from serving.gateway.body import discard_in_steps
@@ -63,7 +64,7 @@ class RequestBuilder:
     async def prepare(self, request: CheckedRequest, candidate: Candidate) -> CandidateRequest:
         """The request as this candidate reads it."""
         own: dict[str, Any] = {"model": candidate.served_name}
-        if request.endpoint.path == "/v1/responses":
+        if request.endpoint.path == RESPONSES:
             own["store"] = False
         if request.caller.cache_salt is not None:
             own["cache_salt"] = request.caller.cache_salt

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from serving import api
 from serving.config.keys import SCOPES, Scope
 from serving.discovery.directory import Model
 from serving.gateway import listing, openapi, report
@@ -31,14 +32,14 @@ def build_router(services: Services) -> APIRouter:
     router = APIRouter()
     described, turns = _describer(), Turns()
 
-    @router.get("/v1/models", response_model=None)
+    @router.get(api.MODELS, response_model=None)
     async def list_models(request: Request) -> Response:
         caller = _caller(services, request, *SEES_MODELS)
         names = services.dispatcher.names(caller)
         routing = services.dispatcher.routing
         return JSONResponse(listing.model_list(services.directory(), caller, routing, names))
 
-    @router.get("/v1/models/{name:path}", response_model=None)
+    @router.get(api.MODELS + "/{name:path}", response_model=None)
     async def show_model(request: Request, name: str) -> Response:
         caller = _caller(services, request, *SEES_MODELS)
         routing = services.dispatcher.routing
@@ -48,12 +49,12 @@ def build_router(services: Services) -> APIRouter:
         model = _allowed(services, name, caller)
         return JSONResponse(listing.card_for(caller, model, name) | lifetime)
 
-    @router.get("/health", response_model=None)
-    @router.get("/-/healthz", response_model=None)
+    @router.get(api.HEALTH, response_model=None)
+    @router.get(api.HEALTHZ, response_model=None)
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @router.get("/ready", response_model=None)
+    @router.get(api.READY, response_model=None)
     async def ready(request: Request) -> Response:
         services.probed_s = time.monotonic()
         everyone = "all" in request.query_params
@@ -65,13 +66,13 @@ def build_router(services: Services) -> APIRouter:
             del body["models"]
         return JSONResponse(body, status)
 
-    @router.get("/status", response_model=None)
+    @router.get(api.STATUS, response_model=None)
     async def status(request: Request) -> Response:
         caller = _caller(services, request, "inference", "operator")
         headers = {VIEW_HEADER: report.view(caller.sees_site)}
         return JSONResponse(report.status(services, caller), headers=headers)
 
-    @router.get("/metrics", response_model=None)
+    @router.get(api.METRICS, response_model=None)
     async def metrics(request: Request) -> Response:
         # With keys the endpoint may be public, and how busy a site is is its own business.
         caller = _caller(services, request, *SCOPES)
@@ -83,7 +84,7 @@ def build_router(services: Services) -> APIRouter:
         headers = {"content-type": CONTENT_TYPE, VIEW_HEADER: report.view(caller.sees_metrics)}
         return Response(body, headers=headers)
 
-    @router.get(openapi.PATH, response_model=None)
+    @router.get(api.OPENAPI, response_model=None)
     async def describe() -> Response:
         return Response(described(services.rules), media_type="application/json")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from serving import api
 from serving.kubernetes import names
 from serving.kubernetes.config import GpuPool, KubernetesConfig
 from serving.kubernetes.names import Manifest
@@ -180,7 +181,7 @@ def _gateways(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
         account=names.worker_account(config.name),
         resources=resources(str(each + 1), f"{each + 3}Gi"),
         shm="1Gi",
-        readiness=answers_clients(serve.port, "/ready"),
+        readiness=answers_clients(serve.port, api.READY),
         ports=(("serve", serve.port), ("metrics", names.METRICS_PORT)),
         grace_s=pre_stop_s + _MARGIN_S,
         spread_over=(names.HOST, names.ZONE),
@@ -216,7 +217,7 @@ def _models(config: KubernetesConfig, serve: ClusterServe, group: Group, drain_s
         container="ray-worker",
         account=names.worker_account(config.name),
         # No gateway is here, so this pod is never ready, and KubeRay's Services leave it out.
-        readiness=answers_clients(serve.port, "/-/healthz"),
+        readiness=answers_clients(serve.port, api.HEALTHZ),
         ports=(("metrics", names.METRICS_PORT),),
         grace_s=drain_s,
         storage=storage(config.weights, container_security()),

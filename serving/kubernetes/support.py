@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from serving import api
 from serving.kubernetes import names
 from serving.kubernetes.config import KubernetesConfig
 from serving.kubernetes.names import Manifest
@@ -78,7 +79,7 @@ def pod_monitor(name: str, namespace: str | None) -> Manifest:
     ]
     endpoint = {
         "port": "metrics",
-        "path": "/metrics",
+        "path": api.METRICS,
         "interval": "15s",
         "scrapeTimeout": "10s",
         "relabelings": relabel,

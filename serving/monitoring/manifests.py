@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serving.api import METRICS
 from serving.kubernetes import names
 from serving.monitoring.grafana import Dashboard, as_json
 from serving.monitoring.rules import document
@@ -80,7 +81,7 @@ def _pod_monitor(config: MonitoringConfig) -> dict[str, Any]:
             "podMetricsEndpoints": [
                 {
                     "port": PORT_NAME,
-                    "path": "/metrics",
+                    "path": METRICS,
                     "interval": "15s",
                     "scrapeTimeout": "10s",
                     "authorization": {"credentials": KEY_SECRET},

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
+from serving import api
 from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.settings import RequestLimits
 from serving.trust import content, content_anthropic
@@ -80,9 +81,9 @@ REFUSED: Mapping[str, str] = {
     "suffix": "it is not offered",
     "verbosity": "it is not offered",
     "conversation": "nothing is stored: send the earlier turns in 'input'",
-    "prompt": "it belongs to /v1/completions",
-    "messages": "it belongs to /v1/chat/completions and /v1/messages",
-    "input": "it belongs to /v1/responses and /v1/embeddings",
+    "prompt": f"it belongs to {api.COMPLETIONS}",
+    "messages": f"it belongs to {api.CHAT} and {api.MESSAGES}",
+    "input": f"it belongs to {api.RESPONSES} and {api.EMBEDDINGS}",
 }
 
 
@@ -93,10 +94,10 @@ class Endpoint:
     path: str
     fields: Mapping[str, Check]
     required: tuple[str, ...]
-    tasks: frozenset[str]
+    tasks: frozenset[api.Task]
     images: ImageLimits
     streams: bool = False
-    dialect: str = "openai"
+    dialect: api.Dialect = "openai"
     pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
 
     def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,30 +221,26 @@ _GREEDY_RULE: Schema = {
 
 
 def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
-    """Every endpoint that takes a body, by path."""
-    generate = frozenset({"chat", "guard"})
-    pooled = frozenset({"embed", "rerank"})
-    chats, embeds = ("model", "messages"), frozenset({"embed"})
-    endpoint = partial(Endpoint, images=ImageLimits(limits.max_images, limits.max_image_pixels))
-    table = (
-        endpoint("/v1/chat/completions", _chat(limits), chats, generate, streams=True),
-        endpoint(
-            "/v1/completions", _completions(limits), ("model", "prompt"), generate, streams=True
-        ),
-        endpoint("/v1/responses", _responses(limits), ("model", "input"), generate, streams=True),
-        endpoint(
-            "/v1/messages",
-            _messages(limits),
-            (*chats, "max_tokens"),
-            generate,
-            streams=True,
-            dialect="anthropic",
-        ),
-        endpoint("/v1/embeddings", _embeddings(limits), ("model", "input"), embeds),
-        endpoint("/v1/rerank", _rerank(limits), ("model", "query", "documents"), pooled),
-        endpoint("/v1/score", _score(limits), ("model",), pooled, pairs=SCORE_PAIRS),
-    )
-    return {endpoint.path: endpoint for endpoint in table}
+    """Every endpoint that takes a body, by path: what `serving.api` says of it, and its fields."""
+    fields: Mapping[api.Kind, tuple[dict[str, Check], tuple[str, ...]]] = {
+        "chat": (_chat(limits), ("model", "messages")),
+        "completions": (_completions(limits), ("model", "prompt")),
+        "responses": (_responses(limits), ("model", "input")),
+        "messages": (_messages(limits), ("model", "messages", "max_tokens")),
+        "embeddings": (_embeddings(limits), ("model", "input")),
+        "rerank": (_rerank(limits), ("model", "query", "documents")),
+        "score": (_score(limits), ("model",)),
+    }
+    images = ImageLimits(limits.max_images, limits.max_image_pixels)
+    return {
+        path: Endpoint(
+            *(path, *fields[row.kind], row.tasks, images),
+            streams=row.generates,
+            dialect=row.dialect,
+            pairs=SCORE_PAIRS if row.kind == "score" else (),
+        )
+        for path, row in api.ENDPOINTS.items()
+    }
 
 
 def _sampling(limits: RequestLimits) -> dict[str, Check]:

@@ -1,0 +1,106 @@
+"""The table of the API: each path, what kind of endpoint it is, and where things stand in its bodies. Pure.
+
+Everything that depends on a path asks here, and no other module spells one out: a new endpoint is one row,
+and what its fields may hold (`serving.trust.fields`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["chat", "completions", "responses", "messages", "embeddings", "rerank", "score"]
+Dialect = Literal["openai", "anthropic"]
+Task = Literal["chat", "embed", "rerank", "guard"]
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+EMBEDDINGS = "/v1/embeddings"
+RERANK = "/v1/rerank"
+SCORE = "/v1/score"
+
+# What a gateway answers itself; engines have the first two as well, and Ray's exporter has the second.
+HEALTH = "/health"
+METRICS = "/metrics"
+MODELS = "/v1/models"
+READY = "/ready"
+STATUS = "/status"
+OPENAPI = "/openapi.json"
+# The name that Ray Serve's own proxies have for `HEALTH`.
+HEALTHZ = "/-/healthz"
+
+
+@dataclass(frozen=True)
+class ApiEndpoint:
+    """One path that a model answers, by POST.
+
+    Attributes:
+        tasks: the tasks of the models that it is for.
+        prompt_roots: the fields that hold the prompt, in the order in which a model reads them. Some
+            templates put the first system prompt before the tools; the two nearly always come together.
+        output_limits: the fields that limit the tokens of an answer; the first that is given counts. Empty:
+            the endpoint generates nothing.
+        dialect: whose form events and errors have.
+    """
+
+    path: str
+    kind: Kind
+    tasks: frozenset[Task]
+    prompt_roots: tuple[str, ...]
+    output_limits: tuple[str, ...] = ()
+    dialect: Dialect = "openai"
+
+    @property
+    def generates(self) -> bool:
+        """Whether its answers are written token by token, and can be streamed."""
+        return bool(self.output_limits)
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether a chat template makes the prompt, of turns and tools."""
+        return "tools" in self.prompt_roots
+
+
+_GENERATE = frozenset[Task]({"chat", "guard"})
+_EMBED = frozenset[Task]({"embed"})
+_POOLED = frozenset[Task]({"embed", "rerank"})
+_OF_PAIRS = ("queries", "documents", "text_1", "data_1", "text_2", "data_2", "items")
+
+_TABLE = (
+    ApiEndpoint(
+        *(CHAT, "chat", _GENERATE),
+        prompt_roots=("tools", "messages"),
+        output_limits=("max_completion_tokens", "max_tokens"),
+    ),
+    ApiEndpoint(
+        *(COMPLETIONS, "completions", _GENERATE),
+        prompt_roots=("prompt",),
+        output_limits=("max_tokens",),
+    ),
+    ApiEndpoint(
+        *(RESPONSES, "responses", _GENERATE),
+        prompt_roots=("tools", "instructions", "input"),
+        output_limits=("max_output_tokens",),
+    ),
+    ApiEndpoint(
+        *(MESSAGES, "messages", _GENERATE),
+        prompt_roots=("tools", "system", "messages"),
+        output_limits=("max_tokens",),
+        dialect="anthropic",
+    ),
+    ApiEndpoint(EMBEDDINGS, "embeddings", _EMBED, prompt_roots=("input",)),
+    ApiEndpoint(RERANK, "rerank", _POOLED, prompt_roots=("query", "documents")),
+    ApiEndpoint(SCORE, "score", _POOLED, prompt_roots=_OF_PAIRS),
+)
+ENDPOINTS: Mapping[str, ApiEndpoint] = {endpoint.path: endpoint for endpoint in _TABLE}
+
+# Every name that the limit of an answer has, in the order in which they count where one body has several.
+OUTPUT_LIMITS = tuple(dict.fromkeys(name for row in _TABLE for name in row.output_limits))
+# How paths of Anthropic's form begin: what lies below them and does not exist is refused in that form, too.
+ANTHROPIC_PATHS = tuple(row.path for row in _TABLE if row.dialect == "anthropic")
+
+# The remedy for an unknown name of a model.
+SEE_MODELS = f"GET {MODELS} lists those that exist"
