@@ -58,11 +58,6 @@ class ApiEndpoint:
         """Whether its answers are written token by token, and can be streamed."""
         return bool(self.output_limits)
 
-    @property
-    def is_conversation(self) -> bool:
-        """Whether a chat template makes the prompt, of turns and tools."""
-        return "tools" in self.prompt_roots
-
 
 _GENERATE = frozenset[Task]({"chat", "guard"})
 _EMBED = frozenset[Task]({"embed"})
@@ -95,7 +90,9 @@ _TABLE = (
     ApiEndpoint(RERANK, "rerank", _POOLED, prompt_roots=("query", "documents")),
     ApiEndpoint(SCORE, "score", _POOLED, prompt_roots=_OF_PAIRS),
 )
-ENDPOINTS: Mapping[str, ApiEndpoint] = {endpoint.path: endpoint for endpoint in _TABLE}
+ENDPOINTS: Mapping[str, ApiEndpoint] = {row.path: row for row in _TABLE}
+# Those that write an answer token by token.
+GENERATING: Mapping[str, ApiEndpoint] = {row.path: row for row in _TABLE if row.generates}
 
 # Every name that the limit of an answer has, in the order in which they count where one body has several.
 OUTPUT_LIMITS = tuple(dict.fromkeys(name for row in _TABLE for name in row.output_limits))

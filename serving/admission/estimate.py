@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serving.api import COMPLETIONS, GENERATING
+
 # The length of a token of JSON text: rough, and corrected when the engine has counted.
 BYTES_PER_TOKEN = 4
 # The number of tokens that vLLM generates for completions without a limit.
 COMPLETIONS_DEFAULT = 16
-_NO_OUTPUT = frozenset({"/v1/embeddings", "/v1/rerank", "/v1/score"})
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # Texts to score come in pairs: the left one is read again for each on the right.
 _LEFT = ("query", "text_1", "queries", "data_1")
 _RIGHT = ("documents", "text_2", "data_2", "items")
@@ -26,7 +26,7 @@ def tokens_of(path: str, body: Mapping[str, Any], encoded_bytes: int) -> tuple[i
         body: has been checked for its endpoint.
         encoded_bytes: its length as JSON.
     """
-    if path in _NO_OUTPUT:
+    if path not in GENERATING:
         ids = _token_ids(body.get("input"))
         if ids is not None:
             return ids, 0
@@ -47,11 +47,11 @@ def tokens_of(path: str, body: Mapping[str, Any], encoded_bytes: int) -> tuple[i
 
 
 def _limit(path: str, body: Mapping[str, Any]) -> int | None:
-    for name in _OUTPUT_LIMITS:
+    for name in GENERATING[path].output_limits:
         limit = body.get(name)
         if isinstance(limit, int):
             return limit
-    return COMPLETIONS_DEFAULT if path == "/v1/completions" else None
+    return COMPLETIONS_DEFAULT if path == COMPLETIONS else None
 
 
 def _prompts(prompt: Any) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from serving.api import SEE_MODELS
 from serving.errors import ModelNotFoundError
 
 
@@ -100,9 +101,7 @@ class Directory:
         """
         model = self.get(name)
         if model is None:
-            raise ModelNotFoundError(
-                "there is no such model; GET /v1/models lists those that exist", param="model"
-            )
+            raise ModelNotFoundError(f"there is no such model; {SEE_MODELS}", param="model")
         return model
 
     def get(self, name: str) -> Model | None:

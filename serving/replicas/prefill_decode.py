@@ -11,18 +11,13 @@ from typing import Any, Literal
 
 import orjson
 
+from serving.api import GENERATING
+
 # How a request's prompt was computed. "handed": by a prefill replica; all others by the one that answers:
 # "short": it is not worth a hand-over; "unfit": vLLM cannot hand it over; "failed": no prefill replica did.
 Outcome = Literal["handed", "short", "unfit", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("handed", "short", "unfit", "failed")
 
-# What the endpoints call the most tokens of an answer. Others generate nothing.
-_LIMITS: Mapping[str, tuple[str, ...]] = {
-    "/v1/chat/completions": ("max_tokens", "max_completion_tokens"),
-    "/v1/completions": ("max_tokens",),
-    "/v1/messages": ("max_tokens",),
-    "/v1/responses": ("max_output_tokens",),
-}
 # They say what is generated and how it is sent, not what the prompt is. All else stays as it is: were the
 # prompt another one by a token, the answer would be written to a prompt that nobody sent.
 _ABOUT_THE_ANSWER = ("stream", "stream_options", "min_tokens", "logprobs", "top_logprobs")
@@ -32,7 +27,7 @@ _COMPUTE = {"do_remote_decode": True, "do_remote_prefill": False}
 
 def fits(path: str, body: Mapping[str, Any]) -> bool:
     """Whether a request can be handed over: one prompt, one answer, which can only be fetched once."""
-    if path not in _LIMITS or (body.get("n") or 1) != 1:
+    if path not in GENERATING or (body.get("n") or 1) != 1:
         return False
     prompt = body.get("prompt")
     return not isinstance(prompt, list) or len(prompt) == 1 or _is_tokens(prompt)
@@ -47,7 +42,7 @@ def is_long(encoded_bytes: int, min_tokens: int, estimate: Callable[[], int]) ->
 def prefill_body(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The request for the prefill replica: the same prompt, one token, nothing streamed."""
     kept = {name: value for name, value in body.items() if name not in _ABOUT_THE_ANSWER}
-    return kept | dict.fromkeys(_LIMITS[path], 1) | {_PARAMS: _COMPUTE}
+    return kept | dict.fromkeys(GENERATING[path].output_limits, 1) | {_PARAMS: _COMPUTE}
 
 
 def decode_body(body: Mapping[str, Any], answer: bytes) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from serving.api import GENERATING
+
 # Messages that are read; more only make the work longer.
 MAX_MESSAGES = 2048
 # Parts of all messages together, and token ids of a prompt, that are read.
@@ -21,14 +23,8 @@ _SEPARATOR = b"\xff"
 # What to do with lone surrogates, which some clients send: bytes like any other.
 LONE_SURROGATES = "surrogatepass"
 
-# Where prompts stand in a body, in the order in which models read them. Some templates put the first system
-# prompt before the tools; the two nearly always come together.
-_ROOTS: Mapping[str, tuple[str, ...]] = {
-    "/v1/chat/completions": ("tools", "messages"),
-    "/v1/completions": ("prompt",),
-    "/v1/responses": ("tools", "instructions", "input"),
-    "/v1/messages": ("tools", "system", "messages"),
-}
+# Nothing is cached of what other endpoints read.
+_ROOTS: Mapping[str, tuple[str, ...]] = {path: row.prompt_roots for path, row in GENERATING.items()}
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 # Clients move it from message to message as a conversation grows; it is not part of the prompt.
 _NOT_PROMPT = "cache_control"

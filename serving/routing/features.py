@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, get_args
 
-from serving.config.routing import Effort, Kind
+from serving import api
+from serving.api import Kind
+from serving.config.routing import Effort
 from serving.routing.writing import code_share, language_of, script_of
 
 SAMPLE_CHARACTERS = 8192
@@ -25,25 +27,15 @@ _MAX_DEPTH = 6
 _TOKENS_PER_TURN = 4
 _SCHEMA_CHARACTERS_PER_TOKEN = 4
 
-KINDS: Mapping[str, Kind] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/responses": "responses",
-    "/v1/messages": "messages",
-    "/v1/embeddings": "embeddings",
-    "/v1/rerank": "rerank",
-    "/v1/score": "score",
-}
 _CONVERSATIONS = frozenset({"chat", "responses", "messages"})
-# Where prompts stand in a body, in the order in which a model reads them.
-_ROOTS = (
-    *("system", "instructions", "messages", "prompt", "input"),
-    *("query", "queries", "documents", "text_1", "data_1", "text_2", "data_2", "items"),
-)
+# Prompts without the tools, which are measured another way.
+_ROOTS: Mapping[str, tuple[str, ...]] = {
+    path: tuple(root for root in row.prompt_roots if root != "tools")
+    for path, row in api.ENDPOINTS.items()
+}
 # Where text stands inside a message, an item or a part.
 _TEXT_KEYS = frozenset({"text", "content", "arguments", "output", "tool_calls", "function"})
 _IMAGE_TYPES = frozenset({"image_url", "image"})
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 @dataclass(frozen=True)
@@ -87,17 +79,18 @@ def features_of(path: str, body: Mapping[str, Any]) -> RequestFeatures:
     """Look at a body that its endpoint has checked (`serving.trust.fields.Endpoint.check`).
 
     Raises:
-        KeyError: no model answers at this path; `KINDS` has those that there are.
+        KeyError: no model answers at this path; `serving.api.ENDPOINTS` has those that there are.
     """
+    endpoint = api.ENDPOINTS[path]
     walk = _Walk()
-    for root in _ROOTS:
+    for root in _ROOTS[path]:
         if root in body:
             walk.visit(body[root], MAX_ITEMS, 1.0, 0)
     head, tail = _sample(walk.pieces)
     script, tokens_per_character = script_of(head + tail)
     tools = body.get("tools") or ()
     turns = _turns(body)
-    kind = KINDS[path]
+    kind = endpoint.kind
     tokens = walk.characters * tokens_per_character + walk.token_ids
     tokens += turns * _TOKENS_PER_TURN if kind in _CONVERSATIONS else 0
     tokens += _tool_characters(tools) / _SCHEMA_CHARACTERS_PER_TOKEN
@@ -110,7 +103,9 @@ def features_of(path: str, body: Mapping[str, Any]) -> RequestFeatures:
         turns=turns,
         input_characters=round(walk.characters),
         input_tokens=round(tokens),
-        max_output_tokens=next((body[key] for key in _OUTPUT_LIMITS if body.get(key)), None),
+        max_output_tokens=next(
+            (body[name] for name in endpoint.output_limits if body.get(name)), None
+        ),
         code_share=code_share(head, tail),
         script=script,
         language=language_of(script, head, tail),

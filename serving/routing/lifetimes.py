@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from email.utils import format_datetime
 
+from serving.api import MODELS, SEE_MODELS
 from serving.config.routing import Lifetime, RoutingConfig
 from serving.errors import ModelNotFoundError
 from serving.routing.route import Notice, Route
@@ -24,7 +25,7 @@ def deprecation_headers(route: Route) -> dict[str, str]:
         if notice.retired_on:
             headers["sunset"] = format_datetime(_midnight(notice.retired_on), usegmt=True)
         if notice.successor:
-            headers["link"] = f'</v1/models/{notice.successor}>; rel="successor-version"'
+            headers["link"] = f'<{MODELS}/{notice.successor}>; rel="successor-version"'
     return headers
 
 
@@ -49,5 +50,5 @@ def retired_error(
     # The one named here may be retired by now as well; the configuration has no circles.
     while successor and (then := config.lifetime(successor)) and then.is_retired(today):
         successor = then.successor
-    what = f"use '{successor}' instead" if successor else "GET /v1/models lists those that exist"
+    what = f"use '{successor}' instead" if successor else SEE_MODELS
     return ModelNotFoundError(f"this model was retired{when}; {what}", param="model")

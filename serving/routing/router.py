@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import date
 from typing import get_args
 
+from serving.api import MODELS, SEE_MODELS
 from serving.config.routing import Failure, RoutingConfig
 from serving.discovery.directory import Directory
 from serving.errors import (
@@ -34,7 +35,7 @@ RETRY_AFTER_S = 5.0
 FAILURES: frozenset[Failure] = frozenset(get_args(Failure))
 
 _DENIED = "this API key may not use this model"
-_NO_SUCH_MODEL = "there is no such model; GET /v1/models lists those that exist"
+_NO_SUCH_MODEL = f"there is no such model; {SEE_MODELS}"
 
 
 def _pool(config: RoutingConfig) -> dict[str, None]:
@@ -205,7 +206,7 @@ def _refusal(
         tasks = sorted({f"'{model.task}'" for model in found if model is not None})
         what = f"task is {', '.join(tasks)}" if tasks else "task is another one"
         return UnsupportedEndpointError(
-            f"this model's {what}, which the endpoint does not serve; GET /v1/models lists each model's",
+            f"this model's {what}, which the endpoint does not serve; GET {MODELS} lists each model's",
             param="model",
         )
     facts = (search.config.models[name] for name in names if name in search.config.models)

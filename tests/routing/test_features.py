@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.config.routing import Effort, Kind, Language, Script
-from serving.routing.features import KINDS, SAMPLE_CHARACTERS, RequestFeatures, features_of
+from serving.api import ENDPOINTS, Kind
+from serving.config.routing import Effort, Language, Script
+from serving.routing.features import SAMPLE_CHARACTERS, RequestFeatures, features_of
 from serving.settings import RequestLimits
 from serving.trust.fields import endpoints
 
@@ -31,8 +32,8 @@ def chat(*texts: str, **fields: Any) -> RequestFeatures:
 
 
 def test_every_endpoint_has_a_kind() -> None:
-    assert set(KINDS) == set(endpoints(RequestLimits()))
-    assert set(KINDS.values()) == set(get_args(Kind))
+    assert set(ENDPOINTS) == set(endpoints(RequestLimits()))
+    assert {row.kind for row in ENDPOINTS.values()} == set(get_args(Kind))
 
 
 def test_a_path_that_no_model_answers_is_an_error() -> None:
@@ -311,7 +312,7 @@ CANARY = "zebracanary"
 
 
 @unhurried
-@given(st.sampled_from(sorted(KINDS)), st.lists(JSON, max_size=4), st.text(max_size=50))
+@given(st.sampled_from(sorted(ENDPOINTS)), st.lists(JSON, max_size=4), st.text(max_size=50))
 def test_whatever_the_prompt_holds_features_are_numbers_and_known_words(
     path: str, items: list[Any], text: str
 ) -> None:
