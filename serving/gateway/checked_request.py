@@ -59,8 +59,10 @@ class CheckedRequest:
 
     @property
     def features(self) -> RequestFeatures:
-        """What the rules of `auto` decide on."""
-        return self._features or features_of(self.endpoint.path, self.body)
+        """What the rules of `auto` and prefill decide on; looked for once."""
+        if self._features is None:
+            self._features = features_of(self.endpoint.path, self.body)
+        return self._features
 
     async def pack(self) -> None:
         """Keep it as text from now on."""
@@ -70,7 +72,7 @@ class CheckedRequest:
         small, large = _split(whole)
         rest = (await _encoded(large, self.turns))[1:-1]
         self._tokens = tokens_of(path, whole, len(rest))
-        self._features = features_of(path, whole)
+        self._features = self.features
         if self.turns is not None:
             # That took a millisecond or two.
             await asyncio.sleep(0)

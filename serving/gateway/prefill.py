@@ -17,12 +17,12 @@ from serving.discovery.directory import Directory, Model
 from serving.errors import ComptoirError
 from serving.gateway.bills import Bills
 from serving.gateway.body import encode
+from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.replica_request import ComputedPrompt, ReplicaRequest, RetryState
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
 from serving.observability.metrics import GatewayMetrics
 from serving.replicas import prefill_decode
-from serving.routing.features import features_of
 from serving.settings import GatewayConfig
 
 
@@ -59,16 +59,18 @@ class Prefill:
             is_prefill=True,
         )
 
-    def wants(self, model: Model, path: str, body: dict[str, object], encoded_bytes: int) -> bool:
+    def wants(
+        self, model: Model, request: CheckedRequest, body: dict[str, object], encoded_bytes: int
+    ) -> bool:
         """Whether this prompt is one for a prefill replica; counts why not."""
         least = model.prefill_min_tokens
         if least is None:
             return False
         outcome: prefill_decode.Outcome | None = None
-        if not prefill_decode.fits(path, body):
+        if not prefill_decode.fits(request.endpoint.path, body):
             outcome = "unfit"
         elif not prefill_decode.is_long(
-            encoded_bytes, least, lambda: features_of(path, body).input_tokens
+            encoded_bytes, least, lambda: request.features.input_tokens
         ):
             outcome = "short"
         elif not model.prefill:

@@ -90,7 +90,7 @@ class RequestBuilder:
         if reads_prompts or may_prefill:
             async with self._place(request):
                 body = await request.whole(prepared.own)
-                prefills = self._prefill.wants(model, path, body, len(encoded))
+                prefills = self._prefill.wants(model, request, body, len(encoded))
                 if reads_prompts or (prefills and self._prefill.forwarder.reads_prompts(model_id)):
                     prompt = await self._prefix(request, candidate, body)
                 if not prefills:

@@ -9,10 +9,12 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from serving.gateway import checked_request
 from serving.gateway.admission import Estimate
 from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.tenant_semaphores import TenantSemaphores
 from serving.gateway.turns import Turns
+from serving.routing.features import features_of
 from serving.settings import GatewayConfig, RequestLimits
 from serving.tenancy.keys import ANONYMOUS
 from serving.trust.fields import endpoints
@@ -54,6 +56,25 @@ async def test_packed_or_not_it_is_the_same_request(messages: int, turns: Turns 
     # An estimate: the gateway's own fields are not of the client's prompt.
     assert abs(request.tokens(text)[0] - tokens[0]) < 100
     assert request.body == {"model": "fake", "stream": False, "max_tokens": 4}
+
+
+@pytest.mark.parametrize("is_packed_first", [False, True])
+async def test_features_are_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch, is_packed_first: bool
+) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr(
+        checked_request,
+        "features_of",
+        lambda path, body: looks.append(path) or features_of(path, body),
+    )
+    request = CheckedRequest(CHAT, ANONYMOUS, body_of(3), "id")
+    if is_packed_first:
+        await request.pack()
+    assert request.features == features_of(CHAT.path, body_of(3))
+    await request.pack()
+    assert request.features == features_of(CHAT.path, body_of(3))
+    assert looks == [CHAT.path]
 
 
 async def test_what_the_gateway_writes_is_never_the_clients() -> None:
