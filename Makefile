@@ -5,7 +5,7 @@ CONFIG ?= deployments/local.yaml
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve stop test check bench bench-referee chaos hostile image clean
+.PHONY: help install install-dev lock serve stop test check bench bench-referee chaos hostile image clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,9 @@ install: ## create .venv with the packages that serving needs (CPU or GPU, as fo
 
 install-dev: ## the same, and the tools for tests and checks
 	@scripts/install.sh dev
+
+lock: install-dev ## write requirements/*.txt anew from the .in files: ARGS="cpu", ARGS="--upgrade"
+	@scripts/lock.sh $(ARGS)
 
 # `exec`: signals to make, and Ctrl-C, reach the stack itself.
 serve: install ## start the stack in the foreground: PORT=8000 CONFIG=deployments/local.yaml

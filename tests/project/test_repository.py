@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
-    *("help", "install", "serve", "stop", "test", "check"),
+    *("help", "install", "lock", "serve", "stop", "test", "check"),
     *("bench", "bench-referee", "chaos", "image", "clean"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -15,11 +16,17 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
-LISTS = ("cpu", "gpu", "dev", "nixl")
+LISTS = ("cpu", "gpu", "dev", "nixl", "uv")
 # Which .in files each list is made from.
-SOURCES = {"cpu": ("common", "cpu"), "gpu": ("common", "gpu"), "dev": ("dev",), "nixl": ("nixl",)}
+SOURCES = {
+    "cpu": ("common", "cpu"),
+    "gpu": ("common", "gpu"),
+    "dev": ("dev",),
+    "nixl": ("nixl",),
+    "uv": ("uv",),
+}
 # What the development tools share with the runtime is pinned there; the same in both lists.
-RUNTIME_FOR = {"cpu": (), "gpu": (), "dev": ("cpu", "gpu"), "nixl": ("cpu", "gpu")}
+RUNTIME_FOR = {"cpu": (), "gpu": (), "dev": ("cpu", "gpu"), "nixl": ("cpu", "gpu"), "uv": ()}
 
 
 def entries(file: str) -> list[str]:
@@ -57,7 +64,7 @@ def test_every_direct_dependency_is_pinned_to_an_allowed_version(name: str) -> N
     for source in SOURCES[name]:
         for package, requirement in direct(source).items():
             places = [name] if package in pins(name) else list(RUNTIME_FOR[name])
-            assert places, f"{package} of {source}.in is not in {name}.txt: run scripts/lock.py"
+            assert places, f"{package} of {source}.in is not in {name}.txt: run `make lock`"
             for place in places:
                 version = pins(place)[package]
                 assert requirement.specifier.contains(version, prereleases=True), (place, version)
@@ -72,6 +79,17 @@ def test_the_cpu_list_leaves_out_what_is_built_for_cuda() -> None:
     cuda = {"torchvision", "torchaudio", "torchcodec"}
     assert cuda.isdisjoint(pins("cpu"))
     assert not [name for name in pins("cpu") if name.startswith("nvidia-")]
+
+
+@pytest.mark.parametrize(("file", "lists"), [("left-out", LISTS), ("left-out-cpu", ["cpu"])])
+def test_what_is_left_out_is_in_no_list_and_explained(file: str, lists: Sequence[str]) -> None:
+    left_out = entries(f"{file}.txt")
+    assert left_out
+    for name in lists:
+        assert pins(name).keys().isdisjoint(left_out)
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    section = text.partition("## Left out on purpose")[2].partition("\n## ")[0]
+    assert [name for name in left_out if name not in section] == []
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -89,7 +107,7 @@ def test_every_direct_dependency_is_explained() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     explained = {canonicalize_name(name) for name in re.findall(r"^\| `([^`]+)` \|", text, re.M)}
     declared = {
-        name for source in ("common", "cpu", "gpu", "dev", "nixl") for name in direct(source)
+        name for source in ("common", "cpu", "gpu", "dev", "nixl", "uv") for name in direct(source)
     }
     assert declared - explained == set(), "add a row to docs/dependencies.md"
     assert explained - declared == set(), "docs/dependencies.md explains what is not required"
@@ -131,4 +149,4 @@ def test_every_import_is_a_declared_dependency(folder: str, sources: tuple[str, 
         owners = {canonicalize_name(name) for name in distributions.get(module, [module])}
         if owners.isdisjoint(allowed):
             undeclared[module] = file
-    assert undeclared == {}, f"add these to requirements/{sources[0]}.in and run scripts/lock.py"
+    assert undeclared == {}, f"add these to requirements/{sources[0]}.in and run `make lock`"

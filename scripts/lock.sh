@@ -1,0 +1,36 @@
+#!/bin/sh
+# Writes requirements/*.txt from the .in files with uv: `make lock`, or `lock.sh [--upgrade] [cpu] [gpu] [dev] [nixl] [uv]`.
+# Nothing is installed. Today's pins are kept unless `--upgrade` is given. The lists are complete, for Linux on
+# x86-64, and installed without dependencies: what is not listed is not there.
+set -eu
+cd "$(dirname "$0")/../requirements"
+
+uv=$(command -v uv || echo ../.venv/bin/uv)
+upgrade=
+if [ "${1:-}" = --upgrade ]; then upgrade=--upgrade; shift; fi
+
+# lock NAME ARGUMENT...: writes NAME.txt.
+lock() {
+    name=$1
+    shift
+    ../.venv/bin/python ../scripts/pip_sources.py "$uv" pip compile --quiet --no-annotate $upgrade \
+        --custom-compile-command 'make lock (complete: install with --no-deps)' --excludes left-out.txt \
+        --python-version 3.11 --python-platform x86_64-manylinux_2_34 --output-file "$name.txt" "$@"
+    echo "requirements/$name.txt: $(grep -c == "$name.txt") packages"
+}
+
+# Installed on top of a runtime list: it keeps to that list's versions, and holds only what that does not.
+lock_on_top() {
+    # shellcheck disable=SC2046 # names of packages
+    lock "$1" --constraints cpu.txt "$1.in" $(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/--no-emit-package \1/p' cpu.txt)
+}
+
+for list in ${*:-cpu gpu dev nixl uv}; do
+    case "$list" in
+        cpu) lock cpu --excludes left-out-cpu.txt common.in cpu.in ;;
+        gpu) lock gpu common.in gpu.in ;;
+        uv) lock uv uv.in ;;
+        dev | nixl) lock_on_top "$list" ;;
+        *) echo "lock: unknown list '$list': use cpu, gpu, dev, nixl or uv" >&2; exit 1 ;;
+    esac
+done
