@@ -1,16 +1,16 @@
-"""Circuit breakers: leave alone a replica that fails, try it again later with one request. Pure.
+"""Circuit breakers: a replica that fails gets no requests for a time, then one as a probe. Pure.
 
 As in "Release It!" (Nygard, 2007): closed, everything goes through; open, nothing does, for a time that
 doubles with each opening; half-open, one probe at a time decides. A breaker opens after so many failures in
 a row, or when too large a share of a sliding window failed.
 
-Who sends a request calls `begin` and gives what it returns to `record`: answers to requests from before the
-breaker's last change say nothing of now and are ignored.
+The sender of a request calls `begin`, and gives what it returns to `record`: answers to requests from before
+the breaker's last change say nothing about now and are ignored.
 
-What counts in full is a fault that no request can cause: nobody accepts a connection, the engine is dead, the
-machine has vanished. A request that failed here and that another replica answered (`doubt`) is weaker: it may
-follow the request all the same, so a tenant's doubts count at most as much as those of all other tenants
-together. One tenant alone opens nothing with them.
+A fault that no request can cause counts in full: nobody accepts a connection, the engine is dead, the machine
+has vanished. A request that failed here and that another replica answered (`doubt`) is weaker, because the
+request may be the cause all the same: a tenant's doubts count at most as much as those of all other tenants
+together. One tenant alone opens no breaker with them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BreakerSnapshot:
 
 @dataclass(slots=True)
 class _Bucket:
-    """What was seen in one step of the window."""
+    """Counts of one step of the window."""
 
     step: int
     requests: int = 0
@@ -53,7 +53,7 @@ class _Bucket:
 
 
 def weight(doubts: Mapping[str, int]) -> int:
-    """What doubts count: of one tenant at most as much as those of all others together."""
+    """The weight of doubts: those of one tenant count at most as much as those of all others together."""
     if len(doubts) < 2:
         return 0
     total, most = sum(doubts.values()), max(doubts.values())
@@ -64,7 +64,7 @@ class Breaker:
     """The breaker of one replica, or of one model. Times are seconds of the caller's clock.
 
     Args:
-        random: gives numbers from 0 to 1, for the jitter of open times.
+        random: a source of numbers from 0 to 1, for the jitter of open times.
     """
 
     def __init__(self, config: BreakerConfig, random: Callable[[], float]) -> None:
@@ -77,7 +77,7 @@ class Breaker:
         self._buckets: deque[_Bucket] = deque()
         # Doubts since the last success, by tenant.
         self._doubts: dict[str, int] = {}
-        # Openings in a row; how many there were in all.
+        # The number of openings in a row, and in all.
         self._streak = 0
         self._openings = 0
         self._closed_at_s = -math.inf
@@ -86,7 +86,7 @@ class Breaker:
 
     @property
     def retry_at_s(self) -> float:
-        """When the next probe may go: long ago, if the breaker is closed."""
+        """The moment from which the next probe may go: long ago, if the breaker is closed."""
         if self._state == "closed":
             return -math.inf
         return self._retry_at_s if self._state == "open" else self._probe_until_s
@@ -96,7 +96,7 @@ class Breaker:
         return self._state == "closed" or now >= self.retry_at_s
 
     def begin(self, now: float) -> int:
-        """A request is sent now. Returns what `record` or `abandon` needs when it is over."""
+        """Begin a request. Returns what `record` or `abandon` needs when it is over."""
         if self._state != "closed":
             if self._state == "open" and now >= self._retry_at_s:
                 self._change("half_open")
@@ -104,11 +104,11 @@ class Breaker:
         return self._epoch
 
     def record(self, ok: bool, now: float, attempt: int) -> None:
-        """A request has ended, well or not. What the client did wrong, or its leaving, is no failure."""
+        """Record the end of a request, `ok` or not. A client's mistake, or its leaving, is no failure."""
         if attempt != self._epoch:
             return
         if self._state != "closed":
-            # It may also be one that was let through because there was nothing better.
+            # A request may also have been let through because there was nothing better.
             if ok:
                 self._close(now)
             elif self._state == "half_open":
@@ -127,7 +127,7 @@ class Breaker:
             self._open(now)
 
     def doubt(self, tenant: str, now: float) -> None:
-        """This replica failed at a request of the tenant, and another one has answered it."""
+        """Record a request of the tenant at which this replica failed, and which another one has answered."""
         if self._state != "closed":
             # A probe decides, and a doubt is too weak for one.
             return
@@ -139,15 +139,15 @@ class Breaker:
             self._open(now)
 
     def broke(self, now: float) -> None:
-        """The replica has vanished under an answer that had begun, whenever the request was sent.
+        """Record that the replica vanished under an answer that had begun, whenever the request was sent.
 
-        While the breaker is not closed it says nothing: the probe decides, and old streams may still die.
+        That says nothing while the breaker is not closed: the probe decides, and old streams may still die.
         """
         if self._state == "closed":
             self.record(False, now, self._epoch)
 
     def abandon(self, now: float, attempt: int) -> None:
-        """A request has ended and says nothing of the replica: its client left, say."""
+        """Take note of a request that ended and says nothing about the replica: its client left, say."""
         if attempt == self._epoch and self._state == "half_open":
             self._probe_until_s = now
 
@@ -182,7 +182,7 @@ class Breaker:
         )
 
     def _open(self, now: float) -> None:
-        # One that held for a whole window was well; what comes now is a new trouble.
+        # After a whole window without an opening the trouble is a new one.
         held = self._state == "closed" and now - self._closed_at_s > self._config.window_s
         self._streak = 1 if held else self._streak + 1
         self._openings += 1
@@ -215,7 +215,7 @@ class Breaker:
 
 
 class Breakers:
-    """The breakers of a gateway, one for each replica and one for each model, by id; made when asked for."""
+    """The breakers of a gateway: one for each replica and one for each model, by id, made when asked for."""
 
     def __init__(self, config: BreakerConfig, random: Callable[[], float]) -> None:
         self._config = config
@@ -228,7 +228,7 @@ class Breakers:
         return self._get(self.replicas, replica_id)
 
     def model(self, model_id: str) -> Breaker:
-        """The breaker of a model as a whole: for choosing another model, never for trying nothing."""
+        """The breaker of a model as a whole: with it open another model is chosen, never none."""
         return self._get(self.models, model_id)
 
     def choose_allowed(self, replicas: Sequence[Replica], now: float) -> Sequence[Replica]:
@@ -241,9 +241,11 @@ class Breakers:
         ]
 
     def keep(self, replica_ids: Collection[str], model_ids: Collection[str]) -> None:
-        """Forget all others: they are gone."""
-        self.replicas = {name: one for name, one in self.replicas.items() if name in replica_ids}
-        self.models = {name: one for name, one in self.models.items() if name in model_ids}
+        """Forget all others, which are gone."""
+        self.replicas = {
+            name: breaker for name, breaker in self.replicas.items() if name in replica_ids
+        }
+        self.models = {name: breaker for name, breaker in self.models.items() if name in model_ids}
 
     def _get(self, breakers: dict[str, Breaker], name: str) -> Breaker:
         breaker = breakers.get(name)

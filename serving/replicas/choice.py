@@ -1,4 +1,4 @@
-"""The words of replica policies: what they are asked, what they answer, which calls they get. Pure."""
+"""The interface of replica policies: a request as they see it, their choice, the calls they get. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from serving.records import record
 from serving.replicas.prompt_prefix import EMPTY, PromptPrefix
 
 Reason = Literal["prefix", "spill", "session", "load"]
-# Numbers of [0, 1), such as `random.Random(seed).random`.
+# A source of numbers of [0, 1), such as `random.Random(seed).random`.
 RandomSource = Callable[[], float]
 
 
 @record
 class RoutedRequest:
-    """What a policy may know of a request.
+    """A request, as far as a policy may know it.
 
     Attributes:
-        prompt: hashes; `EMPTY` where no policy reads them.
-        session: a key, see `session_key`; "" if there is none.
-        body_bytes: length of the body, which stands in for the prompt's where that is not known.
+        prompt: hashes of its prompt; `EMPTY` where the policy reads none.
+        session: the key of its session (`session_key`); "" if there is none.
+        body_bytes: length of its body, which stands in for an unknown length of the prompt.
         is_streamed: whether the answer begins before it is complete.
     """
 
@@ -33,7 +33,7 @@ class RoutedRequest:
 
     @property
     def prompt_bytes(self) -> int:
-        """How long the prompt is, as far as is known."""
+        """The length of the prompt, or of the body where that is unknown."""
         return self.prompt.total_bytes or self.body_bytes
 
 
@@ -45,10 +45,10 @@ class Choice:
         reason: "prefix": none has more of the prompt in its cache; "session": it is the home of the session
             or conversation; "spill": another one fits better and has too much to do; "load": none fits, and
             this one has little to do.
-        computed_bytes: of the prompt, which the replica probably has to compute.
-        expected_bytes: of the prompt, which it should have in its cache, as far as this gateway knows.
-        known_at: when it last used these, in the policy's own count.
-        is_streamed: as of the request.
+        computed_bytes: bytes of the prompt that the replica probably has to compute.
+        expected_bytes: bytes of the prompt that it should have in its cache, as far as this gateway knows.
+        known_at: when it last used these, in ticks of the prefix index.
+        is_streamed: as in the request.
     """
 
     replica: Replica
@@ -61,11 +61,11 @@ class Choice:
 
 
 class ReplicaPolicy(Protocol):
-    """Picks replicas. Called from one thread; none of the calls does I/O or fails."""
+    """A policy that chooses replicas. All calls come from one thread; none does I/O or fails."""
 
     @property
     def name(self) -> PolicyName:
-        """What the configuration calls it."""
+        """Its name in the configuration."""
         ...
 
     @property
@@ -76,7 +76,7 @@ class ReplicaPolicy(Protocol):
     def choose(
         self, request: RoutedRequest, replicas: Sequence[Replica], in_flight: Mapping[str, int]
     ) -> Choice:
-        """Pick one of `replicas` (there is at least one) and count on it to get the request.
+        """Choose one of `replicas` (there is at least one), which then gets the request.
 
         Args:
             in_flight: requests that this gateway has open, by replica id.
@@ -84,7 +84,7 @@ class ReplicaPolicy(Protocol):
         ...
 
     def began(self, choice: Choice) -> None:
-        """The replica has begun to answer, or never will. Called once for each choice."""
+        """Take note that the replica has begun to answer, or never will. Called once for each choice."""
         ...
 
     def served(

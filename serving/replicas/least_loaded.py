@@ -1,4 +1,4 @@
-"""Chooses the replica that has the least to do, of a few drawn at random. Pure.
+"""The policy `least-loaded`: the replica that has the least to do, of a few drawn at random. Pure.
 
 Several gateways compare two each. That keeps the longest queue nearly as short as looking at all replicas
 would, and gateways that see the same old reports do not all run to the same replica: M. Mitzenmacher, "The
@@ -20,7 +20,7 @@ CHOICES_ALONE = 8
 
 
 class LeastLoaded:
-    """The policy `least-loaded`. With `gateways` in front of the replicas, this one included."""
+    """The policy, with `gateways` in front of the replicas, this one included."""
 
     reads_prompt = False
 
@@ -48,7 +48,7 @@ class LeastLoaded:
         return choice
 
     def pick(self, replicas: Sequence[Replica], in_flight: Mapping[str, int]) -> Replica:
-        """The least loaded one of those drawn; `load.look` comes first."""
+        """The least loaded replica of those drawn; call `load.look` before."""
         drawn = draw(replicas, self._choices, self._random)
         return min(drawn, key=lambda replica: self.load.bytes(replica, in_flight))
 

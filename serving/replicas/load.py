@@ -1,7 +1,7 @@
-"""What each replica has to do now, from the gateway's own records and the engines' reports. Pure.
+"""The load of each replica, from the gateway's own records and the engines' reports. Pure.
 
-It is counted in bytes of prompt. Prompts that wait for their first token are what a new request waits for, so
-they count in full; an answer that is being written costs others little.
+Load is counted in bytes of prompt. Prompts that wait for their first token are what a new request waits for,
+so they count in full; an answer that is being written costs others little.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from dataclasses import dataclass, field
 from serving.discovery.directory import Replica
 from serving.replicas.choice import Choice
 
-# What an answer that is being written costs others, in bytes of prompt; up to twice as much as the KV cache
-# fills. What a prompt costs beside its length: a step of the engine.
+# The cost to others of an answer that is being written, in bytes of prompt; it doubles as the KV cache fills.
+# The cost of a prompt beside its length: a step of the engine.
 ANSWER_BYTES = 128.0
 STEP_BYTES = 256
-# How fast the mean size of a prompt follows the traffic.
+# The weight of the newest prompt in the mean size of prompts.
 _SMOOTHING = 1 / 32
 
 
 @dataclass(slots=True)
 class _Pending:
-    """Requests of this gateway that wait for their first token at one replica."""
+    """Requests of this gateway that wait at one replica for their first token."""
 
     requests: int = 0
     bytes: int = 0
-    # Of these, what is not streamed, by the choice's identity: sent before the last report, and since.
+    # The cost of answers that are not streamed, by the choice's identity: those sent before the last report,
+    # and those since.
     older: dict[int, int] = field(default_factory=dict)
     recent: dict[int, int] = field(default_factory=dict)
 
     def settle(self, waiting: float) -> None:
-        """A report came: the engine has begun what was sent before the last one, but for so many requests.
+        """Take in a report: the engine has begun what was sent before the last one, but for so many requests.
 
         The oldest go first. Streams are left out: their first token is the better sign, above all for long
         prompts, which an engine counts as running while it reads them.
@@ -51,7 +52,7 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """A replica's last report, and what of it is not this gateway's."""
+    """The last report of a replica, and the part of it that is not this gateway's."""
 
     stats: Mapping[str, float]
     requests: float
@@ -62,7 +63,7 @@ class LoadView:
     """The load of each replica.
 
     A report is up to half a second old but knows the requests of other gateways; the own records are
-    exact. What a report has beyond the own records at the time it came is taken for the others' share.
+    exact. A report's excess over the own records, when it came, is taken for the others' share.
     """
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class LoadView:
         self._mean_bytes: float = STEP_BYTES
 
     def look(self, replicas: Sequence[Replica], in_flight: Mapping[str, int]) -> None:
-        """Take in new reports; call it before asking for loads."""
+        """Take in new reports; call it before you ask for loads."""
         for replica in replicas:
             known = self._reports.get(replica.id)
             if known is not None and (known.stats is replica.stats or known.stats == replica.stats):
@@ -89,11 +90,11 @@ class LoadView:
             )
 
     def requests(self, replica: Replica, in_flight: Mapping[str, int]) -> float:
-        """Requests at the replica, running and waiting."""
+        """The number of requests at the replica, running and waiting."""
         return in_flight.get(replica.id, 0) + self._reports[replica.id].requests
 
     def bytes(self, replica: Replica, in_flight: Mapping[str, int]) -> float:
-        """What the replica has to do, in bytes of prompt."""
+        """The work of the replica, in bytes of prompt."""
         report = self._reports[replica.id]
         kv_cache_use = replica.stats.get("kv_cache_use", 0.0)
         answers = self.requests(replica, in_flight) * ANSWER_BYTES * (1.0 + kv_cache_use)
@@ -102,7 +103,7 @@ class LoadView:
         return own + report.waiting * self._mean_bytes + answers
 
     def sent(self, choice: Choice) -> None:
-        """A request goes to a replica."""
+        """Count a request that goes to a replica."""
         pending = self._pending.setdefault(choice.replica.id, _Pending())
         pending.requests += 1
         cost = choice.computed_bytes + STEP_BYTES
@@ -112,7 +113,7 @@ class LoadView:
         self._mean_bytes += (cost - self._mean_bytes) * _SMOOTHING
 
     def began(self, choice: Choice) -> None:
-        """A request that was sent is answered, or will not be."""
+        """Count a request no longer that a replica has begun to answer, or never will."""
         pending = self._pending.get(choice.replica.id)
         if pending is None:
             return

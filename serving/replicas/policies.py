@@ -21,10 +21,10 @@ POLICIES: Mapping[str, Callable[[ReplicaRoutingConfig, RandomSource, int], Repli
 def replica_policy(
     config: ReplicaRoutingConfig, random: RandomSource, gateways: int = 1, name: str | None = None
 ) -> ReplicaPolicy:
-    """Make the policy of a configuration, or another one by its name. Each model has one of its own.
+    """A new policy of a configuration, or another one by its name. Each model has its own.
 
     Args:
-        gateways: gateway processes that send to the same replicas, this one included.
+        gateways: number of gateway processes that send to the same replicas, this one included.
 
     Raises:
         ConfigError: there is no policy of this name; the message has those that there are.

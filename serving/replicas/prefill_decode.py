@@ -1,7 +1,8 @@
-"""Which prompts a prefill replica computes, and the two requests that one request then becomes. Pure.
+"""Prefill and decode in two replicas: the prompts that are worth it, and the two requests made of one. Pure.
 
-The first makes an engine compute the prompt and keep its KV cache; its answer says where that is. The second
-is the client's own request with that answer in it: the engine which gets it fetches what it would compute.
+The first request makes an engine compute the prompt and keep its KV cache; the answer says where that is. The
+second is the client's own request with that answer in it: its engine fetches what it would
+compute.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import orjson
 
 from serving.api import GENERATING
 
-# How a request's prompt was computed. "handed": by a prefill replica; all others by the one that answers:
-# "short": it is not worth a hand-over; "unfit": vLLM cannot hand it over; "failed": no prefill replica did.
+# Where a prompt was computed. "handed": in a prefill replica; all others in the one that answers: "short": it
+# is not worth a hand-over; "unfit": vLLM cannot hand it over; "failed": no prefill replica did.
 Outcome = Literal["handed", "short", "unfit", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("handed", "short", "unfit", "failed")
 
-# They say what is generated and how it is sent, not what the prompt is. All else stays as it is: were the
-# prompt another one by a token, the answer would be written to a prompt that nobody sent.
+# Fields of what is generated and how it is sent, not of the prompt. All others stay: were the prompt
+# different by a token, the answer would be written to a prompt that nobody sent.
 _ABOUT_THE_ANSWER = ("stream", "stream_options", "min_tokens", "logprobs", "top_logprobs")
 _PARAMS = "kv_transfer_params"
 _COMPUTE = {"do_remote_decode": True, "do_remote_prefill": False}
@@ -34,7 +35,7 @@ def fits(path: str, body: Mapping[str, Any]) -> bool:
 
 
 def is_long(encoded_bytes: int, min_tokens: int, estimate: Callable[[], int]) -> bool:
-    """Whether the prompt has `min_tokens` tokens, as far as can be told without the model's tokenizer."""
+    """Whether the prompt has `min_tokens` tokens by `estimate`, as the model's tokenizer is not at hand."""
     # No estimate is higher than one token per byte: most requests need no look.
     return encoded_bytes >= min_tokens and estimate() >= min_tokens
 
@@ -46,7 +47,7 @@ def prefill_body(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_body(body: Mapping[str, Any], answer: bytes) -> dict[str, Any] | None:
-    """The request for the replica that answers, by what the prefill replica said; None if it kept nothing."""
+    """The request for the answering replica, from the prefill replica's answer; None if that kept nothing."""
     try:
         said = orjson.loads(answer)
     except orjson.JSONDecodeError:

@@ -1,13 +1,12 @@
-"""Sends a prompt to a replica that has its beginning in the KV cache, unless that has too much to do. Pure.
+"""The policy `prefix`: a replica with the prompt's beginning in its KV cache that is not too busy. Pure.
 
-What a replica would have to compute for the request is weighed against what it has to do already, both in
+The work that the request would be for a replica is weighed against the work that it has already, both in
 bytes of prompt, as in V. Srivatsa et al., "Preble: Efficient Distributed Prompt Scheduling for LLM Serving",
-ICLR 2025 (https://arxiv.org/abs/2407.00023). A beginning that everyone asks for spreads by itself: as soon
-as waiting costs more than computing it again, another replica does, and has it from then on.
+ICLR 2025 (https://arxiv.org/abs/2407.00023). A beginning that everyone asks for spreads by itself: as soon as
+waiting costs more than computing it again, another replica does, and has it from then on.
 
-Gateways do not know what others sent. Where there are several, each conversation has a home among the
-replicas, the same for all of them (`serving.replicas.session`), which is presumed to have it; so has each
-system prompt.
+A gateway does not know what others sent. Where there are several, each conversation and each system prompt
+has a home: a replica, the same for all gateways (`serving.replicas.ring`), which is presumed to have it.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from serving.replicas.choice import Choice, RandomSource, Reason, RoutedRequest
 from serving.replicas.least_loaded import LeastLoaded, draw
 from serving.replicas.prefix_index import Match, PrefixIndex
 from serving.replicas.prompt_prefix import PromptPrefix
-from serving.replicas.session import Ring
+from serving.replicas.ring import Ring
 
-# Of the replicas that have the most of a prompt, so many are compared.
+# The number of replicas that are compared, of those that have the most of a prompt.
 HOLDERS = 2
-# How fast trust follows the engines' reports.
+# The weight of the newest report of an engine in the trust in it.
 _SMOOTHING = 1 / 8
-# With less than this share of what was expected, an engine has dropped the prompt.
+# An engine that has less than this share of what was expected has dropped the prompt.
 _GONE = 0.5
 
 
 @record
 class _Home:
-    """A replica to which all gateways send something: bytes that this saves now, bytes that it is worth."""
+    """A replica to which all gateways send a prompt: bytes that this saves now, bytes that it is worth."""
 
     saved: float = 0.0
     worth: float = 0.0
@@ -43,7 +42,7 @@ _NO_HOME = _Home()
 
 
 class Prefix:
-    """The policy `prefix`. Prompts that nobody knows go where there is little to do."""
+    """The policy. Unknown prompts go where there is little to do."""
 
     name: PolicyName = "prefix"
     reads_prompt = True
@@ -53,12 +52,12 @@ class Prefix:
     ) -> None:
         self._config = config
         self._random = random
-        # How likely it is that another gateway sent the last turn of a conversation.
+        # The probability that another gateway sent the last turn of a conversation.
         self._elsewhere = 1.0 - 1.0 / gateways
         self._least_loaded = LeastLoaded(random, gateways)
         self._load = self._least_loaded.load
         self._ring = Ring()
-        # Share of the expected bytes that a replica's engine really had, on average; 1 where not known.
+        # The mean share of the expected bytes that a replica's engine really had; 1 where it is not known.
         self._trust: dict[str, float] = {}
         self.index = PrefixIndex(config.max_entries)
 
@@ -99,16 +98,16 @@ class Prefix:
         """Replicas that may have the prompt, unless they have many more requests than others."""
         if not match.holders and not homes:
             return []
-        requests = {one.id: self._load.requests(one, in_flight) for one in replicas}
+        requests = {replica.id: self._load.requests(replica, in_flight) for replica in replicas}
         mean = (sum(requests.values()) + 1) / len(requests)
         most = self._config.spill_ratio * mean + self._config.spill_requests
-        holders = [one for one in replicas if one.id in match.holders]
+        holders = [replica for replica in replicas if replica.id in match.holders]
         liked = draw(holders, HOLDERS, self._random)
-        liked += [one for one in replicas if one.id in homes and one not in liked]
-        return [one for one in liked if requests[one.id] < most]
+        liked += [replica for replica in replicas if replica.id in homes and replica not in liked]
+        return [replica for replica in liked if requests[replica.id] < most]
 
     def _homes(self, prompt: PromptPrefix, replicas: Sequence[Replica]) -> dict[str, _Home]:
-        """Where other gateways would send the conversation and the system prompt, by replica."""
+        """The homes of the conversation and of the system prompt, to which other gateways would send them."""
         homes: dict[str, _Home] = {}
         if not self._elsewhere:
             return homes
@@ -119,7 +118,7 @@ class Prefix:
             saved = prompt.head_bytes * self._elsewhere
             homes[self._home(prompt.head, ids)] = _Home(saved, saved)
         if prompt.opening:
-            # A conversation's first turn saves nothing yet, but the next one will be looked for there.
+            # A conversation's first turn saves nothing yet, but gateways will look there for the next one.
             worth = prompt.total_bytes - (0 if prompt.follows else prompt.head_bytes)
             saved = worth if prompt.follows else 0
             id_ = self._home(prompt.opening, ids)
@@ -143,10 +142,10 @@ class Prefix:
         cached_tokens: int | None,
         prompt_tokens: int | None,
     ) -> None:
-        """Compare what was expected with what the engine had.
+        """Compare what the engine had with what was expected.
 
-        Engines drop what was used longest ago. If this prompt was gone, so is all that the replica had used
-        no later; the prompt itself is there again.
+        Engines drop what was used longest ago. If this prompt was gone, so is all that the replica used no
+        later than that; the prompt itself is there again.
         """
         if cached_tokens is None or not prompt_tokens or not choice.expected_bytes:
             return

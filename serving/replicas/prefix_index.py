@@ -1,6 +1,6 @@
-"""Estimates how much of a prompt each replica has in its cache, from what was sent there before. Pure.
+"""The prefix index: how much of a prompt each replica has in its cache, by what was sent there before. Pure.
 
-An engine keeps what it used last and drops the ends of prompts before their beginnings (vLLM's prefix cache,
+An engine keeps what it used last, and drops the ends of prompts before their beginnings (vLLM's prefix cache,
 https://docs.vllm.ai/en/latest/design/prefix_caching.html); the index does the same with hashes. It learns
 where an engine's memory ends when one of its prompts turns out to be gone: whatever the replica used before
 that is gone too.
@@ -17,7 +17,7 @@ from serving.replicas.prompt_prefix import PromptPrefix
 
 @record
 class Match:
-    """The longest beginning of a prompt that anyone has: its length, who has it."""
+    """The longest beginning of a prompt that any replica has: its length, and the replicas that have it."""
 
     bytes: int = 0
     holders: tuple[str, ...] = ()
@@ -27,14 +27,14 @@ NO_MATCH = Match()
 
 
 class PrefixIndex:
-    """Hashes of prompts' beginnings by replica, those used last, in bounded memory.
+    """Hashes of the beginnings of prompts that each replica used last, in bounded memory.
 
-    Each replica may have an equal share of `max_entries`. An entry costs about 220 bytes.
+    Replicas have equal shares of `max_entries`. An entry costs about 220 bytes.
     """
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
-        # By replica: hash -> the tick at which it was last used; in the order of use.
+        # By replica: the tick at which each hash was last used, in the order of use.
         self._held: dict[str, OrderedDict[int, int]] = {}
         self._tick = 0
 
@@ -42,7 +42,7 @@ class PrefixIndex:
         return sum(map(len, self._held.values()))
 
     def longest(self, prompt: PromptPrefix, replica_ids: Iterable[str]) -> Match:
-        """Who, of these, has the most of the prompt."""
+        """Those of these replicas that have the most of the prompt."""
         held = [(id_, self._held[id_]) for id_ in replica_ids if id_ in self._held]
         if not held:
             return NO_MATCH
@@ -53,7 +53,7 @@ class PrefixIndex:
         return NO_MATCH
 
     def known(self, prompt: PromptPrefix, replica_id: str) -> tuple[int, int]:
-        """How many bytes of the prompt a replica has, and the tick at which it last used them."""
+        """Bytes of the prompt that a replica has, and the tick at which it last used them."""
         hashes = self._held.get(replica_id)
         if hashes:
             for hash_, end in zip(reversed(prompt.hashes), reversed(prompt.ends), strict=True):
@@ -63,7 +63,7 @@ class PrefixIndex:
         return 0, 0
 
     def add(self, prompt: PromptPrefix, replica_id: str) -> None:
-        """The replica gets this prompt, and will have all of it."""
+        """Add a prompt that a replica gets, and will have all of."""
         if not prompt.hashes:
             return
         hashes = self._held.get(replica_id)
@@ -72,7 +72,7 @@ class PrefixIndex:
             for others in self._held.values():
                 self._shorten(others)
         self._tick += 1
-        # The longest first: it is the first to be dropped, as in the engine.
+        # The longest one first, which is the first to be dropped, as in the engine.
         for hash_ in reversed(prompt.hashes):
             hashes[hash_] = self._tick
             hashes.move_to_end(hash_)

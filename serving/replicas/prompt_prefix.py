@@ -1,11 +1,11 @@
-"""Reduces a prompt to salted hashes of its beginnings: equal hashes mean equal beginnings. Pure.
+"""Salted hashes of a prompt's beginnings: equal hashes mean equal beginnings. Pure.
 
-Needs no tokenizer and keeps no text. The salt is the tenant's, so that two tenants' hashes have nothing in
-common, as their entries in the engines' caches have not.
+They need no tokenizer and keep no text. The salt is the tenant's: two tenants' hashes have nothing in common,
+like their entries in the engines' caches.
 
-Blocks of text pass XXH3, which is fast but which somebody could make to collide; what is kept is a SHA-256
-over the salt and these. So who looks for collisions finds them among prompts with the same salt only, and
-gains a replica that has less of a prompt than the gateway thinks.
+Blocks of text pass XXH3, which is fast, but for which collisions can be made; what is kept is a SHA-256 over
+the salt and these. Collisions can thus be made among prompts with the same salt only, and all that they gain
+is a replica that has less of a prompt than the gateway thinks.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from serving.replicas.rendered_prompt import LONE_SURROGATES, rendered_prompt
 
 BLOCK_BYTES = 1024
 MAX_PROMPT_BYTES = 512 * 1024
-# Blocks grow with their distance from the beginning, to this share of it, which keeps their number small:
-# 7 per doubling.
+# A block is an eighth of the text before it, which keeps the number of blocks small: 7 per doubling.
 _GROWTH = 8
-# So many of the last messages end a beginning of their own: an agent's turn may add a dozen at once.
+# The number of last messages that each end a beginning: an agent's turn may add a dozen at once.
 MAX_ENDS = 16
 
 
@@ -37,12 +36,12 @@ class PromptPrefix:
     """Hashes of a prompt's beginnings, shortest first.
 
     Attributes:
-        hashes: one per beginning, 64 bits.
-        ends: where each beginning ends, in bytes of the rendered prompt.
-        total_bytes: of the whole prompt, also of what was not hashed.
-        head: hash of what stands before the first message of the user (tools, system prompts); 0 if nothing.
-        head_bytes: how long that is.
-        opening: hash of all up to the end of that message, which names a conversation; 0 if nothing.
+        hashes: one of 64 bits for each beginning.
+        ends: the end of each beginning, in bytes of the rendered prompt.
+        total_bytes: length of the whole prompt, also of what was not hashed.
+        head: hash of all before the first message of the user (tools, system prompts); 0 if there is nothing.
+        head_bytes: length of that.
+        opening: hash of all up to the end of that message, which names a conversation; 0 if there is none.
         follows: whether the model has answered in this conversation before.
     """
 
@@ -65,7 +64,7 @@ def prompt_prefix(
     block_bytes: int = BLOCK_BYTES,
     max_bytes: int = MAX_PROMPT_BYTES,
 ) -> PromptPrefix:
-    """Hash the beginnings of the prompt that a checked body makes.
+    """The hashes of the beginnings of the prompt in a checked body.
 
     A beginning ends with each block (the first eight have `block_bytes`, later ones an eighth of the text
     before them), with the system prompts, with the first message of the user and with each of the last 16
@@ -73,9 +72,9 @@ def prompt_prefix(
     then messages. Of several prompts in one request the first counts.
 
     Args:
-        path: the endpoint; the prompts of those that do not generate are empty.
-        salt: of the tenant and of what the engine runs (`tenant_salt`).
-        max_bytes: what is hashed at most; the rest only counts for `total_bytes`.
+        path: the endpoint; an endpoint that does not generate has no prompt.
+        salt: the salt of the tenant and of the model or adapter (`tenant_salt`).
+        max_bytes: the most that is hashed; the rest only counts for `total_bytes`.
     """
     rendered = rendered_prompt(path, body, max_bytes)
     if not rendered.pieces:
@@ -106,10 +105,10 @@ def prompt_prefix(
 
 
 def session_key(caller: str, session: str | None, prompt: PromptPrefix) -> str:
-    """The key of a session: what the client calls it, or else the conversation's first messages.
+    """The key of a session: the client's name for it, or else the conversation's first messages.
 
-    The caller's name is part of it: two tenants' sessions have nothing to do with each other. Empty if there
-    is neither.
+    The caller's name is part of it: two tenants' sessions have nothing to do with each other. It is empty if
+    there is neither.
     """
     if session:
         return f"session\0{caller}\0{session}"
@@ -117,7 +116,7 @@ def session_key(caller: str, session: str | None, prompt: PromptPrefix) -> str:
 
 
 def tenant_salt(cache_salt: str | None, served_name: str) -> bytes:
-    """The salt of hashes: prompts of two tenants, or to two models or adapters, share no cache."""
+    """The salt of hashes; prompts of two tenants, or to two models or adapters, share no cache."""
     return f"{cache_salt or ''}\0{served_name}".encode("utf-8", LONE_SURROGATES)
 
 
@@ -142,9 +141,9 @@ def _all_block_ends(block_bytes: int, max_bytes: int) -> tuple[int, ...]:
 def _hashes_at(
     ends: Sequence[int], blocks: Sequence[int], data: bytes, salt: bytes
 ) -> tuple[int, ...]:
-    """The hashes of the salt and the beginnings of `data` that end there; `blocks` are among them.
+    """The hashes of the salt and the beginnings of `data` with these ends; `blocks` are among them.
 
-    XXH3 shortens what has come since the last block, SHA-256 chains that to the salt and the blocks before.
+    XXH3 shortens the bytes since the last block, SHA-256 chains them to the salt and the blocks before.
     """
     chain = hashlib.sha256(len(salt).to_bytes(4) + salt).digest()
     view = memoryview(data)

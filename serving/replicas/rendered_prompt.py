@@ -13,20 +13,20 @@ import orjson
 
 from serving.api import GENERATING
 
-# Messages that are read; more only make the work longer.
+# The number of messages that are read; more only make the work longer.
 MAX_MESSAGES = 2048
-# Parts of all messages together, and token ids of a prompt, that are read.
+# The numbers of parts (of all messages together) and of token ids that are read.
 MAX_PARTS = 2048
 MAX_IDS = 64 * 1024
-# Never part of UTF-8: what stands between two pieces cannot be text.
+# The byte between two pieces; it is never part of UTF-8, so no text can hold it.
 _SEPARATOR = b"\xff"
-# What to do with lone surrogates, which some clients send: bytes like any other.
+# The encoding of lone surrogates, which some clients send: bytes like any other.
 LONE_SURROGATES = "surrogatepass"
 
 # Nothing is cached of what other endpoints read.
 _ROOTS: Mapping[str, tuple[str, ...]] = {path: row.prompt_roots for path, row in GENERATING.items()}
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
-# Clients move it from message to message as a conversation grows; it is not part of the prompt.
+# A field that clients move from message to message as a conversation grows; it is no part of the prompt.
 _NOT_PROMPT = "cache_control"
 _IMAGE_BYTES = 2048
 
@@ -36,7 +36,7 @@ class RenderedPrompt:
     """A prompt in pieces that end where messages end."""
 
     pieces: list[bytes] = field(default_factory=list)
-    # Index of the first message by a user; -1: there is none.
+    # Index of the first message of the user; -1: there is none.
     first_user: int = -1
     follows: bool = False
     # Messages beyond MAX_MESSAGES or MAX_PARTS, and bytes of token ids beyond MAX_IDS.
@@ -63,7 +63,7 @@ def rendered_prompt(path: str, body: Mapping[str, Any], max_bytes: int) -> Rende
 
 
 def _add_head(out: RenderedPrompt, content: str | Sequence[Any], max_bytes: int) -> None:
-    """What stands before the messages: no more of it than is hashed, the rest only counts."""
+    """Add what stands before the messages: no more of it than is hashed, the rest only counts."""
     if isinstance(content, str):
         out.pieces.append(_text(content) + _SEPARATOR)
         return
@@ -79,7 +79,7 @@ def _add_head(out: RenderedPrompt, content: str | Sequence[Any], max_bytes: int)
 
 
 def _add_messages(out: RenderedPrompt, messages: Sequence[Mapping[str, Any]]) -> None:
-    # Runs for every message of every request: what looks clumsy here saves a tenth of its time each.
+    # This runs for every message of every request: each clumsy line here saves a tenth of its time.
     out.unread = max(0, len(messages) - MAX_MESSAGES)
     add = out.pieces.append
     parts_left, before = MAX_PARTS, len(out.pieces)
@@ -130,7 +130,7 @@ def _part(part: Any) -> bytes:
         return _text(text)
     data = _json({key: value for key, value in part.items() if key != _NOT_PROMPT})
     if "image" in kind:
-        # Megabytes of text that become a thousand tokens or so; their ends tell images apart.
+        # Megabytes of text become a thousand tokens or so; their ends tell images apart.
         data = data[:_IMAGE_BYTES] + len(data).to_bytes(8) + data[-_IMAGE_BYTES:]
     return data
 
@@ -154,5 +154,5 @@ def _json(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        # Nested too deeply: the gateway refuses it when it writes the body.
+        # The value is nested too deeply: the gateway refuses it when it writes the body.
         return b""

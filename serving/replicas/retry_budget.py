@@ -1,12 +1,12 @@
-"""How many requests may be sent again: a share of all of them over a sliding window, and a small floor. Pure.
+"""The retry budget: a share of all requests in a sliding window, with a small floor, may be retried. Pure.
 
 Without a bound, retries multiply the load just when there is too much of it. The budget is the one of
 Finagle (https://finagle.github.io/blog/2016/02/08/retry-budgets/): each request deposits `share`, each retry
 withdraws 1, both are forgotten after `window_s`, and `min_per_s` keeps small sites able to retry. See also
 "Site Reliability Engineering" (Beyer et al., 2016), chapter 21, "Handling Overload".
 
-Of a model's budget a tenant may use what its share of the requests is, and at least one retry: so nobody's
-retries leave the others without.
+A tenant may use the same share of a model's budget as its share of the requests, and at least one retry: so
+no tenant's retries leave the others without.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Count:
 
 @dataclass(slots=True)
 class _Bucket:
-    """What was sent in one step of the window, by tenant."""
+    """Counts of one step of the window, by tenant."""
 
     step: int
     counts: dict[str, _Count] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class RetryBudget:
         self._refused = 0
 
     def request(self, now: float, tenant: str = "") -> None:
-        """A request was sent for the first time."""
+        """Count a request that is sent for the first time."""
         counts = self._bucket(now).counts
         count = counts.get(tenant)
         if count is None:
@@ -76,7 +76,7 @@ class RetryBudget:
         return own.retries + 1 <= whole * share and self._retries + 1 <= whole
 
     def try_retry(self, now: float, tenant: str = "") -> bool:
-        """Take one retry out of the budget; False, and nothing is taken, if there is none."""
+        """Take one retry out of the budget; False, and nothing is taken, if none is left."""
         if not self.can_retry(now, tenant):
             self._refused += 1
             return False

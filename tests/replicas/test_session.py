@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.discovery.directory import Replica
 from serving.replicas.choice import Choice, RoutedRequest
-from serving.replicas.session import Ring, Session
+from serving.replicas.session import Session
 
 unhurried = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 SESSIONS = [f"session {number}" for number in range(400)]
@@ -110,15 +110,3 @@ def test_a_replica_that_is_not_offered_is_passed_over_without_moving_others() ->
 def test_requests_without_a_session_go_where_there_is_little_to_do() -> None:
     choice = choose(policy(), "", replicas(2), replica_0=5)
     assert (choice.replica.id, choice.reason, choice.policy) == ("replica-1", "load", "session")
-
-
-def test_a_ring_walks_over_each_replica_once_and_not_over_those_that_are_gone() -> None:
-    ring = Ring()
-    for name in ("a", "b", "c", "a"):
-        ring.add(name)
-    assert sorted(ring.walk("key")) == ["a", "b", "c"]
-    order = list(ring.walk("key"))
-    ring.keep({"a", "c", "d"})
-    assert list(ring.walk("key")) == [name for name in order if name != "b"]
-    ring.keep(())
-    assert list(ring.walk("key")) == []
