@@ -101,3 +101,5 @@ ANTHROPIC_PATHS = tuple(row.path for row in _TABLE if row.dialect == "anthropic"
 
 # The remedy for an unknown name of a model.
 SEE_MODELS = f"GET {MODELS} lists those that exist"
+# What a client is told of a name that no model has; the name is not repeated.
+NO_SUCH_MODEL = f"there is no such model; {SEE_MODELS}"

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+# `Retry-After` where nothing more exact is known: when a place in this process may be free, and a model back.
+PLACE_RETRY_S, MODEL_RETRY_S = 1.0, 5.0
+
 
 class ComptoirError(Exception):
     """Base of the tree. `message` is safe to show; `param` names the request field or configuration key."""

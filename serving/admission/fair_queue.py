@@ -30,12 +30,13 @@ from typing import Literal
 from serving.admission.drain import DrainRate
 from serving.admission.fair_shares import Account, Entry, Shares, State
 from serving.config.admission import PRIORITIES, AdmissionConfig, Priority
+from serving.errors import MODEL_RETRY_S
 
 Reason = Literal["full", "tenant_full", "deadline"]
 
 UNLIMITED = sys.maxsize
-# `Retry-After` in seconds while no rate is known, and its shortest value.
-UNKNOWN_RETRY_AFTER_S, MIN_RETRY_AFTER_S = 5.0, 1.0
+# The shortest `Retry-After`.
+MIN_RETRY_AFTER_S = 1.0
 # The slowest rate; it keeps divisions from failing.
 EPSILON = 1e-9
 
@@ -179,7 +180,7 @@ class FairQueue:
 
     def retry_after_s(self, ahead: float = 0.0) -> float:
         """Seconds until so many entries ahead will be gone, at the measured rate; within bounds."""
-        rate, wait_s = self._rate.per_s, UNKNOWN_RETRY_AFTER_S
+        rate, wait_s = self._rate.per_s, MODEL_RETRY_S
         if rate is not None:
             wait_s = (ahead + 1) / max(rate, EPSILON)
         return min(max(wait_s, MIN_RETRY_AFTER_S), self._config.max_retry_after_s)

@@ -38,8 +38,6 @@ from serving.settings import GatewayConfig, KeyConfig, ModelConfig, ProcessSetti
 from serving.tenancy.keys import ANONYMOUS, Caller
 from serving.trust.fields import Endpoint, endpoints
 
-DEFAULT_POLICY = "prefix"
-
 app = typer.Typer(no_args_is_help=True, help="Which model answers a request, and why.")
 
 
@@ -123,7 +121,7 @@ def _explain(
         "candidates": [_facts(one, directory, gateway.routing) for one in route.candidates],
         "not_chosen": {skipped.name: skipped.why for skipped in route.skipped},
         "headers": deprecation_headers(route),
-        "replica_policy": _replica_policy(gateway),
+        "replica_policy": gateway.replica_routing.policy,
     }
 
 
@@ -239,10 +237,6 @@ def _facts(one: Candidate, directory: Directory, routing: RoutingConfig) -> dict
         "cost": facts.cost,
         "capabilities": None if capabilities is None else sorted(capabilities),
     }
-
-
-def _replica_policy(gateway: GatewayConfig) -> str:
-    return str(getattr(getattr(gateway, "replica_routing", None), "policy", DEFAULT_POLICY))
 
 
 def _print(shown: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from serving.config.admission import Priority
 from serving.config.base import FrozenConfig, validated
 from serving.config.paths import expanded
 from serving.config.yaml_file import read
@@ -33,7 +34,7 @@ class KeyConfig(FrozenConfig):
     hash: str
     scopes: tuple[Scope, ...] = Field(default=INFERENCE, min_length=1)
     models: tuple[str, ...] = ("*",)
-    priority: Literal["interactive", "standard", "batch"] = "standard"
+    priority: Priority = "standard"
     weight: float = Field(default=1.0, gt=0, le=1000)
 
     @field_validator("name")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from serving.api import SEE_MODELS
+from serving.api import NO_SUCH_MODEL
 from serving.errors import ModelNotFoundError
 
 
@@ -101,7 +101,7 @@ class Directory:
         """
         model = self.get(name)
         if model is None:
-            raise ModelNotFoundError(f"there is no such model; {SEE_MODELS}", param="model")
+            raise ModelNotFoundError(NO_SUCH_MODEL, param="model")
         return model
 
     def get(self, name: str) -> Model | None:

@@ -21,7 +21,7 @@ MAX_QUERY_BYTES = 256
 
 
 def build_asgi(services: Services) -> ASGIApp:
-    """The application, to be served by a `Listener`; start `services.upstream` before the first request."""
+    """The application, to be served by a `Listener`."""
     pace = Pace()
     inference, others = Inference(services, pace), _others(services)
 

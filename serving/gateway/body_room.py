@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from serving.errors import RateLimitedError
+from serving.errors import PLACE_RETRY_S, RateLimitedError
 
 
 class BodyRoom:
@@ -34,7 +34,7 @@ class BodyRoom:
                 "too much text of open requests is held here, most of it yours; try again later"
                 if who and self._held[who] * 2 > self._total
                 else "too much text of open requests is held here; try again later",
-                retry_after_s=1.0,
+                retry_after_s=PLACE_RETRY_S,
             )
         self._held[who] += size
         self._total += size

@@ -18,10 +18,10 @@ from serving.admission.deadline import Deadline
 from serving.api import SEE_MODELS
 from serving.config.admission import AdmissionConfig
 from serving.discovery.directory import Directory, Model
-from serving.errors import ComptoirError, ModelNotFoundError, ModelUnavailableError
+from serving.errors import MODEL_RETRY_S, ComptoirError, ModelNotFoundError, ModelUnavailableError
 from serving.gateway.admission import BusyError, OnWait
 from serving.gateway.listing import model_state
-from serving.gateway.replica_request import RETRY_AFTER_S, RetryState
+from serving.gateway.replica_request import RetryState
 from serving.observability.metrics import GatewayMetrics
 
 # How often it looks whether a replica can be asked.
@@ -185,7 +185,7 @@ class Holding:
                 raise ModelUnavailableError(
                     "no replica of the model answered in time; try again shortly",
                     param="model",
-                    retry_after_s=RETRY_AFTER_S,
+                    retry_after_s=MODEL_RETRY_S,
                 )
             left_s = deadline.left_s(now)
             if on_wait is not None:
@@ -237,7 +237,7 @@ class Holding:
         return ModelUnavailableError(
             "the model does not start: its replicas fail again and again",
             param="model",
-            retry_after_s=RETRY_AFTER_S * 6,
+            retry_after_s=MODEL_RETRY_S * 6,
         )
 
     def _never_comes(self, model_id: str) -> bool:

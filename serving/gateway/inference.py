@@ -37,7 +37,7 @@ from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.pace import Pace
-from serving.gateway.render import WholeAnswer, dialect_of, request_id_headers
+from serving.gateway.render import WholeAnswer, dialect_of, raw_headers, request_id_headers
 from serving.gateway.request_ids import RequestIds
 from serving.gateway.services import Rules, Services
 from serving.gateway.streaming import (
@@ -260,15 +260,15 @@ class Inference:
         try:
             if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
                 metrics.ttft.labels(model).observe(first_s)
-                head = None if waiting.has_begun else STREAM_HEADERS | headers
+                head = None if waiting.has_begun else raw_headers(STREAM_HEADERS | headers)
                 request.is_stream = True
                 ending = await stream_answer(answer, head, client, send)
                 is_stream = True
             else:
                 body = await answer.within(MAX_HELD_BYTES)
                 if body is not None:
-                    return WholeAnswer(answer.status, headers, body)
-                ending = await pass_answer(answer, headers, client, send)
+                    return WholeAnswer(answer.status, raw_headers(headers), body)
+                ending = await pass_answer(answer, raw_headers(headers), client, send)
                 is_stream = False
             if ending is Ending.BROKEN:
                 dispatcher.broke(response)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -21,6 +21,11 @@ from serving.errors import (
 )
 
 logger = logging.getLogger("ray.serve.comptoir")
+
+# As ASGI has them.
+Headers = list[tuple[bytes, bytes]]
+# How a client of one provider reads errors.
+Dialect = Callable[[ComptoirError], dict[str, Any]]
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -45,9 +50,16 @@ def anthropic_error(error: ComptoirError) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 
-def dialect_of(path: str) -> Any:
+def dialect_of(path: str) -> Dialect:
     """How errors look on this path."""
     return anthropic_error if path.startswith(ANTHROPIC_PATHS) else openai_error
+
+
+def error_event(error: ComptoirError, dialect: Dialect) -> bytes:
+    """The error as the last event of a stream."""
+    body = dialect(error)
+    name = b"event: error\n" if body.get("type") == "error" else b""
+    return name + b"data: " + orjson.dumps(body) + b"\n\n"
 
 
 def request_id_headers(path: str, request_id: str) -> dict[str, str]:
@@ -58,20 +70,25 @@ def request_id_headers(path: str, request_id: str) -> dict[str, str]:
     return headers
 
 
+def raw_headers(headers: Mapping[str, str]) -> Headers:
+    """Headers as ASGI has them."""
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+
 class WholeAnswer:
     """An engine's answer as an ASGI application: what Starlette's `Response` does, for half of the time."""
 
     __slots__ = ("_body", "_headers", "_status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         self._status = status
         self._headers = headers
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in self._headers.items()]
-        raw.append((b"content-length", b"%d" % len(self._body)))
-        await send({"type": "http.response.start", "status": self._status, "headers": raw})
+        length = (b"content-length", b"%d" % len(self._body))
+        headers = [*self._headers, length]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
         await send({"type": "http.response.body", "body": self._body})
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from serving.admission.deadline import Deadline
 from serving.admission.quarantine import Suspect
 from serving.discovery.directory import Replica
-from serving.errors import ModelUnavailableError
+from serving.errors import MODEL_RETRY_S, ModelUnavailableError
 from serving.gateway.blame import Refusal
 from serving.gateway.upstream import Answer
 from serving.records import record
 from serving.replica_protocol import Bill, Usage
 from serving.replicas.choice import Choice, RoutedRequest
 
-RETRY_AFTER_S = 5.0
 # What kills slowly is not acquitted for ever.
 MAX_ACQUITTALS = 2
 # A request of which no policy may know anything.
@@ -29,7 +28,7 @@ class NoReplicaError(ModelUnavailableError):
         super().__init__(
             "no replica of the model answers now; try again shortly",
             param="model",
-            retry_after_s=RETRY_AFTER_S,
+            retry_after_s=MODEL_RETRY_S,
         )
 
 

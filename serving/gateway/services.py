@@ -142,7 +142,6 @@ class Services:
 
     async def start(self) -> None:
         """Before the first request."""
-        await self.upstream.start()
         await self.collector.start()
 
     async def stop(self) -> None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
 from typing import Any
 
-import orjson
 from starlette.types import Send
 
-from serving.errors import ComptoirError, EngineFailedError
+from serving.errors import EngineFailedError
 from serving.gateway.body import ClientLeftError
 from serving.gateway.connection_errors import UnreadError
 from serving.gateway.engine_errors import stream_error_at
+from serving.gateway.render import Dialect, Headers, error_event
 from serving.gateway.upstream import PAUSE_TIMEOUT_S, Answer
 from serving.http_protocol import ClientConnection
 from serving.replica_protocol import USAGE_MARK, take_usage
@@ -127,7 +126,7 @@ class Relay(Passing):
 
 
 async def stream_answer(
-    answer: Answer, headers: dict[str, str] | None, client: ClientConnection, send: Send
+    answer: Answer, headers: Headers | None, client: ClientConnection, send: Send
 ) -> Ending:
     """Forward a stream's events; when the slot is free, `end_stream` ends it.
 
@@ -142,7 +141,7 @@ async def stream_answer(
 
 
 async def pass_answer(
-    answer: Answer, headers: dict[str, str], client: ClientConnection, send: Send
+    answer: Answer, headers: Headers, client: ClientConnection, send: Send
 ) -> Ending:
     """Forward an answer that is too long to be held; when the slot is free, `end_passed` ends it."""
     await _begin(answer.status, headers, client, send)
@@ -151,12 +150,12 @@ async def pass_answer(
 
 async def end_stream(
     ending: Ending,
-    render_error: Callable[[ComptoirError], dict[str, Any]],
+    dialect: Dialect,
     client: ClientConnection,
     send: Send,
 ) -> None:
     """End a stream whose events are sent; if it is not complete, with an error event."""
-    event = b"" if ending is Ending.COMPLETE else _error_event(render_error)
+    event = b"" if ending is Ending.COMPLETE else error_event(_incomplete(), dialect)
     await send_within(client, send, {"type": "http.response.body", "body": event})
 
 
@@ -166,12 +165,9 @@ async def end_passed(ending: Ending, client: ClientConnection, send: Send) -> No
         await send_within(client, send, {"type": "http.response.body", "body": b""})
 
 
-async def _begin(
-    status: int, headers: dict[str, str], client: ClientConnection, send: Send
-) -> None:
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+async def _begin(status: int, headers: Headers, client: ClientConnection, send: Send) -> None:
     await send_within(
-        client, send, {"type": "http.response.start", "status": status, "headers": raw}
+        client, send, {"type": "http.response.start", "status": status, "headers": headers}
     )
 
 
@@ -198,8 +194,5 @@ async def _relay(passing: Passing, answer: Answer, client: ClientConnection) -> 
         client.on_writable = None
 
 
-def _error_event(render_error: Callable[[ComptoirError], dict[str, Any]]) -> bytes:
-    error = EngineFailedError("the engine stopped while it was answering; the answer is incomplete")
-    body = render_error(error)
-    name = b"event: error\n" if body.get("type") == "error" else b""
-    return name + b"data: " + orjson.dumps(body) + b"\n\n"
+def _incomplete() -> EngineFailedError:
+    return EngineFailedError("the engine stopped while it was answering; the answer is incomplete")

@@ -152,9 +152,6 @@ class Upstream:
         self._idle_in_all = IdleCount()
         self._pools: dict[str, Pool] = {}
 
-    async def start(self) -> None:
-        """Nothing is opened before the first request; here for symmetry with `stop`."""
-
     async def stop(self) -> None:
         """Close every connection."""
         for pool in self._pools.values():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import orjson
 from starlette.types import Send
 
 from serving.admission.deadline import Deadline
 from serving.config.admission import AdmissionConfig
 from serving.errors import ComptoirError, InvalidFieldError
+from serving.gateway.render import Dialect, error_event, raw_headers
 from serving.gateway.streaming import send_within
 from serving.http_protocol import ClientConnection
 
@@ -56,19 +55,13 @@ class WaitingStream:
         if self._client.is_slow:
             return
         if not self.has_begun:
-            raw = [
-                (name.encode(), value.encode("latin-1")) for name, value in self._headers().items()
-            ]
+            headers = raw_headers(self._headers())
             self.has_begun = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         # https://html.spec.whatwg.org/multipage/server-sent-events.html: a line with a colon in front.
         self._client.write(b": waiting\n\n")
 
-    async def fail(
-        self, error: ComptoirError, render_error: Callable[[ComptoirError], dict[str, Any]]
-    ) -> None:
+    async def fail(self, error: ComptoirError, dialect: Dialect) -> None:
         """End a stream that has begun with an error event, in the dialect of its path."""
-        body = render_error(error)
-        name = b"event: error\n" if body.get("type") == "error" else b""
-        event = name + b"data: " + orjson.dumps(body) + b"\n\n"
+        event = error_event(error, dialect)
         await send_within(self._client, self._send, {"type": "http.response.body", "body": event})

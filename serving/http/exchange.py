@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from serving.errors import ComptoirError, ShuttingDownError
+from serving.errors import PLACE_RETRY_S, ComptoirError, ShuttingDownError
 from serving.http.answers import CONTINUE, LAST_CHUNK, AnswerHead, Framing
 from serving.http.requests import Head
 from serving.http_protocol import EXTENSION
@@ -269,7 +269,7 @@ class Exchange:
             self._connection.break_off(has_framing=framed)
             return
         error = (
-            ShuttingDownError("the server is going away; try again", retry_after_s=1.0)
+            ShuttingDownError("the server is going away; try again", retry_after_s=PLACE_RETRY_S)
             if self.is_cut
             else ComptoirError("internal error")
         )

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from serving.config.connections import ConnectionsConfig
-from serving.errors import ComptoirError, EndpointFullError, TooManyConnectionsError
+from serving.errors import PLACE_RETRY_S, ComptoirError, EndpointFullError, TooManyConnectionsError
 from serving.http.proxies import Address, counted_as, is_within
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class ConnectionTable:
             self.refused += 1
             raise TooManyConnectionsError(
                 "too many of your requests are open: they leave no room for others",
-                retry_after_s=1.0,
+                retry_after_s=PLACE_RETRY_S,
             )
         self._claims[who] = count
 
@@ -241,12 +241,14 @@ class ConnectionTable:
 
     def _full(self) -> ComptoirError:
         self.refused += 1
-        return EndpointFullError("the endpoint has no room for more connections", retry_after_s=1.0)
+        return EndpointFullError(
+            "the endpoint has no room for more connections", retry_after_s=PLACE_RETRY_S
+        )
 
     def _crowded(self) -> ComptoirError:
         self.refused += 1
         return TooManyConnectionsError(
             f"an address may have {self.limits.max_per_address} connections or forwarded requests open "
             "on which no API key has been accepted",
-            retry_after_s=1.0,
+            retry_after_s=PLACE_RETRY_S,
         )

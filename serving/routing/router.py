@@ -11,10 +11,11 @@ from dataclasses import replace
 from datetime import date
 from typing import get_args
 
-from serving.api import MODELS, SEE_MODELS
+from serving.api import MODELS, NO_SUCH_MODEL
 from serving.config.routing import Failure, RoutingConfig
 from serving.discovery.directory import Directory
 from serving.errors import (
+    MODEL_RETRY_S,
     AnswerTooLongError,
     ComptoirError,
     ContextLengthError,
@@ -31,11 +32,9 @@ from serving.routing.route import Candidate, Route, Verdict
 from serving.routing.rules import choose, judge
 from serving.routing.search import MayUse, Search, Step
 
-RETRY_AFTER_S = 5.0
 FAILURES: frozenset[Failure] = frozenset(get_args(Failure))
 
 _DENIED = "this API key may not use this model"
-_NO_SUCH_MODEL = f"there is no such model; {SEE_MODELS}"
 
 
 def _pool(config: RoutingConfig) -> dict[str, None]:
@@ -106,7 +105,7 @@ class ModelRouter:
         look = search.look(name)
         # A name that is retired or has a fallback is known, even when its model is not deployed now.
         if look.model is None and look.state != "retired" and name not in self._config.fallbacks:
-            raise ModelNotFoundError(_NO_SUCH_MODEL, param="model")
+            raise ModelNotFoundError(NO_SUCH_MODEL, param="model")
         if look.state == "usable" and look.model and look.served not in self._config.fallbacks:
             candidates: tuple[Candidate, ...] = (Candidate(look.model.id, look.served, "named"),)
         else:
@@ -197,7 +196,7 @@ def _refusal(
         return ModelUnavailableError(
             "no model behind this name is deployed now; try again shortly",
             param="model",
-            retry_after_s=RETRY_AFTER_S,
+            retry_after_s=MODEL_RETRY_S,
         )
     if "denied" in states:
         return PermissionDeniedError(_DENIED, param="model")

@@ -7,8 +7,8 @@ import hmac
 import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
+from serving.config.admission import Priority
 from serving.config.keys import INFERENCE, SCOPES, KeyConfig, Scope, hash_key
 from serving.config.revisions import public_name
 from serving.errors import AuthenticationError, ComptoirError, PermissionDeniedError, ScopeError
@@ -24,7 +24,7 @@ class Caller:
 
     name: str
     models: frozenset[str]
-    priority: Literal["interactive", "standard", "batch"] = "standard"
+    priority: Priority = "standard"
     weight: float = 1.0
     # Separates what the engines cache of this caller's prompts from everyone else's; not guessable.
     cache_salt: str | None = None

@@ -81,7 +81,6 @@ async def make_site() -> AsyncIterator[SiteFactory]:
                 ),
             }
             services = Services.build(config or GatewayConfig(), lambda: Directory(models.values()))
-            await services.upstream.start()
             stack.push_async_callback(services.stop)
             connections = services.config.connections
             front = Listener(build_asgi(services), "127.0.0.1", connections=connections)

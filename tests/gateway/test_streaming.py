@@ -90,7 +90,7 @@ class Client:
 
 
 async def forward(answer: Answer, client: Client, render: Any = openai_error) -> Client:
-    headers = {"content-type": "text/event-stream"}
+    headers = [(b"content-type", b"text/event-stream")]
     ending = await stream_answer(answer, headers, client, client.send)  # type: ignore[arg-type]
     await end_stream(ending, render, client, client.send)
     return client
@@ -218,7 +218,7 @@ async def test_a_stream_whose_client_does_not_read_is_no_fault_of_the_replica() 
             self.receiver.end(UnreadError("unread"))
 
     answer, client = Unread([b"data: one\n\n"]), Client()
-    ending = await stream_answer(answer, {}, client, client.send)  # type: ignore[arg-type]
+    ending = await stream_answer(answer, [], client, client.send)  # type: ignore[arg-type]
     assert ending is Ending.UNREAD
 
 

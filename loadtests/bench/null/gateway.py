@@ -27,7 +27,6 @@ async def serve(engine_url: str, token: str, *key_hashes: str) -> None:
     keys = (KeyConfig(name=f"bench-{n}", hash=one) for n, one in enumerate(key_hashes))
     config = GatewayConfig(keys=tuple(keys))
     services = Services.build(config, lambda: directory)
-    await services.upstream.start()
     listener = Listener(build_asgi(services), "127.0.0.1")
     await listener.start()
     # As in a Serve replica: RAY_SERVE_FREEZE_GC_ON_STARTUP.

@@ -108,7 +108,6 @@ async def _gateway(url: str, token: str) -> AsyncIterator[int]:
     replicas = tuple(Replica(f"null-{number}", url, token) for number in (1, 2))
     directory = Directory([Model(MODEL, {"task": "chat", "vendor": "bench"}, replicas)])
     services = Services.build(GatewayConfig(), lambda: directory)
-    await services.upstream.start()
     listener = Listener(build_asgi(services), "127.0.0.1")
     await listener.start()
     gc.collect()
