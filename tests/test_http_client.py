@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from loadtests.generator import scrape
 from serving import http_client
 from serving.cli import app
-from serving.commands import progress_view, stack_ray
 from serving.commands.endpoint import get
-from serving.commands.rollout_api import Cluster, Endpoint
-from serving.commands.stack_state import StackState
+from serving.commands.rollout.api import Cluster, Endpoint
+from serving.commands.stack import progress_view, ray_api
+from serving.commands.stack.state import StackState
 from serving.errors import ComptoirError, ConfigError, StackError
 
 VARIABLES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -91,8 +91,8 @@ def test_nothing_for_this_machine_or_the_cluster_reaches_the_proxy(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     state = StackState("id", 1, 1.0, "127.0.0.1", port_of(server), server.url, "x.yaml")
-    stack_ray.deploy(server.url, {"applications": []})
-    assert stack_ray.applications(server.url) == {}
+    ray_api.deploy(server.url, {"applications": []})
+    assert ray_api.applications(server.url) == {}
     assert progress_view.answers(state)
     assert progress_view._ready_models(state, {"m"}) == (True, set())
     server.body = b'{"applications": {}}'
@@ -121,9 +121,9 @@ def test_the_inside_of_a_cluster_is_asked_directly_whatever_its_address(
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     head = ("head.example", 8265)
-    assert stack_ray.applications("http://head.example:8265") == {}
+    assert ray_api.applications("http://head.example:8265") == {}
     with pytest.raises(StackError, match="does not answer: Connection refused"):
-        stack_ray.deploy("http://head.example:8265", {})
+        ray_api.deploy("http://head.example:8265", {})
     with pytest.raises(StackError, match="does not answer: Connection refused"):
         Cluster("http://head.example:8265").running()
     assert not progress_view.answers(StackState("id", 1, 1.0, "192.0.2.1", 1, "", "x.yaml"))

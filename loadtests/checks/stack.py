@@ -19,8 +19,8 @@ import psutil
 
 from loadtests.processes.free_ports import free_port
 from loadtests.processes.titles import ENGINE, below, is_called, title_of
-from serving.commands import processes, stack_ray
-from serving.commands.stack_state import StackState
+from serving.commands.stack import processes, ray_api
+from serving.commands.stack.state import StackState
 from serving.config.yaml_file import read_mapping
 
 START_TIMEOUT_S = 300.0
@@ -162,4 +162,4 @@ class Stack:
         for application in document["applications"]:
             if application["name"] == self._model:
                 application["args"]["replicas"] = {"min": replicas, "max": replicas}
-        await asyncio.to_thread(stack_ray.deploy, self._state.dashboard, document)
+        await asyncio.to_thread(ray_api.deploy, self._state.dashboard, document)

@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 
 from serving import api
-from serving.commands import processes
 from serving.commands.endpoint import get, not_an_endpoint
 from serving.commands.output import console, note, say
-from serving.commands.stack_state import StackState
+from serving.commands.stack import processes
+from serving.commands.stack.state import StackState
 from serving.errors import ConfigError, StackError
 from serving.settings import ProcessSettings
 

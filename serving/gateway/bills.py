@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Protocol
 
 from serving.discovery.directory import Replica
-from serving.observability.metrics import GatewayMetrics
 from serving.replica_protocol import MAX_ACKNOWLEDGED, Bill, Usage
+from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.bills import BilledTo
 from serving.tenancy.keys import ANONYMOUS, NOBODY
 

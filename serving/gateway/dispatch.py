@@ -23,12 +23,12 @@ from serving.gateway.replica_request import NoReplicaError, ReplicaResponse, Ret
 from serving.gateway.request_builder import CandidateRequest, RequestBuilder
 from serving.gateway.tenant_semaphores import TenantSemaphores
 from serving.gateway.upstream import Answer, ReplicaBrokeError
-from serving.observability.metrics import GatewayMetrics
 from serving.routing.aliases import sticky_key
 from serving.routing.lifetimes import deprecation_headers
 from serving.routing.route import Candidate, Route
 from serving.routing.router import ModelRouter, failure_of
 from serving.settings import GatewayConfig
+from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.keys import Caller
 
 # The objects of a smaller body may stay while it is answered.

@@ -26,8 +26,8 @@ from serving.gateway.replica_request import (
     RetryState,
 )
 from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
-from serving.observability.metrics import GatewayMetrics
 from serving.settings import GatewayConfig
+from serving.telemetry.metrics import GatewayMetrics
 
 # How long a replica that did not answer is passed over, unless it is the only one.
 SUSPECT_S = 3.0

@@ -22,7 +22,7 @@ from serving.errors import MODEL_RETRY_S, ComptoirError, ModelNotFoundError, Mod
 from serving.gateway.admission import BusyError, OnWait
 from serving.gateway.listing import model_state
 from serving.gateway.replica_request import RetryState
-from serving.observability.metrics import GatewayMetrics
+from serving.telemetry.metrics import GatewayMetrics
 
 # How often it looks whether a replica can be asked.
 LOOK_S = 0.1

@@ -21,9 +21,9 @@ from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.replica_request import ComputedPrompt, ReplicaRequest, RetryState
 from serving.gateway.upstream import ReplicaBrokeError, Upstream
-from serving.observability.metrics import GatewayMetrics
 from serving.replicas import prefill_decode
 from serving.settings import GatewayConfig
+from serving.telemetry.metrics import GatewayMetrics
 
 
 class Prefill:

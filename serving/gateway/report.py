@@ -14,8 +14,8 @@ from serving.discovery.directory import Model, Replica
 from serving.gateway import listing
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.services import Services
-from serving.observability.metrics import Moment
-from serving.observability.moment import ENGINE_SIGNALS
+from serving.telemetry.metrics import Moment
+from serving.telemetry.moment import ENGINE_SIGNALS
 from serving.tenancy.keys import Caller
 
 # By their rank, for alerts: anything above 0 is not well.

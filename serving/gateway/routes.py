@@ -18,7 +18,7 @@ from serving.gateway import listing, openapi, report
 from serving.gateway.services import Rules, Services
 from serving.gateway.turns import Turns
 from serving.http_protocol import client_of
-from serving.observability.metrics import CONTENT_TYPE
+from serving.telemetry.metrics import CONTENT_TYPE
 from serving.tenancy.keys import Caller
 
 # Who may know which models there are: those who ask them, and who runs the site.

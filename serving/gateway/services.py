@@ -20,8 +20,8 @@ from serving.gateway.journal import Journal
 from serving.gateway.open_requests import OpenRequests
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import PAUSE_MARGIN_S, Upstream
-from serving.observability.metrics import GatewayMetrics
 from serving.settings import GatewayConfig
+from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.bills import BillSink, NoSink
 from serving.tenancy.keys import KeyRing
 from serving.trust.fields import Endpoint, endpoints

@@ -1,1 +1,4 @@
-"""Monitoring: Prometheus rules and Grafana dashboards, generated from what the gateway measures. Pure."""
+"""Monitoring: Prometheus rules and Grafana dashboards, generated from the names of our metrics. Pure.
+
+The numbers themselves come from `serving.telemetry`, in the gateway's process.
+"""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from serving.monitoring.boards_load import capacity, energy
-from serving.monitoring.boards_model import model
-from serving.monitoring.boards_service import fleet, tenant
+from serving.monitoring.boards.load import capacity, energy
+from serving.monitoring.boards.model import model
+from serving.monitoring.boards.service import fleet, tenant
 from serving.monitoring.grafana import Dashboard
 from serving.monitoring.promql import metrics_in
 from serving.monitoring.settings import MonitoringConfig

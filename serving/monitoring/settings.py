@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from serving.config.base import FrozenConfig
-from serving.observability.metrics import SECONDS
+from serving.telemetry.metrics import SECONDS
 
 
 class MonitoringConfig(FrozenConfig):

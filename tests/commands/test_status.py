@@ -17,7 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from serving.cli import app
-from serving.commands.stack_state import StackState
+from serving.commands.stack.state import StackState
 from serving.errors import ConfigError, StackError
 
 REPLICA = {"id": "r1", "running": 3.0, "waiting": 1.0, "kv_cache_use": 0.25, "tokens_per_s": 81.5}

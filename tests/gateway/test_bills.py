@@ -9,8 +9,8 @@ import pytest
 from serving.discovery.directory import Replica
 from serving.gateway import bills as module
 from serving.gateway.bills import Bills
-from serving.observability.metrics import GatewayMetrics
 from serving.replica_protocol import Bill, Usage
+from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.keys import NOBODY
 
 REPLICA = Replica("r", "http://r:80", "t")

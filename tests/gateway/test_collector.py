@@ -14,8 +14,8 @@ from serving.engine import metering
 from serving.gateway.bills import Bills
 from serving.gateway.collector import MAX_FAILURES, Collector
 from serving.gateway.upstream import Upstream
-from serving.observability.metrics import GatewayMetrics
 from serving.settings import GatewayConfig, KeyConfig, hash_key
+from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.bills import BilledTo, NoSink
 from tests.gateway.conftest import Site, SiteFactory
 from tests.gateway.metered import PROMPT_TOKENS, MeteredEngine

@@ -20,8 +20,8 @@ from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import LateError, ReplicaGoneError
-from serving.observability.metrics import GatewayMetrics
 from serving.settings import GatewayConfig, RequestLimits
+from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.keys import Caller
 from serving.trust.fields import endpoints
 from tests.gateway.leaping import now, run, settle

@@ -12,8 +12,8 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from serving.commands.k8s_document import load_document
-from serving.commands.k8s_needs import model_needs
+from serving.commands.k8s.document import load_document
+from serving.commands.k8s.needs import model_needs
 from serving.deployment_file import load_deployment_file
 from serving.errors import ConfigError
 from serving.kubernetes import names, schemas, structural

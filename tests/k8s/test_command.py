@@ -10,7 +10,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from serving.commands.k8s import app
+from serving.commands.k8s.cli import app
 from serving.errors import ConfigError
 from tests.k8s.checking import ROOT, SHIPPED, one, rendered
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 import yaml
 
-from serving.commands.k8s import app
+from serving.commands.k8s.cli import app
 from serving.kubernetes.config import (
     Edge,
     KubernetesConfig,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.commands.k8s_findings import findings
+from serving.commands.k8s.findings import findings
 from tests.k8s.checking import one, rendered
 from tests.k8s.test_command import k8s, refused
 

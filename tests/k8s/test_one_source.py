@@ -10,8 +10,8 @@ import yaml
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from serving.app import build_gateway
-from serving.commands.k8s_document import load_document
-from serving.commands.k8s_needs import model_needs
+from serving.commands.k8s.document import load_document
+from serving.commands.k8s.needs import model_needs
 from serving.deployment_file import APPLICATION_KEYS, SERVE_KEYS, load_deployment_file
 from serving.errors import ConfigError
 from serving.kubernetes import serve_config

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.commands.k8s_needs import model_needs
+from serving.commands.k8s.needs import model_needs
 from serving.deployment_file import load_deployment_file
 from serving.errors import ConfigError
 from serving.kubernetes.config import KubernetesConfig

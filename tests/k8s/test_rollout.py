@@ -11,8 +11,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from serving.commands.k8s_document import load_document
-from serving.commands.k8s_needs import model_needs
+from serving.commands.k8s.document import load_document
+from serving.commands.k8s.needs import model_needs
 from serving.config.rerouting import user_config_in
 from serving.deployment_file import load_deployment_file
 from serving.errors import ConfigError

@@ -127,7 +127,7 @@ async def test_check_fails_where_something_is_missing(
     make_site: SiteFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await make_site()
-    monkeypatch.setattr("serving.observability.metrics.MOMENT", {"build_info": "", "in_flight": ""})
+    monkeypatch.setattr("serving.telemetry.metrics.MOMENT", {"build_info": "", "in_flight": ""})
     monkeypatch.setattr("serving.gateway.report.gauges", lambda services: [])
     code, output, _ = await run("check", site.url)
     assert code == 1

@@ -90,9 +90,9 @@ def test_no_file_names_a_package_index_but_pytorchs_own() -> None:
 
 GOOD = {
     "serving/discovery/directory_ray.py": "import ray.serve\n",
-    "serving/observability/metrics_ray.py": "import ray\n",
+    "serving/telemetry/metrics_ray.py": "import ray\n",
     "serving/engine/model_server.py": "import ray.serve\nimport vllm\n",
-    "serving/commands/stack.py": "import ray\n",
+    "serving/commands/stack/ray_api.py": "import ray\n",
     "serving/app.py": "import ray\nfrom serving import engine, gateway\n",
 }
 
@@ -124,7 +124,7 @@ def test_the_layers_are_enforced(
     shutil.copy(ROOT / "scripts" / "import_contracts.py", tmp_path / "scripts")
     for package in (
         *("engine", "engine_plan", "gateway", "routing", "replicas", "admission", "discovery"),
-        *("tenancy", "observability", "commands"),
+        *("tenancy", "telemetry", "commands", "commands/stack"),
     ):
         (tmp_path / "serving" / package).mkdir(parents=True, exist_ok=True)
     for name, content in {
@@ -134,7 +134,7 @@ def test_the_layers_are_enforced(
         **({file: text} if file else {}),
     }.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    for folder in (tmp_path / "serving", *(tmp_path / "serving").iterdir()):
+    for folder in (tmp_path / "serving", *(tmp_path / "serving").rglob("*")):
         if folder.is_dir():
             (folder / "__init__.py").touch()
     (tmp_path / "serving" / "catalogue.py").touch()

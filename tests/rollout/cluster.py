@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.commands.rollout_api import Running
+from serving.commands.rollout.api import Running
 from serving.errors import StackError
 from serving.rollout.document import same
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from loadtests.processes.free_ports import free_port
-from serving.commands import processes
-from serving.commands.stack_state import StackState
+from serving.commands.stack import processes
+from serving.commands.stack.state import StackState
 from serving.settings import ProcessSettings
 
 ROOT = Path(__file__).parents[2]

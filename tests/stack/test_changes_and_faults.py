@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from loadtests.processes.titles import engines_under, title_of
-from serving.commands import processes
+from serving.commands.stack import processes
 from serving.environment import cluster_environment
 from tests.stack.conftest import CANARY, ROOT, Stack
 

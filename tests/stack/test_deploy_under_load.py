@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from serving.commands import stack_ray
+from serving.commands.stack import ray_api
 from serving.environment import cluster_environment
 from tests.stack.conftest import ROOT, Stack
 from tests.stack.load import MESSAGES, Load
@@ -126,7 +126,7 @@ def test_a_change_that_does_not_start_leaves_the_old_replica_serving(
     before = replicas(stack)
 
     def state() -> str:
-        found = stack_ray.applications(stack.state.dashboard)
+        found = ray_api.applications(stack.state.dashboard)
         return str(found.get(CHANGED, {}).get("status"))
 
     with Load(stack, CHANGED, streams=1, pace_s=0.5) as load:

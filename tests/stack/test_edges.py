@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.commands import processes
+from serving.commands.stack import processes
 from serving.own_package import PLACE
 
 START_S = 240.0

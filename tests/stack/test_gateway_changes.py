@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from loadtests.processes.titles import title_of
-from serving.commands import processes
+from serving.commands.stack import processes
 from serving.settings import hash_key
 from tests.stack.conftest import Stack, start, stop
 from tests.stack.load import MESSAGES, Load

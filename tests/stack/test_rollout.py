@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from loadtests.processes.titles import title_of
-from serving.commands import processes
+from serving.commands.stack import processes
 from tests.stack.conftest import ROOT, Stack, start, stop
 from tests.stack.load import Load
 from tests.stack.test_changes_and_faults import deploy, eventually

@@ -14,7 +14,7 @@ from loadtests.workload.bodies import TOOLS, Composer, Turns, read_prompts
 from loadtests.workload.conversations import Conversation, Turn, plan, user_plan
 from loadtests.workload.scenario import Scenario
 from loadtests.workload.traces import BLOCK_TOKENS
-from serving.catalogue import tiny_tokenizer
+from serving.catalogue.tiny import tokenizer
 from serving.errors import ConfigError
 from serving.settings import RequestLimits
 from serving.trust.fields import endpoints
@@ -93,7 +93,7 @@ def test_prompts_of_a_class_share_their_prefix_and_nothing_else() -> None:
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    text = tiny_tokenizer.train(tiny_tokenizer.read_data("corpus.txt"))
+    text = tokenizer.train(tokenizer.read_data("corpus.txt"))
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     return folder
 

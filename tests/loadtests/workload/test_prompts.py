@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from loadtests.workload.prompts import Prompts, load_prompts
-from serving.catalogue import tiny_tokenizer
+from serving.catalogue.tiny.tokenizer import read_data, train
 from serving.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    corpus = tiny_tokenizer.read_data("corpus.txt")
-    return Tokenizer.from_str(tiny_tokenizer.train(corpus))
+    corpus = read_data("corpus.txt")
+    return Tokenizer.from_str(train(corpus))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_shorter_text_of_a_seed_begins_the_longer_one(
 def trained(model: models.Model, trainer: trainers.Trainer, before: object) -> Tokenizer:
     made = Tokenizer(model)
     made.normalizer, made.pre_tokenizer = normalizers.NFC(), before
-    made.train_from_iterator(tiny_tokenizer.read_data("corpus.txt").splitlines(), trainer)
+    made.train_from_iterator(read_data("corpus.txt").splitlines(), trainer)
     return made
 
 

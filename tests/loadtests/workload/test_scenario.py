@@ -22,7 +22,7 @@ from loadtests.workload.scenario import (
     TokensConfig,
     ValidityConfig,
 )
-from serving.catalogue import tiny_families
+from serving.catalogue.tiny import architectures
 from serving.errors import ConfigError
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -63,9 +63,9 @@ def test_a_shipped_scenario_fits_the_local_stack(name: str) -> None:
     scenario = load(name)
     assert scenario.target.url == f"http://127.0.0.1:{served['gateway']['port']}"
     for kind in scenario.classes:
-        family = served[kind.model]["catalogue"].removeprefix(tiny_families.ID_PREFIX)
+        family = served[kind.model]["catalogue"].removeprefix(architectures.ID_PREFIX)
         assert scenario.target.tokenizers[kind.model] == f"tiny:{family}"
-        context = tiny_families.family(family).engine_args["max_model_len"]
+        context = architectures.family(family).engine_args["max_model_len"]
         asked, answered = map(longest, (kind.input_tokens, kind.output_tokens))
         if kind.kind == "embeddings":
             answered = 0

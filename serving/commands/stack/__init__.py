@@ -1,0 +1,1 @@
+"""`comptoir up` and `down`: a whole stack on this machine."""

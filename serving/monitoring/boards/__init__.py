@@ -1,0 +1,1 @@
+"""The dashboards: one for each question, and the parts that they share."""
