@@ -160,7 +160,7 @@ def test_what_others_write_holds_no_text_and_says_where_it_was(
     assert LEAKS[name][1] in silent[name]
 
 
-@pytest.mark.parametrize("name", LEAKS.keys() - {"a stack"})
+@pytest.mark.parametrize("name", [name for name in LEAKS if name != "a stack"])
 def test_without_it_the_text_would_be_there(name: str, plain: dict[str, str]) -> None:
     assert CANARY in plain[name]
 

@@ -79,6 +79,7 @@ async def test_no_more_is_unpacked_of_a_bomb_than_the_limit() -> None:
         gzip.compress(b"{}") + gzip.compress(b"{}"),
         gzip.compress(b"not json"),
     ],
+    ids=["plain", "nothing", "cut", "one byte more", "two", "not JSON"],
 )
 async def test_what_is_not_a_whole_packed_object_is_refused(raw: bytes) -> None:
     with pytest.raises(MalformedJsonError):
