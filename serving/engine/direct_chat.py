@@ -3,8 +3,8 @@
 vLLM's app validates, routes and wraps each request in FastAPI and sends every chunk through six layers of
 `send`, more than a small chunk is worth. Here the same handler gets the same request, and its chunks
 go to the socket. What this class does not understand goes through vLLM's app, as everything else does.
-What it needs of vLLM is watched by tests/engine/test_internals.py; tests/engine/test_direct_chat.py compares
-each answer with that of vLLM's app.
+What it needs of vLLM is watched by tests/engine/test_internals.py; tests/engine/real/test_direct_chat.py
+compares each answer with that of vLLM's app.
 """
 
 from __future__ import annotations

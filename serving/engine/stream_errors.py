@@ -4,7 +4,7 @@ vLLM looks at some parts of a request (schemas, token ids) only after it has sai
 and completions it then sends an error event with a code, and nothing before it. Its converter for Anthropic's
 messages makes an error of its own out of that event, without the code; its Responses first send two events
 that say nothing, and then break off. Here both do as chats do, so that a gateway can still answer with a
-status. tests/engine/test_stream_errors.py holds this against vLLM.
+status. tests/engine/real/test_stream_errors.py holds this against vLLM.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from loadtests.processes.titles import engines_under
 from serving.catalogue import tiny
 from serving.replica_protocol import BILLS_PATH, parse_bills
-from tests.engine.conftest import Running
+from tests.engine.real.conftest import Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 

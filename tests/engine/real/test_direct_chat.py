@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from serving.replica_protocol import take_usage
-from tests.engine.conftest import Running
+from tests.engine.real.conftest import Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 

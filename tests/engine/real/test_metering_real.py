@@ -19,7 +19,7 @@ from serving.replica_protocol import (
     Bill,
     parse_bills,
 )
-from tests.engine.conftest import Running
+from tests.engine.real.conftest import Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
