@@ -108,7 +108,7 @@ def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
         "max_surge_percent": replicas.surge_percent,
         "request_router_config": RequestRouterConfig(
             request_router_class="serving.discovery.listening_router_ray.ListeningRouter",
-            request_router_kwargs={"card": dict(plan.card)},
+            request_router_kwargs={"card": plan.card.encode()},
             request_routing_stats_period_s=ROUTING_STATS_PERIOD_S,
         ),
         "ray_actor_options": {"num_cpus": plan.num_cpus},

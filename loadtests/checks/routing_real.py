@@ -37,6 +37,7 @@ from serving.gateway.asgi import build_asgi
 from serving.gateway.lanes import Lane
 from serving.gateway.services import Services
 from serving.listener import Listener
+from serving.replica_facts import ModelCard
 from serving.replicas.choice import Choice, RoutedRequest
 from serving.replicas.retry_budget import RetryBudget
 from serving.settings import GatewayConfig, KeyConfig, ProcessSettings, hash_key
@@ -162,7 +163,7 @@ async def measure(policy: str, urls: Sequence[str], *, is_streamed: bool) -> Fou
         replica_routing=ReplicaRoutingConfig.model_validate({"policy": real}),
     )
     replicas = tuple(Replica(f"r{n}", url, "none") for n, url in enumerate(urls))
-    directory = Directory([Model(MODEL, {"task": "chat"}, replicas)])
+    directory = Directory([Model(MODEL, ModelCard(task="chat"), replicas)])
     services = Services.build(config, lambda: directory)
     if policy == "round-robin":
         budget = RetryBudget(config.retries)

@@ -18,6 +18,7 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig, KeyConfig
 
 # The attacker's key is not for this one.
@@ -30,7 +31,8 @@ async def serve(engine_url: str, token: str, key_hash: str, other_hash: str) -> 
     """Listen on a free loopback port until cancelled, and print the port."""
     replica = Replica("null-1", engine_url, token)
     directory = Directory(
-        Model(name, {"task": "chat", "vendor": "test"}, (replica,)) for name in (MODEL, OTHER_MODEL)
+        Model(name, ModelCard(task="chat", vendor="test"), (replica,))
+        for name in (MODEL, OTHER_MODEL)
     )
     config = GatewayConfig(
         keys=(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from serving.config.admission import AdmissionConfig
+from serving.replica_facts import ReplicaStats
 
 # How much of the time with waiting requests the drain rate covers, and the calm after which it forgets all.
 RATE_MEMORY_S, RATE_FORGET_S = 30.0, 60.0
@@ -49,7 +50,7 @@ class DrainRate:
 
 
 def capacity(
-    replica_stats: Iterable[Mapping[str, float]],
+    replica_stats: Iterable[ReplicaStats],
     config: AdmissionConfig,
     gateways: int = 1,
     current: int | None = None,
@@ -68,8 +69,8 @@ def capacity(
     slots = 0.0
     for stats in replica_stats:
         limit = float(config.max_open_per_replica)
-        if stats.get("waiting", 0.0) > config.max_waiting_per_replica / 2:
-            busy = stats.get("running", 0.0) + config.max_waiting_per_replica
+        if stats.waiting > config.max_waiting_per_replica / 2:
+            busy = stats.running + config.max_waiting_per_replica
             bound = max(busy / (1 - config.reserve_share), config.min_open_per_replica)
             limit = min(limit, bound)
         slots += limit

@@ -134,7 +134,7 @@ def _warnings(
     for model, plan in pairs:
         if model.entry.startswith(TINY_PREFIX) or plan.role == "prefill":
             continue
-        if plan.card["revision"] is None and model.source is None:
+        if plan.card.revision is None and model.source is None:
             warnings.append(
                 f"{model.id}: no revision: weights and templates may change under you; set "
                 "`revision` to a commit of the repository before production use"
@@ -180,5 +180,5 @@ def _table(plans: list[EnginePlan]) -> Table:
         on = "CPU" if plan.device == "cpu" else f"{plan.gpus} x {plan.accelerator_type or 'GPU'}"
         on += spread_over
         kind = " (prefill)" if plan.role == "prefill" else ""
-        table.add_row(f"  {plan.model_id}{kind}", plan.source, on, str(plan.card["licence"]))
+        table.add_row(f"  {plan.model_id}{kind}", plan.source, on, str(plan.card.licence))
     return table

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,8 +28,9 @@ from serving.deployment_file import DeploymentFile, load_deployment_file
 from serving.discovery.directory import Directory, Model
 from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
 from serving.errors import ComptoirError, ConfigError, ModelNotFoundError
+from serving.replica_facts import ModelCard
 from serving.routing.aliases import sticky_key
-from serving.routing.capabilities import capabilities_of, card_capabilities
+from serving.routing.capabilities import capabilities_of
 from serving.routing.features import features_of
 from serving.routing.lifetimes import deprecation_headers
 from serving.routing.route import Candidate, Route
@@ -182,16 +183,13 @@ def _directory(file: DeploymentFile, settings: ProcessSettings) -> Directory:
     )
 
 
-def _card(model: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
-    modalities: tuple[str, ...] = ("text",)
+def _card(model: ModelConfig, plan: EnginePlan) -> ModelCard:
     context_tokens = plan.engine_args.get("max_model_len")
-    if not model.entry.startswith(TINY_PREFIX):
-        spec = load_catalogue(model.catalogue_files).get(model.entry)
-        modalities = spec.modalities
-        if not isinstance(context_tokens, int):
-            context_tokens = spec.context_tokens
-    said = card_capabilities(str(plan.card["task"]), plan.engine_args, modalities)
-    return {"capabilities": said, **plan.card, "max_model_len": context_tokens}
+    if not isinstance(context_tokens, int):
+        is_tiny = model.entry.startswith(TINY_PREFIX)
+        catalogue = None if is_tiny else load_catalogue(model.catalogue_files)
+        context_tokens = catalogue.get(model.entry).context_tokens if catalogue else None
+    return replace(plan.card, max_model_len=context_tokens)
 
 
 @contextmanager
@@ -233,7 +231,7 @@ def _facts(one: Candidate, directory: Directory, routing: RoutingConfig) -> dict
         "model": one.served_name,
         "reason": one.reason,
         "takes_over": {name: sorted(on) for name, on in one.takes_over.items()},
-        "context_tokens": card.get("max_model_len"),
+        "context_tokens": card.max_model_len,
         "cost": facts.cost,
         "capabilities": None if capabilities is None else sorted(capabilities),
     }

@@ -15,6 +15,7 @@ from serving.commands.output import console, note, say
 from serving.commands.stack import processes
 from serving.commands.stack.state import StackState
 from serving.errors import ConfigError, StackError
+from serving.replica_facts import ReplicaStats
 from serving.settings import ProcessSettings
 
 
@@ -103,13 +104,14 @@ def _table(body: dict[str, Any]) -> Table:
         rows = [(model["id"], replica) for replica in model["replicas"] or [{}]]
         rows += [(f"{model['id']} (prefill)", replica) for replica in prefill]
         for name, replica in rows:
+            stats = ReplicaStats.parse(replica)
             table.add_row(
                 name,
                 model["state"],
                 str(replica.get("id", "-")),
-                f"{replica.get('running', 0):.0f}",
-                f"{replica.get('waiting', 0):.0f}",
-                f"{100 * replica.get('kv_cache_use', 0):.1f} %",
-                f"{replica.get('tokens_per_s', 0):.1f}",
+                f"{stats.running:.0f}",
+                f"{stats.waiting:.0f}",
+                f"{100 * stats.kv_cache_use:.1f} %",
+                f"{stats.tokens_per_s:.1f}",
             )
     return table

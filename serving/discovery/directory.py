@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from serving.api import NO_SUCH_MODEL
 from serving.errors import ModelNotFoundError
+from serving.replica_facts import ModelCard, ReplicaStats
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Replica:
     id: str
     base_url: str
     token: str
-    stats: Mapping[str, float] = field(default_factory=dict)
+    stats: ReplicaStats = field(default_factory=ReplicaStats)
     # Replicas of the same build read each other's KV caches; "" where prefill and decode are not apart.
     build: str = ""
 
@@ -33,7 +33,7 @@ class Model:
     """One hosted model: its card (what it is) and the replicas that answer now."""
 
     id: str
-    card: Mapping[str, Any]
+    card: ModelCard
     replicas: tuple[Replica, ...] = ()
     state: str = "RUNNING"
     # Numbers of replicas by Serve's state of them: running, starting, stopping.
@@ -47,17 +47,17 @@ class Model:
     @property
     def task(self) -> str | None:
         """chat, embed, rerank or guard; None while no replica has told."""
-        return self.card.get("task")
+        return self.card.task
 
     @property
     def aliases(self) -> tuple[str, ...]:
         """Other names clients may use."""
-        return tuple(self.card.get("aliases", ()))
+        return self.card.aliases
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names of LoRA adapters that the same engine serves."""
-        return tuple(self.card.get("adapters", ()))
+        return self.card.adapters
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class Model:
     @property
     def prefill_min_tokens(self) -> int | None:
         """The tokens from which on prefill replicas compute a prompt; None for a model without them."""
-        return self.card.get("prefill_min_tokens")
+        return self.card.prefill_min_tokens
 
     def served_name(self, name: str) -> str:
         """The engine's name for what a client named: an adapter, or the model itself."""

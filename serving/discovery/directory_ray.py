@@ -23,6 +23,7 @@ from serving.discovery.replica_table import (
     PREFILL_SEEN,
     SEEN,
 )
+from serving.replica_facts import ModelCard
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 
 logger = logging.getLogger("ray.serve.comptoir")
@@ -121,7 +122,7 @@ class RayDirectory:
     def _model(self, app: str) -> Model:
         return Model(
             id=app,
-            card=CARDS.get(app, {}),
+            card=CARDS.get(app) or ModelCard(),
             replicas=SEEN.get(app, ()),
             state=self._states[app],
             wanted=self._wanted.get(app, {}),

@@ -15,6 +15,7 @@ from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, R
 from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.discovery import replica_table
 from serving.discovery.directory import Replica
+from serving.replica_facts import ModelCard, ReplicaMetadata, ReplicaStats
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 
 
@@ -22,13 +23,14 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     """Keeps `replica_table` current; its own choice serves control calls only."""
 
     def initialize_state(self, card: Mapping[str, Any] | None = None) -> None:
-        """Args: card: what the model is, as its deployment says: it may never have had a replica."""
+        """Args: card: an encoded `ModelCard` of the deployment's: the model may never have had a replica."""
         app = self._deployment_id.app_name
         if not card or self._computes_prompts or replica_table.SEEN.get(app):
             return
         # The card of the last replica may say more than the deployment does.
-        if not card.items() <= replica_table.CARDS.get(app, {}).items():
-            replica_table.CARDS[app] = dict(card)
+        known = replica_table.CARDS.get(app)
+        if known is None or not known.says(card):
+            replica_table.CARDS[app] = ModelCard.parse(card)
 
     def update_backoff_params(self, *args: Any, **kwargs: Any) -> None:
         """Take note of a changed deployment: this is the only call that Ray makes then."""
@@ -48,14 +50,21 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
             replica_table.GATEWAYS.update(reports)
             return
         app = self._deployment_id.app_name
+        before = {replica.id: replica.stats for replica in self._table.get(app, ())}
+        found, card = [], None
         for replica in replicas:
-            card = replica.replica_metadata.get("card")
-            # A model's own replicas say what it is, not those that compute prompts for them.
-            if card and not self._computes_prompts and replica_table.CARDS.get(app) != card:
-                replica_table.CARDS[app] = card
-        self._table[app] = tuple(
-            _replica(replica) for replica in replicas if replica.replica_metadata
-        )
+            metadata = ReplicaMetadata.parse(replica.replica_metadata or {})
+            if metadata is not None:
+                found.append(_replica(replica, metadata, before))
+                card = metadata.card or card
+        # A model's own replicas say what it is, not those that compute prompts for them.
+        if card and not self._computes_prompts:
+            self._take_card(app, ModelCard.parse(card))
+        self._table[app] = tuple(found)
+
+    def _take_card(self, app: str, card: ModelCard) -> None:
+        if replica_table.CARDS.get(app) != card:
+            replica_table.CARDS[app] = card
 
     def on_replica_actor_died(self, replica_id: Any) -> None:
         super().on_replica_actor_died(replica_id)
@@ -85,15 +94,12 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         return replica_table.PREFILL_SEEN if self._computes_prompts else replica_table.SEEN
 
 
-def _replica(replica: RunningReplica) -> Replica:
-    where = replica.replica_metadata
-    host = where["host"]
-    return Replica(
-        id=replica.replica_id.unique_id,
-        base_url=f"http://[{host}]:{where['port']}"
-        if ":" in host
-        else f"http://{host}:{where['port']}",
-        token=where["token"],
-        stats=dict(replica.routing_stats or {}),
-        build=where.get("build", ""),
-    )
+def _replica(
+    replica: RunningReplica, metadata: ReplicaMetadata, before: Mapping[str, ReplicaStats]
+) -> Replica:
+    id_, report = replica.replica_id.unique_id, replica.routing_stats or {}
+    stats = before.get(id_)
+    # Who reads reports knows an old one by its identity.
+    if stats is None or stats.reported != report:
+        stats = ReplicaStats.parse(report)
+    return Replica(id_, metadata.base_url, metadata.token, stats, metadata.build)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from serving.discovery.directory import Replica
+from serving.replica_facts import ModelCard
 
 T = TypeVar("T")
 # One set for each listener: the applications that have changed since it last looked. Sets, because adding to
@@ -51,7 +52,7 @@ def unlisten(changes: set[str]) -> None:
 SEEN: Table[tuple[Replica, ...]] = Table()
 PREFILL_SEEN: Table[tuple[Replica, ...]] = Table()
 # What each model is, in the words of its replicas or of its deployment.
-CARDS: Table[dict[str, Any]] = Table()
+CARDS: Table[ModelCard] = Table()
 # What each gateway last reported of its requests to models, by its replica's id.
 GATEWAYS: dict[str, dict[str, Any]] = {}
 # Models that were deployed again and whose cards must be read again.

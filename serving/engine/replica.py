@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from serving.config.connections import ConnectionsConfig
@@ -22,6 +23,7 @@ from serving.engine.watchdog import is_stalled
 from serving.engine_plan import disaggregation
 from serving.engine_plan.plan import UNSET_ENV, EnginePlan
 from serving.listener import Listener
+from serving.replica_facts import ReplicaMetadata, ReplicaStats
 from serving.settings import ProcessSettings
 
 if TYPE_CHECKING:
@@ -118,23 +120,21 @@ class ModelReplica:
         """Static facts for the gateways: where to send requests, with which token, what this is."""
         if self._listener is None:
             raise RuntimeError("the replica has not started")
-        card = dict(self._plan.card, max_model_len=self._server.max_model_len)
-        return {
-            "host": self._host,
-            "port": self._listener.port,
-            "token": self._token,
-            "card": card,
-            "build": self._plan.build,
-        }
+        card = replace(self._plan.card, max_model_len=self._server.max_model_len)
+        port, build = self._listener.port, self._plan.build
+        return ReplicaMetadata(self._host, port, self._token, card.encode(), build).encode()
 
     async def record_routing_stats(self) -> dict[str, float]:
         """Live load for the gateways' routing."""
-        stats = signals.CURRENT.snapshot(time.monotonic())
-        stats["open_requests"] = float(self._door.open_requests if self._door else 0)
-        stats["arrived_requests"] = float(self._door.arrived_requests if self._door else 0)
-        stats["gateway_queue"] = float(self._door.gateway_queue if self._door else 0)
-        stats["start_s"] = round(self._start_s, 1)
-        return stats | self._meter.stats()
+        door = self._door
+        return ReplicaStats(
+            **signals.CURRENT.snapshot(time.monotonic()),
+            open_requests=float(door.open_requests if door else 0),
+            arrived_requests=float(door.arrived_requests if door else 0),
+            gateway_queue=float(door.gateway_queue if door else 0),
+            start_s=round(self._start_s, 1),
+            **self._meter.stats(),
+        ).encode()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Live load for the controller's autoscaling, which does not see requests sent by HTTP."""

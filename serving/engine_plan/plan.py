@@ -18,6 +18,7 @@ from serving.config.parallel import Parallelism
 from serving.engine_plan import disaggregation, hosted, layout_choice, lora
 from serving.engine_plan.disaggregation import Role
 from serving.errors import ConfigError
+from serving.replica_facts import ModelCard
 from serving.routing.capabilities import card_capabilities
 from serving.settings import ModelConfig
 
@@ -70,7 +71,7 @@ class EnginePlan:
     source: str
     engine_args: Mapping[str, Any]
     env: Mapping[str, str]
-    card: Mapping[str, Any]
+    card: ModelCard
     role: Role = "whole"
     # Equal in replicas that can hand a computed prompt over.
     build: str = ""
@@ -213,23 +214,24 @@ def make_plan(
     disaggregation.check_plan(role, spec.task, Parallelism.from_args(args))
     hosted.check(hosted.describe(config, spec, args, device=device, gpu=gpu))
     licence = catalogue.licence_of(spec)
-    card = {
-        "task": spec.task,
-        "capabilities": card_capabilities(spec.task, args, spec.modalities),
-        "vendor": spec.vendor,
-        "vendor_jurisdiction": spec.vendor_jurisdiction,
-        "licence": licence.name,
-        "notices": [duty.text for duty in licence.duties],
-        "repository": checkpoint.repo,
-        "revision": revision,
-    }
+    card = ModelCard(
+        task=spec.task,
+        capabilities=tuple(card_capabilities(spec.task, args, spec.modalities)),
+        vendor=spec.vendor,
+        vendor_jurisdiction=spec.vendor_jurisdiction,
+        licence=licence.name,
+        notices=tuple(duty.text for duty in licence.duties),
+        repository=checkpoint.repo,
+        revision=revision,
+        **_site_facts(config, spec.id),
+    )
     return EnginePlan(
         model_id=config.id,
         device=device,
         source=config.source or checkpoint.repo,
         engine_args=args,
         env=_env(config, device, local=config.source is not None),
-        card=card | _site_facts(config, spec.id),
+        card=card,
         role=role,
         accelerator_type=layout_choice.accelerator(config, device, layout, gpu),
         gpus_per_node=config.gpus_per_node,
@@ -244,15 +246,14 @@ def _tiny_plan(
 ) -> EnginePlan:
     family = tiny.family(config.entry[len(TINY_PREFIX) :])
     args = dict(family.engine_args) | _parsers(family.tool_parser, family.reasoning_parser)
-    card = {
-        "task": family.task,
-        "capabilities": card_capabilities(family.task, args),
-        "vendor": "comptoir",
-        "licence": "Apache License 2.0",
-        "notices": ["random weights, for tests only: the text has no meaning"],
-        "repository": None,
-        "revision": None,
-    }
+    card = ModelCard(
+        task=family.task,
+        capabilities=tuple(card_capabilities(family.task, args)),
+        vendor="comptoir",
+        licence="Apache License 2.0",
+        notices=("random weights, for tests only: the text has no meaning",),
+        **_site_facts(config, config.entry),
+    )
     args |= _device_args(config, device, kv_gib=0.25) | lora.arguments(config.adapters)
     args |= FRONTEND_ARGS | disaggregation.arguments(config, role)
     if device == "gpu":  # a tiny model would otherwise claim a whole GPU's memory
@@ -266,7 +267,7 @@ def _tiny_plan(
         source=config.entry,
         engine_args=args,
         env=_env(config, device, local=True),
-        card=card | _site_facts(config, config.entry),
+        card=card,
         role=role,
         num_cpus=0.1,
         gpu_share=TINY_GPU_SHARE,
@@ -279,8 +280,8 @@ def _tiny_plan(
 
 def _site_facts(config: ModelConfig, entry: str) -> dict[str, Any]:
     return {
-        "aliases": list(config.aliases),
-        "adapters": list(config.adapters),
+        "aliases": config.aliases,
+        "adapters": tuple(config.adapters),
         "entry": entry,
         "min_replicas": config.replicas.min,
         "prefill_min_tokens": config.prefill and config.prefill.min_prompt_tokens,

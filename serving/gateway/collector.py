@@ -74,7 +74,7 @@ class Collector:
         self._look()
         desks = set(self._bills.due())
         for replica in self._listed.values():
-            if replica.stats.get("unclaimed_bills"):
+            if replica.stats.unclaimed_bills:
                 desks.add(self._bills.open_desk(replica))
         if desks:
             await asyncio.gather(*map(self._ask, desks))

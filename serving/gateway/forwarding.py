@@ -267,10 +267,10 @@ class Forwarder:
 
     def _has_stepped(self, model_id: str, before: Replica) -> bool:
         """Whether the engine of this replica has taken steps since it was as it is here."""
-        stepped_s = before.stats.get("last_step_s")
+        stepped_s = before.stats.last_step_s
         for replica in self._lanes.of(model_id).replicas:
             if replica.id == before.id:
-                return replica.stats.get("last_step_s") != stepped_s
+                return replica.stats.last_step_s != stepped_s
         return False
 
     def _count_down(self, replica: Replica) -> None:

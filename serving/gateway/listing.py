@@ -22,18 +22,18 @@ def model_card(model: Model, name: str | None = None) -> dict[str, Any]:
     return {
         "id": served,
         "object": "model",
-        "created": int(card.get("created", 0)),
-        "owned_by": card.get("vendor", "unknown"),
-        "max_model_len": card.get("max_model_len"),
-        "task": card.get("task"),
-        "licence": card.get("licence"),
-        "vendor_jurisdiction": card.get("vendor_jurisdiction"),
-        "repository": card.get("repository"),
-        "revision": card.get("revision"),
+        "created": card.created,
+        "owned_by": card.vendor,
+        "max_model_len": card.max_model_len,
+        "task": card.task,
+        "licence": card.licence,
+        "vendor_jurisdiction": card.vendor_jurisdiction,
+        "repository": card.repository,
+        "revision": card.revision,
         "aliases": list(model.aliases) if served == model.id else [],
         "parent": None if served == model.id else model.id,
-        "capabilities": list(card.get("capabilities", ())),
-        "notices": list(card.get("notices", ())),
+        "capabilities": list(card.capabilities or ()),
+        "notices": list(card.notices),
     }
 
 
@@ -92,7 +92,7 @@ def model_state(model: Model) -> str:
         return "ready"
     if model.state in _BROKEN:
         return "failed"
-    return "idle" if model.state in _UP and model.card.get("min_replicas") == 0 else "starting"
+    return "idle" if model.state in _UP and model.card.min_replicas == 0 else "starting"
 
 
 def readiness(directory: Directory, *, everyone: bool = False) -> tuple[dict[str, Any], int]:

@@ -149,7 +149,7 @@ def _replicas(
             "in_flight": forwarder.in_flight.get(replica.id, 0),
             "breaker": asdict(forwarder.breakers.replica(replica.id).snapshot(now)),
         }
-        | {name: round(value, 4) for name, value in replica.stats.items()}
+        | {name: round(value, 4) for name, value in replica.stats.reported.items()}
         for replica in replicas
     ]
 
@@ -186,7 +186,7 @@ def _replica_gauges(
         yield "breaker_state", labels, BREAKER_STATES[breaker.state]
         yield "breaker_openings_total", labels, breaker.openings
         for signal, name in ENGINE_SIGNALS.items():
-            yield name, labels, replica.stats.get(signal, 0.0)
+            yield name, labels, getattr(replica.stats, signal)
 
 
 def _model_gauges(services: Services, model: Model, now: float) -> Iterable[Moment]:

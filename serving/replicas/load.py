@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serving.discovery.directory import Replica
+from serving.replica_facts import ReplicaStats
 from serving.replicas.choice import Choice
 
 # The cost to others of an answer that is being written, in bytes of prompt; it doubles as the KV cache fills.
@@ -54,7 +55,7 @@ class _Pending:
 class _Report:
     """The last report of a replica, and the part of it that is not this gateway's."""
 
-    stats: Mapping[str, float]
+    stats: ReplicaStats
     requests: float
     waiting: float
 
@@ -77,8 +78,8 @@ class LoadView:
             known = self._reports.get(replica.id)
             if known is not None and (known.stats is replica.stats or known.stats == replica.stats):
                 continue
-            running = replica.stats.get("running", 0.0)
-            waiting = replica.stats.get("waiting", 0.0)
+            running = replica.stats.running
+            waiting = replica.stats.waiting
             own = in_flight.get(replica.id, 0)
             pending = self._pending.get(replica.id)
             if pending is not None:
@@ -96,7 +97,7 @@ class LoadView:
     def bytes(self, replica: Replica, in_flight: Mapping[str, int]) -> float:
         """The work of the replica, in bytes of prompt."""
         report = self._reports[replica.id]
-        kv_cache_use = replica.stats.get("kv_cache_use", 0.0)
+        kv_cache_use = replica.stats.kv_cache_use
         answers = self.requests(replica, in_flight) * ANSWER_BYTES * (1.0 + kv_cache_use)
         pending = self._pending.get(replica.id)
         own = pending.bytes if pending else 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.errors import StackError
+from serving.replica_facts import ReplicaStats
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ def open_requests(status: Mapping[str, Any], model: str) -> int:
     here = one.get("admission") or {}
     waiting = sum((here.get("queue") or {}).get("waiting", {}).values())
     replicas = one.get("replicas", ())
+    stats = [ReplicaStats.parse(each) for each in replicas]
     # This gateway's own count is current; the replicas' know the others, also those that are just leaving.
     answering = sum(
-        max(int(each.get("in_flight", 0)), int(each.get("open_requests", 0))) for each in replicas
+        max(int(each.get("in_flight", 0)), int(its.open_requests))
+        for each, its in zip(replicas, stats, strict=True)
     )
     # Of a gateway that leaves only its last request tells, and which of them has the longest queue.
-    queued = max((int(each.get("gateway_queue", 0)) for each in replicas), default=0)
+    queued = max((int(its.gateway_queue) for its in stats), default=0)
     everywhere = int((one.get("asked") or {}).get("open", 0))
     return max(int(waiting) + answering, queued + answering, everywhere)
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serving.config.routing import ModelFacts
+from serving.replica_facts import ModelCard
 
 
-def capabilities_of(facts: ModelFacts, card: Mapping[str, Any]) -> frozenset[str] | None:
+def capabilities_of(facts: ModelFacts, card: ModelCard) -> frozenset[str] | None:
     """What a model can do: what the site says, else what its card says; None when nobody says."""
-    said = facts.capabilities if facts.capabilities is not None else card.get("capabilities")
+    said = facts.capabilities if facts.capabilities is not None else card.capabilities
     return None if said is None else frozenset(said)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.config.routing import AutoRule, ModelFacts, When
+from serving.replica_facts import ModelCard
 from serving.routing.capabilities import capabilities_of
 from serving.routing.features import RequestFeatures
 from serving.routing.route import Skipped, Verdict
@@ -76,7 +77,7 @@ def choose(
     rule: AutoRule,
     features: RequestFeatures,
     facts: Mapping[str, ModelFacts],
-    cards: Mapping[str, Mapping[str, Any]],
+    cards: Mapping[str, ModelCard],
 ) -> tuple[list[str], list[Skipped]]:
     """The models a rule prefers, best first, and those of `cards` that it passes over.
 
@@ -134,8 +135,8 @@ def _cost(facts: ModelFacts) -> float:
     return math.inf if facts.cost is None else facts.cost
 
 
-def _context_tokens(card: Mapping[str, Any]) -> float:
-    return float(card.get("max_model_len") or math.inf)
+def _context_tokens(card: ModelCard) -> float:
+    return float(card.max_model_len or math.inf)
 
 
 def _listed(when: When, features: RequestFeatures) -> str:

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 from serving.config.routing import Failure, RoutingConfig
 from serving.discovery.directory import Directory, Model
 from serving.errors import ModelNotFoundError
 from serving.records import record
+from serving.replica_facts import ModelCard
 from serving.routing.route import Candidate, Reason, Skipped
 
 MAX_CANDIDATES = 8
@@ -87,7 +88,7 @@ class Search:
         wrong = self.tasks and model.task is not None and model.task not in self.tasks
         return "task" if wrong else "usable"
 
-    def cards(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    def cards(self, names: Iterable[str]) -> dict[str, ModelCard]:
         """The cards of those that can be used."""
         found = {}
         for name in names:

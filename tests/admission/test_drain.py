@@ -7,6 +7,7 @@ import pytest
 from serving.admission.drain import capacity
 from serving.admission.fair_queue import FairQueue, Refusal
 from serving.config.admission import AdmissionConfig
+from serving.replica_facts import ReplicaStats
 from tests.admission.fair import entry, offered, queue, serve
 
 CONFIG = AdmissionConfig(
@@ -37,31 +38,33 @@ CONFIG = AdmissionConfig(
     ],
 )
 def test_capacity(stats: list[dict[str, float]], gateways: int, slots: int) -> None:
-    assert capacity(stats, CONFIG, gateways) == slots
+    assert capacity(map(ReplicaStats.parse, stats), CONFIG, gateways) == slots
 
 
 def test_capacity_has_a_floor() -> None:
     config = AdmissionConfig(min_open_per_replica=8, max_waiting_per_replica=2)
-    assert capacity([{"running": 1.0, "waiting": 9.0}], config) == 8
+    assert capacity([ReplicaStats.parse({"running": 1.0, "waiting": 9.0})], config) == 8
 
 
 def test_the_reserve_comes_on_top_of_what_an_engine_can_run() -> None:
     config = AdmissionConfig(min_open_per_replica=8, max_waiting_per_replica=10, reserve_share=0.2)
-    slots = capacity([{"running": 30.0, "waiting": 20.0}], config)
+    slots = capacity([ReplicaStats.parse({"running": 30.0, "waiting": 20.0})], config)
     assert slots - int(slots * config.reserve_share) == 40
 
 
 def test_capacity_grows_step_by_step_while_requests_wait() -> None:
-    assert capacity([{"waiting": 0.0}], CONFIG, current=42) == 54
-    assert capacity([{"waiting": 0.0}], CONFIG, current=1) == 3
-    assert capacity([{"waiting": 0.0}], CONFIG, current=100) == 100
-    assert capacity([{"running": 32.0, "waiting": 50.0}], CONFIG, current=90) == 42
+    assert capacity([ReplicaStats.parse({"waiting": 0.0})], CONFIG, current=42) == 54
+    assert capacity([ReplicaStats.parse({"waiting": 0.0})], CONFIG, current=1) == 3
+    assert capacity([ReplicaStats.parse({"waiting": 0.0})], CONFIG, current=100) == 100
+    assert (
+        capacity([ReplicaStats.parse({"running": 32.0, "waiting": 50.0})], CONFIG, current=90) == 42
+    )
     assert capacity([], CONFIG, current=90) == 0
 
 
 def test_capacity_settles_where_few_wait_inside_the_engine() -> None:
     """An engine that runs 32 at once, reports every half second and has a gateway full of requests."""
-    slots = capacity([{}], CONFIG)
+    slots = capacity([ReplicaStats()], CONFIG)
     open_now, inside = 0, []
     for _ in range(100):
         # Half a second: eight answers end, and the gateway fills up to its capacity.
@@ -69,7 +72,7 @@ def test_capacity_settles_where_few_wait_inside_the_engine() -> None:
         running = min(32, open_now)
         inside.append(open_now - running)
         report = {"running": float(running), "waiting": float(open_now - running)}
-        slots = capacity([report], CONFIG, current=slots)
+        slots = capacity([ReplicaStats.parse(report)], CONFIG, current=slots)
     assert inside[0] == 68
     assert set(inside[20:]) == {10}
 

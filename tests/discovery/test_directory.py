@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from serving.discovery.directory import Directory, Model
 from serving.errors import ModelNotFoundError
+from serving.replica_facts import ModelCard
 
 # A busy machine is no failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def model(name: str, *aliases: str) -> Model:
-    return Model(name, {"task": "chat", "aliases": list(aliases)})
+    return Model(name, ModelCard.parse({"task": "chat", "aliases": list(aliases)}))
 
 
 IDS = st.text("abcdef", min_size=1, max_size=2)
@@ -39,7 +40,7 @@ def test_an_unknown_name_is_refused_without_repeating_it(name: str) -> None:
 
 
 def test_a_model_of_which_nobody_has_said_anything_has_no_task() -> None:
-    unknown = Model("m", {})
+    unknown = Model("m", ModelCard())
     assert unknown.task is None
     assert unknown.aliases == ()
 

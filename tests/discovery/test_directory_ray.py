@@ -15,6 +15,7 @@ from serving.discovery import directory_ray
 from serving.discovery.directory import Replica
 from serving.discovery.directory_ray import RayDirectory
 from serving.discovery.replica_table import CARDS, SEEN
+from serving.replica_facts import ModelCard
 
 
 def application(status: ApplicationStatus, *deployments: str) -> Any:
@@ -195,7 +196,7 @@ async def large(applications: dict[str, Any]) -> AsyncIterator[RayDirectory]:
         name = f"model-{number}"
         applications[name] = application(ApplicationStatus.RUNNING, "ModelReplica")
         SEEN[name] = tuple(Replica(f"{name}-{n}", "http://127.0.0.1:9", "t") for n in (1, 2))
-        CARDS[name] = {"aliases": [f"alias-{number}"]}
+        CARDS[name] = ModelCard.parse({"aliases": [f"alias-{number}"]})
     directory = RayDirectory(60)
     await directory.start()
     yield directory
@@ -245,7 +246,7 @@ async def test_a_look_makes_only_the_model_that_changed(
 
 async def test_a_card_that_changes_changes_the_names(large: RayDirectory) -> None:
     assert large.current.get("other") is None
-    CARDS["model-7"] = {"aliases": ["other"]}
+    CARDS["model-7"] = ModelCard.parse({"aliases": ["other"]})
     assert large.current.resolve("other").id == "model-7"
     assert large.current.get("alias-7") is None
 

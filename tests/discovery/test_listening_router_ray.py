@@ -10,6 +10,7 @@ import pytest
 from serving.config.rerouting import GATEWAY_DEPLOYMENT
 from serving.discovery import replica_table
 from serving.discovery.listening_router_ray import ListeningRouter
+from serving.replica_facts import ModelCard
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 
 
@@ -46,7 +47,8 @@ def test_replicas_are_known_by_address_token_and_load(router: ListeningRouter) -
     router.update_replicas([running("r1", metadata(), {"running": 2.0, "waiting": 1.0})])
     (seen,) = replica_table.SEEN["m"]
     assert (seen.id, seen.base_url, seen.token) == ("r1", "http://10.0.0.1:4000", "t")
-    assert seen.stats == {"running": 2.0, "waiting": 1.0}
+    assert seen.stats.reported == {"running": 2.0, "waiting": 1.0}
+    assert (seen.stats.running, seen.stats.waiting) == (2.0, 1.0)
 
 
 def test_an_ipv6_address_is_put_in_brackets(router: ListeningRouter) -> None:
@@ -59,24 +61,48 @@ def test_a_replica_that_has_not_said_where_it_is_is_left_out(router: ListeningRo
     assert [seen.id for seen in replica_table.SEEN["m"]] == ["r1"]
 
 
+def test_a_replica_of_another_build_is_known_by_what_both_understand(
+    router: ListeningRouter,
+) -> None:
+    card = {"task": "chat", "aliases": "not a list", "colour": "red"}
+    newer = metadata(card=card, protocol=2)
+    older = {name: value for name, value in metadata().items() if name != "token"}
+    router.update_replicas(
+        [running("r1", newer, {"running": 2.0, "heat": 71.5}), running("r2", older)]
+    )
+    (seen,) = replica_table.SEEN["m"]
+    assert (seen.id, seen.stats.running, seen.build) == ("r1", 2.0, "")
+    assert seen.stats.reported == {"running": 2.0, "heat": 71.5}
+    assert replica_table.CARDS["m"] == ModelCard(task="chat")
+
+
+def test_a_report_that_repeats_itself_is_the_same_report(router: ListeningRouter) -> None:
+    router.update_replicas([running("r1", metadata(), {"running": 2.0})])
+    first = replica_table.SEEN["m"][0].stats
+    router.update_replicas([running("r1", metadata(), {"running": 2.0})])
+    assert replica_table.SEEN["m"][0].stats is first
+    router.update_replicas([running("r1", metadata(), {"running": 3.0})])
+    assert replica_table.SEEN["m"][0].stats is not first
+
+
 def test_the_card_stays_when_the_last_replica_goes(router: ListeningRouter) -> None:
     router.update_replicas([running("r1", metadata(card={"task": "chat"}))])
     router.update_replicas([])
     assert replica_table.SEEN["m"] == ()
-    assert replica_table.CARDS["m"] == {"task": "chat"}
+    assert replica_table.CARDS["m"] == ModelCard.parse({"task": "chat"})
 
 
 def test_a_model_that_never_had_a_replica_is_known_by_its_deployment(
     router: ListeningRouter,
 ) -> None:
     router.initialize_state(card={"task": "chat", "aliases": ["a"]})
-    assert replica_table.CARDS["m"] == {"task": "chat", "aliases": ["a"]}
+    assert replica_table.CARDS["m"] == ModelCard.parse({"task": "chat", "aliases": ["a"]})
     router.update_replicas([running("r1", metadata(card={"task": "chat", "max_model_len": 9}))])
     router.initialize_state(card={"task": "chat"})
-    assert replica_table.CARDS["m"] == {"task": "chat", "max_model_len": 9}
+    assert replica_table.CARDS["m"] == ModelCard.parse({"task": "chat", "max_model_len": 9})
     router.update_replicas([])
     router.initialize_state(card={"task": "chat"})
-    assert replica_table.CARDS["m"] == {"task": "chat", "max_model_len": 9}
+    assert replica_table.CARDS["m"] == ModelCard.parse({"task": "chat", "max_model_len": 9})
     of_deployment(PREFILL_DEPLOYMENT).initialize_state(card={"task": "none"})
     of_deployment(GATEWAY_DEPLOYMENT).initialize_state()
     assert replica_table.CARDS.keys() == {"m"}
@@ -88,7 +114,7 @@ def test_a_model_deployed_again_while_it_sleeps_is_what_its_deployment_says(
     router.update_replicas([running("r1", metadata(card={"task": "chat", "aliases": ["a"]}))])
     router.update_replicas([])
     router.initialize_state(card={"task": "chat", "aliases": ["b"]})
-    assert replica_table.CARDS["m"] == {"task": "chat", "aliases": ["b"]}
+    assert replica_table.CARDS["m"] == ModelCard.parse({"task": "chat", "aliases": ["b"]})
 
 
 def test_a_changed_deployment_is_noted_so_that_its_card_is_read_again(
@@ -120,7 +146,7 @@ def test_prefill_replicas_are_kept_apart_and_do_not_say_what_the_model_is(
     prefill.update_replicas([running("p1", metadata(card={"min_replicas": 2}))])
     assert [seen.id for seen in replica_table.SEEN["m"]] == ["r1"]
     assert [seen.id for seen in replica_table.PREFILL_SEEN["m"]] == ["p1"]
-    assert replica_table.CARDS["m"] == {"min_replicas": 0}
+    assert replica_table.CARDS["m"] == ModelCard.parse({"min_replicas": 0})
     prefill.on_replica_actor_died(SimpleNamespace(unique_id="p1"))
     assert replica_table.PREFILL_SEEN["m"] == ()
     assert replica_table.SEEN["m"]

@@ -11,6 +11,7 @@ import pytest
 
 from serving.engine.signals import EngineSignals
 from serving.engine_plan.plan import EnginePlan
+from serving.replica_facts import ModelCard
 
 pytestmark = pytest.mark.engine
 
@@ -135,7 +136,7 @@ def test_gpu_placement_is_what_ray_llm_would_ask_for(
         source="vendor/big",
         engine_args={"tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline},
         env={},
-        card={},
+        card=ModelCard(),
         accelerator_type="H200",
         cache_dir=Path(),
     )

@@ -42,7 +42,7 @@ def test_a_model_with_prefill_replicas_has_two_plans() -> None:
         assert one["kv_connector"] == "NixlConnector"
         # vLLM's default fails the request.
         assert one["kv_load_failure_policy"] == "recompute"
-    assert decode.card["prefill_min_tokens"] == 2048
+    assert decode.card.prefill_min_tokens == 2048
 
 
 def test_a_model_without_has_one_and_no_connector() -> None:
@@ -50,7 +50,7 @@ def test_a_model_without_has_one_and_no_connector() -> None:
     (only,) = make_plans(
         config, load_catalogue(), device="gpu", gpu="h200", cache_dir=Path("cache")
     )
-    assert (only.role, only.card["prefill_min_tokens"]) == ("whole", None)
+    assert (only.role, only.card.prefill_min_tokens) == ("whole", None)
     assert "kv_transfer_config" not in only.engine_args
 
 

@@ -145,7 +145,7 @@ def test_nothing_is_logged_phoned_home_or_run_from_a_repository(
 def test_a_revision_pins_weights_and_tokenizer(catalogue: Catalogue) -> None:
     made = plan(catalogue, "qwen3-8b", revision="abc")
     assert made.engine_args["revision"] == made.engine_args["tokenizer_revision"] == "abc"
-    assert made.card["revision"] == "abc"
+    assert made.card.revision == "abc"
 
 
 def test_a_folder_is_loaded_without_the_hub_and_without_a_revision(catalogue: Catalogue) -> None:
@@ -166,11 +166,11 @@ def test_parsers_come_from_the_entry(catalogue: Catalogue) -> None:
 
 def test_the_card_says_what_a_client_may_know(catalogue: Catalogue) -> None:
     card = plan(catalogue, "glm-4.5-air", aliases=["air"]).card
-    assert card["task"] == "chat"
-    assert (card["vendor"], card["vendor_jurisdiction"]) == ("Zhipu AI", "CN")
-    assert card["licence"] == "MIT License"
-    assert card["aliases"] == ["air"]
-    assert card["entry"] == "glm-4.5-air"
+    assert card.task == "chat"
+    assert (card.vendor, card.vendor_jurisdiction) == ("Zhipu AI", "CN")
+    assert card.licence == "MIT License"
+    assert card.aliases == ("air",)
+    assert card.entry == "glm-4.5-air"
 
 
 def test_a_plan_travels_pickled(catalogue: Catalogue) -> None:
@@ -205,7 +205,7 @@ def test_an_acknowledged_licence_passes_and_its_duties_are_on_the_card(
     assert raised.value.param == "site.acknowledged_licences"
     name = catalogue.licence_of(catalogue.get("minimax-m2.5")).name
     made = plan(catalogue, "minimax-m2.5", site={"acknowledged_licences": [name]})
-    assert made.card["notices"]
+    assert made.card.notices
 
 
 def test_an_unknown_entry_is_refused_with_near_names(catalogue: Catalogue) -> None:
@@ -235,7 +235,7 @@ def test_a_tiny_model_is_small_everywhere(catalogue: Catalogue) -> None:
 
 def test_a_tiny_model_says_that_its_text_has_no_meaning(catalogue: Catalogue) -> None:
     card = plan(catalogue, "tiny-qwen3").card
-    assert "no meaning" in card["notices"][0]
+    assert "no meaning" in card.notices[0]
 
 
 def test_a_tiny_model_is_built_where_it_runs(
@@ -266,7 +266,7 @@ def test_adapters_are_loaded_with_the_engine(catalogue: Catalogue) -> None:
     made = plan(catalogue, "tiny-qwen3", device="cpu", adapters={"tuned": "/models/tuned"})
     assert made.engine_args["enable_lora"] is True
     assert made.engine_args["lora_modules"] == [{"name": "tuned", "path": "/models/tuned"}]
-    assert made.card["adapters"] == ["tuned"]
+    assert made.card.adapters == ("tuned",)
     assert "enable_lora" not in plan(catalogue, "tiny-qwen3", device="cpu").engine_args
 
 

@@ -16,6 +16,7 @@ from serving.engine.access import GatewayDoor
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig
 from tests.fake_engine import FakeEngine
 
@@ -74,10 +75,12 @@ async def make_site() -> AsyncIterator[SiteFactory]:
                 replicas.insert(0, Replica(f"gone-{number}", "http://127.0.0.1:9", TOKEN))
             facts = {"task": task, "vendor": "test", "aliases": ["vendor/alias"]} | dict(card or {})
             models = {
-                "fake": Model("fake", facts, tuple(replicas), prefill=tuple(computing)),
+                "fake": Model(
+                    "fake", ModelCard.parse(facts), tuple(replicas), prefill=tuple(computing)
+                ),
                 # Nobody waits for one that does not start.
                 "sleeping": Model(
-                    "sleeping", {"task": "chat"}, (), "DEPLOYING", fails_to_start=True
+                    "sleeping", ModelCard(task="chat"), (), "DEPLOYING", fails_to_start=True
                 ),
             }
             services = Services.build(config or GatewayConfig(), lambda: Directory(models.values()))

@@ -16,6 +16,7 @@ from serving.gateway.admission import (
     Estimate,
     Slot,
 )
+from serving.replica_facts import ModelCard
 from serving.tenancy.keys import Caller
 
 SMALL = Estimate(100, 100)
@@ -70,7 +71,7 @@ class Gate:
         self.admission = Admission(config, lambda: self.directory, gateways, now)
 
     def replicas(self, *replicas: Replica) -> None:
-        self.directory = Directory([Model("m", {}, replicas)])
+        self.directory = Directory([Model("m", ModelCard(), replicas)])
 
     async def ask(
         self,

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from serving.discovery.directory import Directory, Model, Replica
+from serving.replica_facts import ModelCard, ReplicaStats
 from serving.tenancy.keys import Caller
 from tests.gateway.leaping import SMALL, Gate, now, run, settle
 
@@ -115,7 +116,7 @@ def test_who_waits_goes_on_when_a_replica_is_added() -> None:
 def test_reports_of_many_replicas_do_not_make_the_slots_grow_faster() -> None:
     async def main() -> None:
         gate = Gate(100, max_waiting_per_replica=2)
-        busy = {"running": 2.0, "waiting": 2.0}
+        busy = ReplicaStats(running=2.0, waiting=2.0)
         gate.replicas(Replica("r", "http://r", "token", busy))
         for _ in range(4):
             await gate.ask()
@@ -156,7 +157,7 @@ def test_an_engine_with_requests_waiting_inside_gets_fewer() -> None:
         gate = Gate(8, max_waiting_per_replica=2)
         for _ in range(4):
             await gate.ask()
-        busy = {"running": 2.0, "waiting": 2.0}
+        busy = ReplicaStats(running=2.0, waiting=2.0)
         gate.replicas(Replica("r", "http://r", "token", busy))
         waiting = gate.asking()
         await settle()
@@ -172,12 +173,12 @@ def test_doors_of_models_that_are_gone_are_forgotten() -> None:
         gate = Gate(1)
         slot = await gate.ask()
         old = gate.directory.models["m"]
-        gate.directory = Directory([Model("n", {}, old.replicas)])
+        gate.directory = Directory([Model("n", ModelCard(), old.replicas)])
         caller = Caller("a", frozenset())
         await gate.admission.acquire(gate.directory.models["n"], caller, SMALL)
         assert {one.model_id for one in gate.admission.snapshots()} == {"m", "n"}
         slot.release()
-        gate.directory = Directory([Model("o", {}, old.replicas)])
+        gate.directory = Directory([Model("o", ModelCard(), old.replicas)])
         await gate.admission.acquire(gate.directory.models["o"], caller, SMALL)
         assert {one.model_id for one in gate.admission.snapshots()} == {"n", "o"}
 

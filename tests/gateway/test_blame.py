@@ -17,6 +17,7 @@ from serving.gateway import forwarding
 from serving.gateway.blame import judge, names_a_dead_engine
 from serving.gateway.replica_request import NoReplicaError, RetryState
 from serving.gateway.upstream import ReplicaGoneError
+from serving.replica_facts import ModelCard, ReplicaStats
 from tests.gateway.test_forwarding import DEAD, FREELY, STREAM_ERROR, Answer, Site
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
@@ -177,9 +178,9 @@ async def test_silence_is_the_replicas_fault_only_without_a_step(
     site = Site("a", "b", breaker={"consecutive_failures": 1})
 
     def stats(step_s: float | None) -> None:
-        told = {} if step_s is None else {"last_step_s": step_s}
+        told = ReplicaStats(last_step_s=step_s)
         replicas = (Replica("a", "http://a:80", "t", told), Replica("b", "http://b:80", "t"))
-        site.directory = Directory([Model("m", {}, replicas)])
+        site.directory = Directory([Model("m", ModelCard(), replicas)])
 
     stats(None if last_step_s is None else 7.0)
     site.upstream.replies["a"] = EngineTimeoutError("late")
@@ -230,9 +231,9 @@ def test_whatever_one_tenant_sends_no_breaker_moves(
 
         def silent() -> EngineTimeoutError:
             # The engines live: they take steps meanwhile.
-            stats = {"last_step_s": float(next(steps))}
+            stats = ReplicaStats(last_step_s=float(next(steps)))
             there = tuple(Replica(name, f"http://{name}", "t", stats) for name in names)
-            site.directory = Directory([Model("m", {}, there)])
+            site.directory = Directory([Model("m", ModelCard(), there)])
             return EngineTimeoutError("late")
 
         for faults, body, passed in requests:

@@ -14,6 +14,7 @@ from serving.engine import metering
 from serving.gateway.bills import Bills
 from serving.gateway.collector import MAX_FAILURES, Collector
 from serving.gateway.upstream import Upstream
+from serving.replica_facts import ModelCard, ReplicaStats
 from serving.settings import GatewayConfig, KeyConfig, hash_key
 from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.bills import BilledTo, NoSink
@@ -170,7 +171,7 @@ async def test_a_gateway_that_dies_loses_nothing(
     sink = Sink()
 
     def directory() -> Directory:
-        stats = engine.meter.stats()
+        stats = ReplicaStats(**engine.meter.stats())
         replicas = tuple(replace(one, stats=stats) for one in model.replicas)
         return Directory([replace(model, replicas=replicas)])
 
@@ -211,8 +212,8 @@ async def test_nobody_is_asked_while_nothing_happens(make_site: SiteFactory) -> 
             asked.append(replica.id)
             return await super().post(replica, *args, **kwargs)
 
-    replica = Replica("r", "http://127.0.0.1:9", "t", {"unclaimed_bills": 0.0})
-    directory = Directory([Model("m", {}, (replica,))])
+    replica = Replica("r", "http://127.0.0.1:9", "t", ReplicaStats.parse({"unclaimed_bills": 0.0}))
+    directory = Directory([Model("m", ModelCard(), (replica,))])
     upstream = Noting(connect_timeout_s=0.5, response_timeout_s=5)
     collector = Collector(Bills(GatewayMetrics()), lambda: directory, upstream, Sink(), 1.0)
     await collector.collect()

@@ -20,6 +20,7 @@ from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.prefill import Prefill
 from serving.gateway.upstream import LateError, ReplicaGoneError
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig, RequestLimits
 from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.keys import Caller
@@ -36,9 +37,11 @@ class Site:
     """A dispatcher whose models have replicas of their own name, in a time that leaps."""
 
     def __init__(self, *models: str, asleep: tuple[str, ...] = (), **config: Any) -> None:
-        self.models = {name: Model(name, {"task": "chat"}, replicas_of(name)) for name in models}
+        self.models = {
+            name: Model(name, ModelCard(task="chat"), replicas_of(name)) for name in models
+        }
         for name in asleep:
-            self.models[name] = Model(name, {"task": "chat", "min_replicas": 0})
+            self.models[name] = Model(name, ModelCard(task="chat", min_replicas=0))
         self.config = GatewayConfig.model_validate(config)
         self.upstream = Upstream()
         self.woken: list[str] = []

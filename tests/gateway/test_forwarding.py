@@ -19,6 +19,7 @@ from serving.gateway.replica_request import (
     RetryState,
 )
 from serving.gateway.upstream import ReplicaGoneError
+from serving.replica_facts import ModelCard
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig
 
@@ -88,7 +89,7 @@ class Site:
         replicas = tuple(
             Replica(name, f"http://{name[0]}:{80 + at}", "t") for at, name in enumerate(names)
         )
-        self.directory = Directory([Model("m", {}, replicas)])
+        self.directory = Directory([Model("m", ModelCard(), replicas)])
 
     async def send(
         self,

@@ -16,14 +16,15 @@ from serving.gateway import holding
 from serving.gateway.admission import BusyError
 from serving.gateway.holding import Holding, by_turns, cause_of
 from serving.gateway.replica_request import RetryState
+from serving.replica_facts import ModelCard
 from tests.gateway.leaping import now, run, settle
 
 R = Replica("r", "http://x", "t")
-ASLEEP = Model("m", {"min_replicas": 0}, (), "RUNNING")
-CRASHED = Model("m", {}, (), "UNHEALTHY")
-STARTING = Model("m", {}, (), "DEPLOYING")
-THERE = Model("m", {}, (R,), "RUNNING")
-FAILING = Model("m", {}, (), "UNHEALTHY", fails_to_start=True)
+ASLEEP = Model("m", ModelCard(min_replicas=0), (), "RUNNING")
+CRASHED = Model("m", ModelCard(), (), "UNHEALTHY")
+STARTING = Model("m", ModelCard(), (), "DEPLOYING")
+THERE = Model("m", ModelCard(), (R,), "RUNNING")
+FAILING = Model("m", ModelCard(), (), "UNHEALTHY", fails_to_start=True)
 
 
 class Site:

@@ -19,6 +19,7 @@ from serving.engine.access import GatewayDoor
 from serving.gateway import replica
 from serving.gateway.replica import GatewayReplica
 from serving.listener import Listener
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig
 from tests.fake_engine import FakeEngine
 from tests.gateway.test_replica import Models
@@ -100,7 +101,7 @@ async def test_a_gateway_that_leaves_fails_no_request_and_cuts_no_stream(
     door = Listener(GatewayDoor(engine.asgi(), "t", lambda: False), "127.0.0.1")
     await door.start()
     here = Replica("r", f"http://127.0.0.1:{door.port}", "t")
-    monkeypatch.setattr(Models, "current", Directory([Model("m", {"task": "chat"}, (here,))]))
+    monkeypatch.setattr(Models, "current", Directory([Model("m", ModelCard(task="chat"), (here,))]))
     monkeypatch.setattr(replica, "RayDirectory", Models)
     leaves, stays = await a_gateway(), await a_gateway()
     path, port = tmp_path / "haproxy.cfg", free_port()

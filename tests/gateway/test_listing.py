@@ -8,6 +8,7 @@ import pytest
 
 from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway import listing
+from serving.replica_facts import ModelCard, ReplicaStats
 from serving.tenancy.keys import ANONYMOUS, Caller
 
 CARD = {
@@ -24,12 +25,15 @@ CARD = {
 }
 ASLEEP = CARD | {"min_replicas": 0}
 REPLICA = Replica(
-    "r1", "http://10.0.0.1:1", "door-token", {"running": 2.0, "tokens_per_s": 1.23456}
+    "r1",
+    "http://10.0.0.1:1",
+    "door-token",
+    ReplicaStats.parse({"running": 2.0, "tokens_per_s": 1.23456}),
 )
 
 
 def model(name: str = "m", card: Any = CARD, *replicas: Replica, state: str = "RUNNING") -> Model:
-    return Model(name, card, replicas, state)
+    return Model(name, ModelCard.parse(card), replicas, state)
 
 
 def test_a_card_says_what_a_customer_asks() -> None:

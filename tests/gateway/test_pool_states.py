@@ -18,6 +18,7 @@ from serving.gateway.answer_reader import State
 from serving.gateway.connection import ReplicaConnection
 from serving.gateway.forwarding import Forwarder, ReplicaRequest, ReplicaResponse
 from serving.gateway.upstream import Upstream
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig
 from tests.gateway.leaping import LeapingLoop
 
@@ -141,7 +142,7 @@ class Pools(RuleBasedStateMachine):
             connect_timeout_s=1.0, response_timeout_s=600.0, pause_timeout_s=90.0
         )
         replicas = tuple(Replica(f"r{n}", f"http://r{n}:1", "token") for n in range(2))
-        directory = Directory([Model("m", {}, replicas)])
+        directory = Directory([Model("m", ModelCard(), replicas)])
         # Breakers and budgets have tests of their own.
         config = GatewayConfig(
             breaker=BreakerConfig(consecutive_failures=10_000, min_requests=100_000),

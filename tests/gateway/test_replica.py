@@ -20,6 +20,7 @@ from serving.gateway import replica
 from serving.gateway.neighbours import Neighbours
 from serving.gateway.replica import GatewayReplica
 from serving.listener import Listener
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig
 from tests.fake_engine import FakeEngine
 
@@ -40,7 +41,9 @@ class Models:
     """Stands in for what Ray would give."""
 
     follows = True
-    current = Directory([Model("m", {"task": "chat"}, (Replica("r", "http://127.0.0.1:9", "t"),))])
+    current = Directory(
+        [Model("m", ModelCard(task="chat"), (Replica("r", "http://127.0.0.1:9", "t"),))]
+    )
     is_full = True
 
     def __init__(self, *args: Any) -> None: ...
@@ -132,7 +135,7 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngine]:
     listener = Listener(GatewayDoor(found.asgi(), "t", lambda: False), "127.0.0.1")
     await listener.start()
     here = Replica("r", f"http://127.0.0.1:{listener.port}", "t")
-    monkeypatch.setattr(Models, "current", Directory([Model("m", {"task": "chat"}, (here,))]))
+    monkeypatch.setattr(Models, "current", Directory([Model("m", ModelCard(task="chat"), (here,))]))
     yield found
     await listener.close()
 

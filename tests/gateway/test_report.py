@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.config.admission import RetryConfig
+from serving.replica_facts import ReplicaStats
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig, KeyConfig, hash_key
 from tests.fake_engine import FakeEngine
@@ -140,7 +141,7 @@ async def test_metrics_show_engines_as_they_reported(make_site: SiteFactory) -> 
     stats = {"running": 3.0, "kv_cache_use": 0.25, "generated_tokens": 900.0, "start_s": 40.5}
     site.models["fake"] = replace(
         site.models["fake"],
-        replicas=(replace(site.models["fake"].replicas[0], stats=stats),),
+        replicas=(replace(site.models["fake"].replicas[0], stats=ReplicaStats.parse(stats)),),
         wanted={"RUNNING": 1, "STARTING": 2, "STOPPING": 4},
     )
     found = await samples(site)

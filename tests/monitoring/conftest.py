@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from serving.replica_facts import ReplicaStats
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig
 from tests.fake_engine import FakeEngine
@@ -90,7 +91,9 @@ class Traffic:
             "prefix_hit_tokens": 10.0 + self.sent,
             "preemptions": 1.0,
         }
-        replicas = tuple(replace(replica, stats=stats) for replica in model.replicas)
+        replicas = tuple(
+            replace(replica, stats=ReplicaStats.parse(stats)) for replica in model.replicas
+        )
         wanted = {"RUNNING": len(replicas), "STARTING": 1}
         self.site.models["fake"] = replace(model, replicas=replicas, wanted=wanted)
 

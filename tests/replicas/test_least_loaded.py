@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.discovery.directory import Replica
+from serving.replica_facts import ReplicaStats
 from serving.replicas.choice import RoutedRequest
 from serving.replicas.least_loaded import LeastLoaded, draw
 
@@ -17,7 +18,7 @@ REQUEST = RoutedRequest(body_bytes=4000)
 
 
 def replica(name: str, **stats: float) -> Replica:
-    return Replica(name, f"http://{name}", "t", stats)
+    return Replica(name, f"http://{name}", "t", ReplicaStats.parse(stats))
 
 
 def chosen(replicas: list[Replica], in_flight: dict[str, int], gateways: int = 1) -> str:

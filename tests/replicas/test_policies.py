@@ -15,6 +15,7 @@ from serving.config.base import validated
 from serving.config.replicas import PolicyName, ReplicaRoutingConfig
 from serving.discovery.directory import Replica
 from serving.errors import ConfigError
+from serving.replica_facts import ReplicaStats
 from serving.replicas.choice import Reason, RoutedRequest
 from serving.replicas.policies import POLICIES, replica_policy
 from serving.replicas.prompt_prefix import PromptPrefix
@@ -33,7 +34,9 @@ STATS = st.fixed_dictionaries(
     },
 )
 REPLICAS = st.dictionaries(st.sampled_from(IDS), STATS, min_size=1).map(
-    lambda drawn: [Replica(name, f"http://{name}", "t", stats) for name, stats in drawn.items()]
+    lambda drawn: [
+        Replica(name, f"http://{name}", "t", ReplicaStats(**stats)) for name, stats in drawn.items()
+    ]
 )
 # Prompts that share beginnings: a path in a small tree.
 PROMPTS = st.lists(st.integers(0, 1), max_size=5).map(
@@ -90,7 +93,8 @@ def test_the_same_random_numbers_give_the_same_choices(name: str, steps: list, s
 @pytest.mark.parametrize("name", list(POLICIES))
 def test_a_single_replica_gets_everything_however_loaded(name: str) -> None:
     policy = replica_policy(ReplicaRoutingConfig(), random.Random(1).random, name=name)
-    only = Replica("a", "http://a", "t", {"running": 900.0, "waiting": 900.0, "kv_cache_use": 1.0})
+    full = ReplicaStats(running=900.0, waiting=900.0, kv_cache_use=1.0)
+    only = Replica("a", "http://a", "t", full)
     for _ in range(3):
         choice = policy.choose(RoutedRequest(session="s"), [only], {"a": 900})
         assert choice.replica is only

@@ -15,13 +15,14 @@ from serving.errors import StackError
 from serving.gateway import report
 from serving.gateway.admission import Estimate
 from serving.gateway.services import Services
+from serving.replica_facts import ModelCard
 from serving.rollout.figures import Figures, figures, is_ready, open_requests, require_site
 from serving.settings import GatewayConfig
 from serving.tenancy.keys import ANONYMOUS, Caller
 
 
 def gateway(*models: str) -> Services:
-    directory = Directory(Model(name, {}) for name in models)
+    directory = Directory(Model(name, ModelCard()) for name in models)
     return Services.build(GatewayConfig(), lambda: directory)
 
 
@@ -68,7 +69,7 @@ def test_figures_are_those_of_all_gateways() -> None:
 async def test_what_waits_at_another_gateway_is_open_too() -> None:
     here, there = gateway("qwen3"), gateway("qwen3")
     caller, estimate = Caller("a", frozenset({"*"})), Estimate(1, 1)
-    slot = await there.admission.acquire(Model("qwen3", {}), caller, estimate)
+    slot = await there.admission.acquire(Model("qwen3", ModelCard()), caller, estimate)
     assert open_requests(seen_by(here), "qwen3") == 0
     here.elsewhere = lambda: [report.demand(there)]
     assert open_requests(seen_by(here), "qwen3") == 1

@@ -14,6 +14,7 @@ from serving.deployment_file import load_deployment_file
 from serving.discovery.directory import Directory, Model
 from serving.errors import ConfigError
 from serving.gateway.listing import model_list, name_card
+from serving.replica_facts import ModelCard
 from serving.rollout.document import read_site, same, with_routing
 from serving.settings import ProcessSettings, hash_key
 from serving.tenancy.keys import ANONYMOUS, Caller
@@ -93,7 +94,7 @@ def test_clients_see_the_model_behind_a_name_that_is_shared_by_its_revisions() -
     routing = RoutingConfig.model_validate(
         {"aliases": {"qwen3": "qwen3--r2", "law": "law--r2", "fast": "qwen3--r2"}}
     )
-    directory = Directory([Model("qwen3--r2", CARD)])
+    directory = Directory([Model("qwen3--r2", ModelCard.parse(CARD))])
     assert name_card("qwen3", routing, directory)["max_model_len"] == 4096
     law = name_card("law", routing, directory)
     assert (law["id"], law["parent"]) == ("law", "qwen3")
@@ -102,7 +103,9 @@ def test_clients_see_the_model_behind_a_name_that_is_shared_by_its_revisions() -
 
 def test_a_name_that_is_alias_and_model_is_listed_once() -> None:
     routing = RoutingConfig.model_validate({"aliases": {"qwen3": "qwen3"}})
-    directory = Directory([Model("qwen3", CARD), Model("qwen3--r2", CARD)])
+    directory = Directory(
+        [Model("qwen3", ModelCard.parse(CARD)), Model("qwen3--r2", ModelCard.parse(CARD))]
+    )
     listed = model_list(directory, ANONYMOUS, routing, ["qwen3"])["data"]
     assert [one["id"] for one in listed].count("qwen3") == 1
 

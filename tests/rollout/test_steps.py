@@ -14,6 +14,7 @@ from serving.config.rerouting import routing_from
 from serving.config.routing import RoutingConfig
 from serving.discovery.directory import Directory, Model
 from serving.errors import ConfigError, ModelNotFoundError
+from serving.replica_facts import ModelCard
 from serving.rollout.changes import public_args
 from serving.rollout.document import read_site, running_document, same
 from serving.rollout.steps import (
@@ -57,11 +58,11 @@ def directory(document: Document) -> Directory:
     return Directory(
         Model(
             name,
-            {
-                "task": "chat",
-                "aliases": one["args"].get("aliases", ()),
-                "adapters": tuple(one["args"].get("adapters", ())),
-            },
+            ModelCard(
+                task="chat",
+                aliases=tuple(one["args"].get("aliases", ())),
+                adapters=tuple(one["args"].get("adapters", ())),
+            ),
         )
         for name, one in read_site(document).models.items()
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.config.routing import RoutingConfig
 from serving.discovery.directory import Directory, Model
+from serving.replica_facts import ModelCard
 from serving.routing.features import RequestFeatures
 from serving.routing.route import Route
 from serving.routing.router import ModelRouter
@@ -18,8 +19,8 @@ PLAIN = RequestFeatures("chat")
 
 def directory(*names: str, **cards: dict[str, Any]) -> Directory:
     return Directory(
-        [Model(name, {"task": "chat"}) for name in names]
-        + [Model(name, {"task": "chat"} | card) for name, card in cards.items()]
+        [Model(name, ModelCard(task="chat")) for name in names]
+        + [Model(name, ModelCard.parse({"task": "chat"} | card)) for name, card in cards.items()]
     )
 
 

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from serving.config.routing import ModelFacts
+from serving.replica_facts import ModelCard
 from serving.routing.capabilities import capabilities_of, card_capabilities
 
 
 def test_the_card_speaks_where_the_configuration_does_not() -> None:
-    card = {"capabilities": ["tools"]}
+    card = ModelCard(capabilities=("tools",))
     assert capabilities_of(ModelFacts(), card) == {"tools"}
     assert capabilities_of(ModelFacts(capabilities=("code",)), card) == {"code"}
     assert capabilities_of(ModelFacts(capabilities=()), card) == set()
-    assert capabilities_of(ModelFacts(), {}) is None
+    assert capabilities_of(ModelFacts(), ModelCard()) is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from serving.config.base import validated
 from serving.config.routing import AutoRule, ModelFacts, RoutingConfig, When
 from serving.errors import ConfigError
+from serving.replica_facts import ModelCard
 from serving.routing.features import RequestFeatures
 from serving.routing.route import Verdict
 from serving.routing.rules import CONDITIONS, choose, judge
@@ -106,13 +107,13 @@ FACTS = {
     "plain": ModelFacts(cost=2, capabilities=()),
     "free": ModelFacts(capabilities=("tools",)),
 }
-CARDS: dict[str, dict[str, Any]] = {name: {} for name in FACTS}
+CARDS = {name: ModelCard() for name in FACTS}
 
 
 def chosen(
     one: AutoRule,
     features: RequestFeatures = NOTHING,
-    cards: Mapping[str, Mapping[str, Any]] = CARDS,
+    cards: Mapping[str, ModelCard] = CARDS,
     facts: Mapping[str, ModelFacts] = FACTS,
 ) -> list[str]:
     return choose(one, features, facts, cards)[0]
@@ -144,8 +145,8 @@ def test_what_the_request_itself_needs_is_needed_without_a_word() -> None:
 def test_of_a_model_of_which_nobody_says_anything_only_the_rules_need_is_in_doubt() -> None:
     facts = {"m": ModelFacts()}
     tools = RequestFeatures("chat", tools=1)
-    assert chosen(rule(choose={}), tools, {"m": {}}, facts) == ["m"]
-    names, skipped = choose(rule(choose={"need": ["tools"]}), tools, facts, {"m": {}})
+    assert chosen(rule(choose={}), tools, {"m": ModelCard()}, facts) == ["m"]
+    names, skipped = choose(rule(choose={"need": ["tools"]}), tools, facts, {"m": ModelCard()})
     assert names == []
     assert "capabilities" in skipped[0].why
 
@@ -157,7 +158,7 @@ def test_a_rule_that_lists_models_means_these_in_this_order() -> None:
 
 def test_a_context_that_is_too_small_is_passed_over_while_another_is_not() -> None:
     long = RequestFeatures("chat", input_tokens=9000, max_output_tokens=1000)
-    cards = {"big": {"max_model_len": 10_000}, "small": {"max_model_len": 9999}}
+    cards = {"big": ModelCard(max_model_len=10_000), "small": ModelCard(max_model_len=9999)}
     names, skipped = choose(rule(choose={}), long, FACTS, cards)
     assert names == ["big"]
     assert skipped[0].why == "its context of 9999 tokens is too small for about 10000"
@@ -166,7 +167,7 @@ def test_a_context_that_is_too_small_is_passed_over_while_another_is_not() -> No
 
 def test_where_every_context_is_too_small_the_largest_comes_first() -> None:
     long = RequestFeatures("chat", input_tokens=99_000)
-    cards = {"big": {"max_model_len": 10_000}, "small": {"max_model_len": 9999}}
+    cards = {"big": ModelCard(max_model_len=10_000), "small": ModelCard(max_model_len=9999)}
     assert chosen(rule(choose={}), long, cards) == ["big", "small"]
 
 

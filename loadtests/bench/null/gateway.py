@@ -15,6 +15,7 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig, KeyConfig
 
 MODEL = "null"
@@ -23,7 +24,7 @@ MODEL = "null"
 async def serve(engine_url: str, token: str, *key_hashes: str) -> None:
     """Listen on a free loopback port until cancelled, and print the port."""
     replica = Replica("null-1", engine_url, token)
-    directory = Directory([Model(MODEL, {"task": "chat", "vendor": "bench"}, (replica,))])
+    directory = Directory([Model(MODEL, ModelCard(task="chat", vendor="bench"), (replica,))])
     keys = (KeyConfig(name=f"bench-{n}", hash=one) for n, one in enumerate(key_hashes))
     config = GatewayConfig(keys=tuple(keys))
     services = Services.build(config, lambda: directory)

@@ -8,6 +8,7 @@ from loadtests.bench.tables import number
 from serving.discovery.directory import Replica
 from serving.discovery.directory_ray import RayDirectory
 from serving.discovery.replica_table import CARDS, SEEN
+from serving.replica_facts import ModelCard
 
 SITES, REPLICAS, LOOKS = (1, 134, 1000), 2, 2000
 
@@ -31,7 +32,7 @@ def _measure(models: int) -> dict[str, float]:
     # As after a look at Serve's status, which this has not.
     directory._states = dict.fromkeys(names, "RUNNING")
     for name in names:
-        CARDS[name] = {"task": "chat"}
+        CARDS[name] = ModelCard(task="chat")
         SEEN[name] = _replicas(name)
     before = after = float("inf")
     for _ in range(5):

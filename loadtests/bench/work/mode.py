@@ -24,6 +24,7 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
 from serving.listener import Listener
+from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig
 
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 30.0, 30.0
@@ -106,7 +107,7 @@ async def _measure(
 async def _gateway(url: str, token: str) -> AsyncIterator[int]:
     # Two replicas, so that prompts are hashed to choose between them.
     replicas = tuple(Replica(f"null-{number}", url, token) for number in (1, 2))
-    directory = Directory([Model(MODEL, {"task": "chat", "vendor": "bench"}, replicas)])
+    directory = Directory([Model(MODEL, ModelCard(task="chat", vendor="bench"), replicas)])
     services = Services.build(GatewayConfig(), lambda: directory)
     listener = Listener(build_asgi(services), "127.0.0.1")
     await listener.start()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from serving.discovery.directory import Replica
+from serving.replica_facts import ReplicaStats
 from serving.replicas.choice import Choice, RoutedRequest
 
 BLOCK_TOKENS = 16
@@ -65,7 +66,7 @@ class Engine:
     prefill_ends_s: float = 0.0
     active_tokens: int = 0
     cache: OrderedDict[Hashable, None] = field(default_factory=OrderedDict)
-    stats: dict[str, float] = field(default_factory=dict)
+    stats: ReplicaStats = field(default_factory=ReplicaStats)
 
     def cached_tokens(self, request: SimRequest) -> int:
         """Tokens of a prompt that need not be computed; the last one always must be."""
@@ -107,12 +108,12 @@ class Engine:
 
     def report(self, now_s: float) -> None:
         """Publish the load, as `serving.engine.signals` does."""
-        self.stats = {
-            "running": float(self.running),
-            "waiting": float(len(self.waiting)),
-            "kv_cache_use": min(1.0, self.active_tokens / max(1, self.model.kv_tokens)),
-            "last_step_s": now_s,
-        }
+        self.stats = ReplicaStats(
+            running=float(self.running),
+            waiting=float(len(self.waiting)),
+            kv_cache_use=min(1.0, self.active_tokens / max(1, self.model.kv_tokens)),
+            last_step_s=now_s,
+        )
 
     def as_replica(self) -> Replica:
         """What the gateway sees."""

@@ -15,6 +15,7 @@ from serving.commands.endpoint import refusal
 from serving.commands.stack import ray_api
 from serving.commands.stack.progress_view import reason
 from serving.errors import StackError
+from serving.replica_facts import ModelCard
 from serving.rollout.document import Document, running_document, same
 from serving.settings import ProcessSettings
 
@@ -123,8 +124,8 @@ class Endpoint:
             StackError: it does not answer as it should.
         """
         url = self._at(f"{api.MODELS}/{model}")
-        task = str(_json(_call(url, headers=self._headers), url).get("task"))
-        if task in _PROBES:
+        task = ModelCard.parse(_json(_call(url, headers=self._headers), url)).task
+        if task is not None and task in _PROBES:
             path, body = _PROBES[task]
             headers = {"Content-Type": "application/json"} | self._headers
             _call(self._at(path), headers, json.dumps(body | {"model": model}).encode(), 120.0)
