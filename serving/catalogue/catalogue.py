@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from serving.catalogue.frozen import FrozenMapping
-from serving.catalogue.licences import Licence, LicenceVerdict, assess_licence
+from serving.catalogue.licences import Licence
 from serving.catalogue.spec import ModelSpec, Task
 from serving.config.paths import expanded
 from serving.config.yaml_file import parse
@@ -90,12 +90,6 @@ class Catalogue:
                 param="licence",
             )
         return licence
-
-    def assess(
-        self, spec: ModelSpec, jurisdiction: str, acknowledged: frozenset[str] = frozenset()
-    ) -> LicenceVerdict:
-        """What the licence gate says of an entry; judges and does not refuse."""
-        return assess_licence(spec, self.licence_of(spec), jurisdiction, acknowledged)
 
 
 def load_catalogue(extra_paths: Iterable[str | Path] = ()) -> Catalogue:

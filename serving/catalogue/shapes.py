@@ -43,7 +43,7 @@ _QWEN3_235B = Shape(94, 64, 4, 128, expert_width=1536, fp8_block=128, shared_b=8
 _MINIMAX_M2 = Shape(62, 48, 8, 256, expert_width=1536, fp8_block=128, shared_b=5)
 
 # By catalogue id; a name that ends in `*` stands for all that begin so.
-_SHAPES: Mapping[str, Shape] = MappingProxyType(
+SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "deepseek-v3": _DEEPSEEK_V3,
         "deepseek-v3.1-terminus": _DEEPSEEK_V3,
@@ -69,14 +69,9 @@ _SHAPES: Mapping[str, Shape] = MappingProxyType(
 )
 
 
-def known_names() -> tuple[str, ...]:
-    """The ids in the table, with `*` where one stands for several."""
-    return tuple(_SHAPES)
-
-
 def shape_of(model_id: str) -> Shape | None:
     """The shape of a catalogue entry, or None where it was not written down."""
-    for name, shape in _SHAPES.items():
+    for name, shape in SHAPES.items():
         if model_id == name or (name.endswith("*") and model_id.startswith(name[:-1])):
             return shape
     return None

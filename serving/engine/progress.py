@@ -6,12 +6,13 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 DIRECTORY_VARIABLE = "COMPTOIR_PROGRESS_DIR"
-STAGES = ("starting", "importing", "loading", "ready", "failed")
+Stage = Literal["starting", "importing", "loading", "ready", "failed"]
 
 
-def report(model_id: str, stage: str) -> None:
+def report(model_id: str, stage: Stage) -> None:
     """Write the stage, if someone on this machine asked for it; never fails a replica."""
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if not directory or not os.path.isdir(directory):

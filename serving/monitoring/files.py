@@ -15,7 +15,6 @@ PROMETHEUS_HEADER = """\
 # and a key for it (`comptoir keys new prometheus --scope metrics`), which can do nothing else.
 # Name each gateway by itself, not an address that balances between them.
 """
-DASHBOARD_FOLDER = "dashboards"
 
 
 def rule_files(config: MonitoringConfig) -> dict[str, str]:

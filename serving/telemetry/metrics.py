@@ -50,87 +50,106 @@ class GatewayMetrics:
         self._known: set[str] = set()
         self._tenants: dict[str, Mapping[str, Counter]] = {}
         self._models: dict[str, Mapping[str, Counter]] = {}
-        self.registry = registry = CollectorRegistry(auto_describe=True)
-        self._process = ProcessCollector(registry=registry)
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._process = ProcessCollector(registry=self.registry)
         # Each has labels; prometheus_client itself renders a family in one go.
         self._counted: list[Counter | Histogram] = []
+        self._count_requests()
+        self._count_choices()
+        self._count_prefills()
+        self._count_waiting()
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            made = Counter(f"comptoir_{name}", text, labels, registry=registry)
-            self._counted.append(made)
-            return _kept(made)
-
-        def seconds(name: str, text: str, *labels: str) -> Histogram:
-            made = Histogram(f"comptoir_{name}", text, labels, registry=registry, buckets=SECONDS)
-            self._counted.append(made)
-            return _kept(made)
-
-        self.requests = counter(
+    def _count_requests(self) -> None:
+        """How requests ended, how long they took, and their tokens."""
+        self.requests = self._counter(
             "requests", "Requests by the model that answered and HTTP status", "model", "status"
         )
-        # What nobody foresaw shall be seen the first time.
+        # At zero from the start: rates then show the first unexpected error.
         self.requests.labels("", "500")
-        self.first_byte = seconds(
+        self.first_byte = self._seconds(
             "first_byte_seconds", "From the request's body to the answer's first bytes", "model"
         )
-        self.ttft = seconds(
+        self.ttft = self._seconds(
             "ttft_seconds", "From the request to the first bytes of a streamed answer", "model"
         )
-        self.duration = seconds("request_seconds", "Whole requests", "model")
-        self.tokens = counter("tokens", "Tokens as the engines counted them", "model", "kind")
-        self.broken_streams = counter("broken_streams", "Streams ended by an error event", "model")
-        self.outcomes = counter(
+        self.duration = self._seconds("request_seconds", "Whole requests", "model")
+        self.tokens = self._counter("tokens", "Tokens as the engines counted them", "model", "kind")
+        self.broken_streams = self._counter(
+            "broken_streams", "Streams ended by an error event", "model"
+        )
+        self.outcomes = self._counter(
             "outcomes",
             "Requests by the model that was asked last and how they ended",
             "model",
             "outcome",
         )
-        self.tenant_outcomes = counter(
+        self.tenant_outcomes = self._counter(
             "tenant_outcomes", "Requests by the key's name and how they ended", "tenant", "outcome"
         )
-        self.tenant_tokens = counter(
+        self.tenant_tokens = self._counter(
             "tenant_tokens",
             "Tokens as the engines counted them, by the key's name",
             "tenant",
             "kind",
         )
-        self.model_choices = counter(
+
+    def _count_choices(self) -> None:
+        """Which model and which replica, and why."""
+        self.model_choices = self._counter(
             "model_choices",
             "Why a model was asked: named, alias, rule, fallback",
             "model",
             "reason",
         )
-        self.failovers = counter(
+        self.failovers = self._counter(
             "failovers", "A stand-in was asked after this failure", "failed_model", "failure"
         )
-        self.replica_choices = counter(
+        self.replica_choices = self._counter(
             "replica_choices", "Why a replica was chosen", "model", "policy", "reason"
         )
-        self.prefills = counter(
+
+    def _count_prefills(self) -> None:
+        """Prompts that prefill replicas computed."""
+        self.prefills = self._counter(
             "prefills",
             "How prompts of models with prefill replicas were computed",
             "model",
             "outcome",
         )
-        self.prefill_choices = counter(
+        self.prefill_choices = self._counter(
             "prefill_choices", "Why a prefill replica was chosen", "model", "policy", "reason"
         )
-        self.prefill_tokens = counter(
+        self.prefill_tokens = self._counter(
             "prefill_tokens", "Tokens as prefill replicas' engines counted them", "model", "kind"
         )
-        self.prefill_time = seconds(
+        self.prefill_time = self._seconds(
             "prefill_seconds",
             "From asking a prefill replica to its answer, or to giving up",
             "model",
         )
-        self.held = counter(
+
+    def _count_waiting(self) -> None:
+        """Requests that waited, were sent again or were turned away."""
+        self.held = self._counter(
             "held", "Requests held while no replica could be asked, by the reason", "model", "cause"
         )
-        self.retries = counter("retries", "Requests sent to another replica", "model")
-        self.queue_wait = seconds(
+        self.retries = self._counter("retries", "Requests sent to another replica", "model")
+        self.queue_wait = self._seconds(
             "queue_wait_seconds", "Time in the gateway's queue of a busy model", "model", "priority"
         )
-        self.rejected = counter("rejected", "Requests refused with status 429, by reason", "reason")
+        self.rejected = self._counter(
+            "rejected", "Requests refused with status 429, by reason", "reason"
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        made = Counter(f"comptoir_{name}", text, labels, registry=self.registry)
+        self._counted.append(made)
+        return _kept(made)
+
+    def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
+        made = Histogram(f"comptoir_{name}", text, labels, registry=self.registry, buckets=SECONDS)
+        self._counted.append(made)
+        return _kept(made)
 
     def render(self, moments: Iterable[Moment] = ()) -> bytes:
         """Everything in Prometheus' text format, and the moment's values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -22,7 +23,7 @@ def leave(folder: Path, name: str, model: str, stage: str, at: float) -> None:
 
 
 def test_what_is_reported_is_read(folder: Path) -> None:
-    for stage in progress.STAGES:
+    for stage in get_args(progress.Stage):
         progress.report("m", stage)
         assert progress.read(folder) == {"m": stage}
     assert [path.name for path in folder.iterdir()] == [f"{os.getpid()}.json"]

@@ -144,7 +144,11 @@ def _write_pooling(folder: Path, width: int) -> None:
 
 
 def _write_safetensors(path: Path, tensors: Iterator[tuple[str, Any]]) -> None:
-    """Write bfloat16 tensors; numpy has no such type, so the rounding is done on the bits."""
+    """Write bfloat16 tensors; numpy has no such type, so the rounding is done on the bits.
+
+    By hand: the library's side for numpy has no bfloat16 either, and what is below it takes memory addresses,
+    in another form in each release. https://huggingface.co/docs/safetensors/index#format
+    """
     import numpy as np
 
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -17,7 +17,11 @@ def capacity() -> Dashboard:
         "capacity",
         "capacity",
         "Whether there are enough replicas and GPUs, and when there were too few",
-        [Row("Replicas", _replicas()), Row("Engines", _engines()), Row("Machines", _machines())],
+        [
+            Row("Replicas", _replicas()),
+            Row("Engines", _engines()),
+            Row("Machines", [*_gpus(), *_nodes()]),
+        ],
         [MODELS],
         since="now-24h",
     )
@@ -113,7 +117,7 @@ def _engines() -> list[Panel]:
     ]
 
 
-def _machines() -> list[Panel]:
+def _gpus() -> list[Panel]:
     gpus = 'ray_resources{Name="GPU"'
     return [
         Panel(
@@ -144,6 +148,11 @@ def _machines() -> list[Panel]:
             "Engines take what they may at their start",
             maximum=1,
         ),
+    ]
+
+
+def _nodes() -> list[Panel]:
+    return [
         Panel(
             "Nodes' CPU",
             [Query("avg by (instance) (ray_node_cpu_utilization)", "{{instance}}")],
