@@ -16,11 +16,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from serving.config.connections import ConnectionsConfig
-from serving.engine import progress, quiet, signals
+from serving.engine import nixl, progress, quiet, signals, weights
 from serving.engine.access import GatewayDoor
 from serving.engine.metering import Meter
 from serving.engine.watchdog import is_stalled
-from serving.engine_plan import disaggregation
 from serving.engine_plan.plan import UNSET_ENV, EnginePlan
 from serving.listener import Listener
 from serving.replica_facts import ReplicaMetadata, ReplicaStats
@@ -71,11 +70,11 @@ class ModelReplica:
 
         self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
         if self._plan.role != "whole":
-            disaggregation.check_installed()
-            os.environ.update(disaggregation.environment(self._host, self._plan.env))
+            nixl.check_installed()
+            os.environ.update(nixl.environment(self._host, self._plan.env))
         # Importing blocks for seconds; in a thread, Serve's own loop keeps answering.
         server_class, config = await asyncio.to_thread(_heavy, self._plan)
-        source = await asyncio.to_thread(self._plan.materialise)
+        source = await asyncio.to_thread(weights.prepare, self._plan)
         progress.report(self._plan.model_id, "loading")
         self._server = server_class.prepared(config(source))
         await self._server.open()

@@ -8,10 +8,7 @@ https://docs.vllm.ai/en/latest/features/nixl_connector_usage.html
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import socket
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from serving.config.parallel import Parallelism
@@ -161,44 +158,3 @@ def _refuse_by_hand(transfer: Any) -> None:
             "beyond the GPU's memory set kv_offloading_size",
             param="engine_args.kv_transfer_config",
         )
-
-
-# ---- on the node ---------------------------------------------------------------------------------------
-
-
-def check_installed() -> None:
-    """Refuse a node without NIXL: vLLM would say so in many lines, after a minute.
-
-    Raises:
-        ConfigError: what to install.
-    """
-    if find_spec("nixl") is None:
-        raise ConfigError(
-            "prefill: NIXL is not installed on this node: pip install --no-deps -r requirements/nixl.txt",
-            param="prefill",
-        )
-
-
-def environment(host: str, given: Mapping[str, str]) -> dict[str, str]:
-    """Where this engine answers those that fetch from it: an address of its own on this node.
-
-    Args:
-        host: where the replica listens for gateways; nothing of NIXL listens elsewhere if that is loopback.
-        given: variables that the file sets; one network for UCX among them stays.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        port = int(probe.getsockname()[1])
-    env = {"VLLM_NIXL_SIDE_CHANNEL_HOST": host, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(port)}
-    return ({"UCX_NET_DEVICES": "lo"} if _is_loopback(host) else {}) | {
-        **{name: value for name, value in given.items() if name.startswith("UCX_")},
-        **env,
-    }
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -112,13 +112,6 @@ class EnginePlan:
         """GPUs that fit in a node are never spread over two; vLLM's workers need a bundle each."""
         return "STRICT_PACK" if self.parallel.gpus_per_rank <= self.gpus_per_node else "PACK"
 
-    def materialise(self) -> str:
-        """Make sure that the weights are on this node if we can make them; returns what vLLM loads."""
-        lora.check_files(self.engine_args)
-        if not self.source.startswith(TINY_PREFIX):
-            return self.source
-        return str(tiny.build(tiny.family(self.source[len(TINY_PREFIX) :]), self.cache_dir))
-
     def llm_config(self, source: str) -> dict[str, Any]:
         """Keyword arguments of `ray.serve.llm.LLMConfig`."""
         return {

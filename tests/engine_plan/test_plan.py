@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from serving.catalogue.catalogue import Catalogue, load_catalogue
+from serving.engine import weights
 from serving.engine_plan.plan import GIB, EnginePlan, make_plan
 from serving.errors import CatalogueError, ConfigError, LicenceError
 from serving.settings import ModelConfig
@@ -151,7 +152,7 @@ def test_a_revision_pins_weights_and_tokenizer(catalogue: Catalogue) -> None:
 def test_a_folder_is_loaded_without_the_hub_and_without_a_revision(catalogue: Catalogue) -> None:
     made = plan(catalogue, "qwen3-8b", source="/models/qwen3", revision="abc")
     assert made.source == "/models/qwen3"
-    assert made.materialise() == "/models/qwen3"
+    assert weights.prepare(made) == "/models/qwen3"
     assert made.env["HF_HUB_OFFLINE"] == "1"
     assert "revision" not in made.engine_args
 
@@ -245,7 +246,7 @@ def test_a_tiny_model_is_built_where_it_runs(
     monkeypatch.setattr(
         "serving.catalogue.tiny.build", lambda family, folder: asked.append(folder) or tmp_path
     )
-    assert plan(catalogue, "tiny-qwen3").materialise() == str(tmp_path)
+    assert weights.prepare(plan(catalogue, "tiny-qwen3")) == str(tmp_path)
     assert asked == [Path("cache")]
 
 

@@ -14,6 +14,7 @@ from serving.catalogue.gpus import get_gpu
 from serving.catalogue.layouts import GpuLayout
 from serving.catalogue.shapes import Shape
 from serving.config.parallel import REFUSED_ARGS, Parallelism
+from serving.engine import weights
 from serving.engine_plan import spread
 from serving.engine_plan.hosted import describe
 from serving.errors import ConfigError
@@ -228,9 +229,9 @@ def test_an_adapter_larger_than_there_is_room_for_is_refused_with_the_size(tmp_p
     adapters = {"tuned": str(write_rank(tmp_path / "a", 48))}
     made = plan("qwen3-8b", adapters=adapters)
     with pytest.raises(ConfigError, match="max_lora_rank: 64") as raised:
-        made.materialise()
+        weights.prepare(made)
     assert raised.value.param == "engine_args.max_lora_rank"
-    plan("qwen3-8b", {"max_lora_rank": 64}, adapters=adapters).materialise()
+    weights.prepare(plan("qwen3-8b", {"max_lora_rank": 64}, adapters=adapters))
 
 
 def test_adapters_cannot_be_switched_off_while_they_are_named() -> None:
