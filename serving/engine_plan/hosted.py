@@ -35,32 +35,9 @@ def describe(
         ConfigError: an argument asks for what replicas here cannot do.
     """
     parallel = Parallelism.from_args(args)
-    if device == "cpu" and parallel.pipeline > 1 and args.get("enforce_eager"):
-        # vLLM's CPU worker makes the buffer between stages while it warms up, and in eager mode it does not.
-        raise ConfigError(
-            "engine_args.pipeline_parallel_size: stages on a CPU fail at the first request in eager mode; "
-            "use tensor_parallel_size, or see docs/large-models.md, On a CPU",
-            param="engine_args.pipeline_parallel_size",
-        )
-    if parallel.data > 1 and config.replicas.min != config.replicas.max:
-        raise ConfigError(
-            f"replicas: with data_parallel_size a replica is a group of {parallel.data} ranks, and groups "
-            "are not scaled automatically; set min and max to the same number",
-            param="replicas",
-        )
-    if device == "cpu" and parallel.data > 1 and "worker_extension_cls" not in args:
-        raise ConfigError(
-            "engine_args.data_parallel_size: vLLM's CPU workers cannot share experts between ranks (no "
-            "all_gatherv); use it on GPUs, or worker_extension_cls that brings it",
-            param="engine_args.data_parallel_size",
-        )
-    if device == "cpu" and parallel.expert and parallel.tensor * parallel.data > 1:
-        # It crashed, or answered nonsense, in 0.32: its kernels do not look at the map of experts.
-        raise ConfigError(
-            "engine_args.enable_expert_parallel: vLLM's CPU workers do not know which experts are theirs; "
-            "take it out",
-            param="engine_args.enable_expert_parallel",
-        )
+    _check_groups(config, parallel)
+    if device == "cpu":
+        _check_cpu(parallel, args)
     on_gpus = device == "gpu" and spec is not None
     layout = layout_choice.choose(config, spec, gpu) if on_gpus and spec else None
     kind = layout_choice.accelerator(config, device, layout, gpu)
@@ -75,6 +52,38 @@ def describe(
         gpus_per_node=config.gpus_per_node,
         own_weights=config.source is not None,
     )
+
+
+def _check_groups(config: ModelConfig, parallel: Parallelism) -> None:
+    if parallel.data > 1 and config.replicas.min != config.replicas.max:
+        raise ConfigError(
+            f"replicas: with data_parallel_size a replica is a group of {parallel.data} ranks, and groups "
+            "are not scaled automatically; set min and max to the same number",
+            param="replicas",
+        )
+
+
+def _check_cpu(parallel: Parallelism, args: Mapping[str, Any]) -> None:
+    if parallel.pipeline > 1 and args.get("enforce_eager"):
+        # vLLM's CPU worker makes the buffer between stages while it warms up, and in eager mode it does not.
+        raise ConfigError(
+            "engine_args.pipeline_parallel_size: stages on a CPU fail at the first request in eager mode; "
+            "use tensor_parallel_size, or see docs/large-models.md, On a CPU",
+            param="engine_args.pipeline_parallel_size",
+        )
+    if parallel.data > 1 and "worker_extension_cls" not in args:
+        raise ConfigError(
+            "engine_args.data_parallel_size: vLLM's CPU workers cannot share experts between ranks (no "
+            "all_gatherv); use it on GPUs, or worker_extension_cls that brings it",
+            param="engine_args.data_parallel_size",
+        )
+    if parallel.expert and parallel.tensor * parallel.data > 1:
+        # It crashed, or answered nonsense, in 0.32: its kernels do not look at the map of experts.
+        raise ConfigError(
+            "engine_args.enable_expert_parallel: vLLM's CPU workers do not know which experts are theirs; "
+            "take it out",
+            param="engine_args.enable_expert_parallel",
+        )
 
 
 def check(one: Hosted) -> None:
