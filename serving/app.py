@@ -21,7 +21,8 @@ from serving.catalogue.gpus import GPUS
 from serving.config.rerouting import GATEWAY_DEPLOYMENT, user_config
 from serving.engine.replica import ModelReplica
 from serving.engine_plan import disaggregation
-from serving.engine_plan.plan import EnginePlan, make_plans
+from serving.engine_plan.plan import EnginePlan
+from serving.engine_plan.planner import make_plans
 from serving.gateway.replica import GatewayReplica
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings

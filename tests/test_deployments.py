@@ -13,13 +13,14 @@ from ray.serve.schema import ServeDeploySchema
 from typer.testing import CliRunner
 
 from serving.app import build_gateway, build_model, deployment_options
+from serving.catalogue import tiny
 from serving.catalogue.catalogue import load_catalogue
 from serving.catalogue.fit import GPU_MEMORY_UTILISATION
 from serving.catalogue.gpus import get_gpu
 from serving.cli import app
 from serving.commands.planning import plan_models
 from serving.deployment_file import GATEWAY_BUILDER, MODEL_BUILDER, load_deployment_file
-from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
+from serving.engine_plan.plan import EnginePlan
 from serving.settings import ModelConfig, ProcessSettings
 
 FOLDER = Path(__file__).parents[1] / "deployments"
@@ -120,7 +121,7 @@ def test_weights_leave_a_third_of_the_memory_or_more_to_the_kv_cache(name: str) 
 def test_an_example_starts_on_anybodys_machine() -> None:
     for path in FILES:
         for model, plan in plans(path):
-            if model.entry.startswith(TINY_PREFIX) or model.id in CONVERTED:
+            if model.entry.startswith(tiny.ID_PREFIX) or model.id in CONVERTED:
                 continue
             assert model.source is None
             assert re.fullmatch(r"[\w.-]+/[\w.-]+", plan.source)

@@ -10,13 +10,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from serving.catalogue import tiny
 from serving.catalogue.catalogue import load_catalogue
 from serving.commands.output import console, errors, note, say
 from serving.commands.planning import plan_models
 from serving.deployment_file import GATEWAY_BUILDER, DeploymentFile, load_deployment_file
 from serving.engine_plan import arguments, lora, spread
 from serving.engine_plan.hosted import describe
-from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
+from serving.engine_plan.plan import EnginePlan
 from serving.engine_plan.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
 from serving.routing.unknown_models import unknown_models
@@ -91,7 +92,7 @@ def _check_routing(file: DeploymentFile) -> None:
 
 
 def _view(model: ModelConfig, plan: EnginePlan) -> Hosted:
-    is_tiny = model.entry.startswith(TINY_PREFIX)
+    is_tiny = model.entry.startswith(tiny.ID_PREFIX)
     spec = None if is_tiny else load_catalogue(model.catalogue_files).get(model.entry)
     # A machine that checks need not be a node: adapters that are not here are left to the nodes.
     lora.check_files(plan.engine_args, only_present=True)
@@ -132,7 +133,7 @@ def _warnings(
 ) -> list[str]:
     warnings = _advice(views, "warning")
     for model, plan in pairs:
-        if model.entry.startswith(TINY_PREFIX) or plan.role == "prefill":
+        if model.entry.startswith(tiny.ID_PREFIX) or plan.role == "prefill":
             continue
         if plan.card.revision is None and model.source is None:
             warnings.append(

@@ -6,7 +6,8 @@ from serving.catalogue.catalogue import load_catalogue
 from serving.deployment_file import DeploymentFile
 from serving.engine_plan import disaggregation
 from serving.engine_plan.arguments import check_names
-from serving.engine_plan.plan import EnginePlan, make_plans
+from serving.engine_plan.plan import EnginePlan
+from serving.engine_plan.planner import make_plans
 from serving.errors import ConfigError
 from serving.settings import ModelConfig, ProcessSettings
 

@@ -20,13 +20,14 @@ from rich.table import Table
 from rich.text import Text
 
 from serving import api
+from serving.catalogue import tiny
 from serving.catalogue.catalogue import load_catalogue
 from serving.commands.output import complain, console
 from serving.commands.planning import plan_models
 from serving.config.routing import ModelFacts, RoutingConfig
 from serving.deployment_file import DeploymentFile, load_deployment_file
 from serving.discovery.directory import Directory, Model
-from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
+from serving.engine_plan.plan import EnginePlan
 from serving.errors import ComptoirError, ConfigError, ModelNotFoundError
 from serving.replica_facts import ModelCard
 from serving.routing.aliases import sticky_key
@@ -186,7 +187,7 @@ def _directory(file: DeploymentFile, settings: ProcessSettings) -> Directory:
 def _card(model: ModelConfig, plan: EnginePlan) -> ModelCard:
     context_tokens = plan.engine_args.get("max_model_len")
     if not isinstance(context_tokens, int):
-        is_tiny = model.entry.startswith(TINY_PREFIX)
+        is_tiny = model.entry.startswith(tiny.ID_PREFIX)
         catalogue = None if is_tiny else load_catalogue(model.catalogue_files)
         context_tokens = catalogue.get(model.entry).context_tokens if catalogue else None
     return replace(plan.card, max_model_len=context_tokens)

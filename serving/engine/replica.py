@@ -20,7 +20,8 @@ from serving.engine import nixl, progress, quiet, signals, weights
 from serving.engine.access import GatewayDoor
 from serving.engine.metering import Meter
 from serving.engine.watchdog import is_stalled
-from serving.engine_plan.plan import UNSET_ENV, EnginePlan
+from serving.engine_plan.environment import UNSET_ENV
+from serving.engine_plan.plan import EnginePlan
 from serving.listener import Listener
 from serving.replica_facts import ReplicaMetadata, ReplicaStats
 from serving.settings import ProcessSettings

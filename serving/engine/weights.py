@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.catalogue import tiny
 from serving.engine_plan import lora
-from serving.engine_plan.plan import TINY_PREFIX, EnginePlan
+from serving.engine_plan.plan import EnginePlan
 
 
 def prepare(plan: EnginePlan) -> str:
@@ -14,6 +14,6 @@ def prepare(plan: EnginePlan) -> str:
         ConfigError: files of an adapter are missing here, or larger than there is room for.
     """
     lora.check_files(plan.engine_args)
-    if not plan.source.startswith(TINY_PREFIX):
+    if not plan.source.startswith(tiny.ID_PREFIX):
         return plan.source
     return str(tiny.build(tiny.family(plan.source), plan.cache_dir))

@@ -19,7 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from serving.engine_plan.plan import COMMON_ENV, CPU_ENV, TINY_PREFIX, EnginePlan
+from serving.catalogue import tiny
+from serving.engine_plan.environment import COMMON_ENV, CPU_ENV
+from serving.engine_plan.plan import EnginePlan
 from serving.engine_plan.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
 from serving.own_package import with_own_package
@@ -102,14 +104,14 @@ def check_names(args: Mapping[str, Any]) -> None:
 
 def question(plan: EnginePlan, one: Hosted) -> Question:
     """What to ask about a plan and the description it was checked by."""
-    is_tiny = plan.source.startswith(TINY_PREFIX)
+    is_tiny = plan.source.startswith(tiny.ID_PREFIX)
     args = {key: value for key, value in plan.engine_args.items() if key != "lora_modules"}
     return Question(
         model_id=plan.model_id,
         device=plan.device,
         architecture=one.spec.architecture if one.spec else None,
         engine_args=args,
-        tiny=plan.source[len(TINY_PREFIX) :] if is_tiny else None,
+        tiny=plan.source[len(tiny.ID_PREFIX) :] if is_tiny else None,
         folder=plan.source if (Path(plan.source) / "config.json").is_file() else None,
         context_tokens=one.spec.context_tokens if one.spec else None,
         shape=None if one.shape is None else asdict(one.shape),

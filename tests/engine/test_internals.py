@@ -157,7 +157,7 @@ def test_vllms_logging_leaves_the_handlers_of_the_process_alone() -> None:
     import subprocess
     import sys
 
-    from serving.engine_plan.plan import COMMON_ENV
+    from serving.engine_plan.environment import COMMON_ENV
 
     program = """
 import logging, logging.handlers

@@ -11,7 +11,8 @@ import pytest
 from serving.catalogue.catalogue import load_catalogue
 from serving.engine_plan import spread
 from serving.engine_plan.hosted import describe
-from serving.engine_plan.plan import EnginePlan, make_plan
+from serving.engine_plan.plan import EnginePlan
+from serving.engine_plan.planner import make_plan
 from serving.errors import ConfigError
 from serving.settings import ModelConfig
 

@@ -10,7 +10,8 @@ import pytest
 from serving.app import deployment_options
 from serving.catalogue.catalogue import load_catalogue
 from serving.engine_plan import disaggregation
-from serving.engine_plan.plan import EnginePlan, make_plans
+from serving.engine_plan.plan import EnginePlan
+from serving.engine_plan.planner import make_plans
 from serving.errors import ConfigError
 from serving.replica_protocol import MODEL_DEPLOYMENT, PREFILL_DEPLOYMENT
 from serving.settings import ModelConfig

@@ -10,7 +10,8 @@ import pytest
 
 from serving.catalogue.catalogue import Catalogue, load_catalogue
 from serving.engine import weights
-from serving.engine_plan.plan import GIB, EnginePlan, make_plan
+from serving.engine_plan.plan import EnginePlan
+from serving.engine_plan.planner import GIB, make_plan
 from serving.errors import CatalogueError, ConfigError, LicenceError
 from serving.settings import ModelConfig
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from loadtests.processes.free_ports import free_port
-from serving.engine_plan.plan import COMMON_ENV, CPU_ENV
+from serving.engine_plan.environment import COMMON_ENV, CPU_ENV
 from serving.http_client import without_proxies
 from serving.settings import hash_key
 

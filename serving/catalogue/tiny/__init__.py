@@ -4,7 +4,7 @@
 docs/tiny-models.md describes the families. Nothing here imports torch, transformers or vllm.
 """
 
-from serving.catalogue.tiny.architectures import TinyFamily, families, family
+from serving.catalogue.tiny.architectures import ID_PREFIX, TinyFamily, families, family
 from serving.catalogue.tiny.checkpoint import build, built_path, remove
 
-__all__ = ["TinyFamily", "build", "built_path", "families", "family", "remove"]
+__all__ = ["ID_PREFIX", "TinyFamily", "build", "built_path", "families", "family", "remove"]

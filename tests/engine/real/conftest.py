@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from serving.catalogue.catalogue import load_catalogue
-from serving.engine_plan.plan import make_plan
+from serving.engine_plan.planner import make_plan
 from serving.settings import ModelConfig
 
 

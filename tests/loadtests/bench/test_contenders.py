@@ -15,7 +15,7 @@ from loadtests.bench.compare.contenders import (
     Place,
 )
 from serving.catalogue.catalogue import load_catalogue
-from serving.engine_plan.plan import make_plan
+from serving.engine_plan.planner import make_plan
 from serving.settings import GatewayConfig, ModelConfig, hash_key
 
 
