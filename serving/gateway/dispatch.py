@@ -12,12 +12,14 @@ from serving.admission.deadline import Deadline
 from serving.config.routing import Failure, RoutingConfig
 from serving.discovery.directory import Directory
 from serving.errors import ComptoirError, EngineFailedError
-from serving.gateway.admission import Admission, BusyError, OnWait, Slot
+from serving.gateway.admission import Admission
 from serving.gateway.bills import Bills
+from serving.gateway.busy import BusyError
 from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
+from serving.gateway.model_queue import OnWait, Slot
 from serving.gateway.prefill import Prefill
 from serving.gateway.replica_request import NoReplicaError, ReplicaResponse, RetryState
 from serving.gateway.request_builder import CandidateRequest, RequestBuilder

@@ -19,8 +19,9 @@ from serving.api import SEE_MODELS
 from serving.config.admission import AdmissionConfig
 from serving.discovery.directory import Directory, Model
 from serving.errors import MODEL_RETRY_S, ComptoirError, ModelNotFoundError, ModelUnavailableError
-from serving.gateway.admission import BusyError, OnWait
+from serving.gateway.busy import BusyError
 from serving.gateway.listing import model_state
+from serving.gateway.model_queue import OnWait
 from serving.gateway.replica_request import RetryState
 from serving.telemetry.metrics import GatewayMetrics
 

@@ -21,7 +21,6 @@ from serving.errors import (
     ShuttingDownError,
 )
 from serving.gateway import render
-from serving.gateway.admission import BusyError
 from serving.gateway.body import (
     LARGE_BYTES,
     SMALL_BYTES,
@@ -33,6 +32,7 @@ from serving.gateway.body import (
     read_text,
 )
 from serving.gateway.body_room import BodyRoom, BodyShare
+from serving.gateway.busy import BusyError
 from serving.gateway.checked_request import CheckedRequest
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest

@@ -10,12 +10,8 @@ from typing import Any
 from serving.admission.deadline import Deadline
 from serving.config.admission import AdmissionConfig, Priority
 from serving.discovery.directory import Directory, Model, Replica
-from serving.gateway.admission import (
-    Admission,
-    AdmissionSnapshot,
-    Estimate,
-    Slot,
-)
+from serving.gateway.admission import Admission, Estimate
+from serving.gateway.model_queue import AdmissionSnapshot, Slot
 from serving.replica_facts import ModelCard
 from serving.tenancy.keys import Caller
 

@@ -15,12 +15,9 @@ from pydantic import BaseModel
 from serving.config.admission import AdmissionConfig, BreakerConfig, QuarantineConfig, RetryConfig
 from serving.config.base import validated
 from serving.errors import ConfigError, EngineFailedError
-from serving.gateway.admission import (
-    _REFUSALS,
-    Admission,
-    BusyError,
-    Slot,
-)
+from serving.gateway.admission import Admission
+from serving.gateway.busy import _REFUSALS, BusyError
+from serving.gateway.model_queue import Slot
 from serving.replica_protocol import Usage
 from tests.gateway.leaping import Gate, now, run, settle
 

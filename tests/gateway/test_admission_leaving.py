@@ -27,7 +27,7 @@ def test_a_cancelled_waiter_leaves_no_trace() -> None:
         slot.release()
         (await waiting).release()
         assert (gate.seen.open, gate.seen.admitted) == (0, 2)
-        assert not gate.admission._doors["m"].waiters
+        assert not gate.admission._queues["m"].waiters
 
     run(main())
 
@@ -88,7 +88,7 @@ def test_whatever_is_cancelled_whenever_no_slot_is_lost(seed: int) -> None:
             assert gate.seen.open <= 3
         await asyncio.gather(*tasks, return_exceptions=True)
         assert (gate.seen.open, gate.admission.queued("m")) == (0, 0)
-        assert not gate.admission._doors["m"].waiters
+        assert not gate.admission._queues["m"].waiters
         for _ in range(3):
             await gate.ask()
 
@@ -168,7 +168,7 @@ def test_an_engine_with_requests_waiting_inside_gets_fewer() -> None:
     run(main())
 
 
-def test_doors_of_models_that_are_gone_are_forgotten() -> None:
+def test_queues_of_models_that_are_gone_are_forgotten() -> None:
     async def main() -> None:
         gate = Gate(1)
         slot = await gate.ask()

@@ -147,7 +147,7 @@ async def test_an_aborted_stream_is_charged_what_the_engine_counted(make_site: S
     engine = MeteredEngine(interval_s=0.002)
     site = await make_site(engine, config=GatewayConfig(keys=KEYS))
     await abort_after(site, 4)
-    shares = site.services.admission._doors["fake"].queue._shares["standard"]
+    shares = site.services.admission._queues["fake"].fair._shares["standard"]
     estimated = shares.accounts["acme"].counter
     await until(lambda: engine.meter.stats()["kept_bills"] == 1)
     await site.services.collector.collect()

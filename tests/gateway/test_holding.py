@@ -13,7 +13,7 @@ from serving.config.admission import AdmissionConfig
 from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ModelNotFoundError, ModelUnavailableError
 from serving.gateway import holding
-from serving.gateway.admission import BusyError
+from serving.gateway.busy import BusyError
 from serving.gateway.holding import Holding, by_turns, cause_of
 from serving.gateway.replica_request import RetryState
 from serving.replica_facts import ModelCard

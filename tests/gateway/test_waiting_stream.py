@@ -10,9 +10,7 @@ import pytest
 
 from serving.config.admission import AdmissionConfig
 from serving.errors import InvalidFieldError
-from serving.gateway.admission import (
-    BusyError,
-)
+from serving.gateway.busy import BusyError
 from serving.gateway.render import anthropic_error, openai_error
 from serving.gateway.waiting_stream import WaitingStream, deadline_of
 
