@@ -37,6 +37,15 @@ class Charge(Protocol):
         """Charge this instead, once or more often."""
 
 
+class OpenCharge(Charge, Protocol):
+    """The charge of a request that is open; `usage` once its cost is known."""
+
+    usage: Usage | None
+
+    def release(self) -> None:
+        """The request is over."""
+
+
 @dataclass(eq=False, slots=True)
 class Desk:
     """One replica's bills here.
@@ -101,6 +110,12 @@ class Bills:
             self._take(self._desk(replica), bill, tenant)
         else:
             self._count(bill, tenant)
+
+    def release(self, charge: OpenCharge, request_id: str) -> None:
+        """A request has ended: what it cost is known, or the bill will say."""
+        charge.release()
+        if charge.usage is None:
+            self.owed(request_id, charge)
 
     def owed(self, request_id: str, charge: Charge) -> None:
         """A request has ended and its cost is unknown: the bill will say."""

@@ -20,13 +20,14 @@ from serving.gateway.engine_errors import from_engine
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.model_queue import OnWait, Slot
+from serving.gateway.open_response import OpenResponse
 from serving.gateway.prefill import Prefill
-from serving.gateway.replica_request import NoReplicaError, ReplicaResponse, RetryState
+from serving.gateway.replica_request import NoReplicaError, RetryState
+from serving.gateway.replica_response import ReplicaResponse
 from serving.gateway.request_builder import CandidateRequest, RequestBuilder
 from serving.gateway.tenant_semaphores import TenantSemaphores
-from serving.gateway.upstream import Answer, ReplicaBrokeError
+from serving.gateway.upstream import ReplicaBrokeError
 from serving.routing.aliases import sticky_key
-from serving.routing.lifetimes import deprecation_headers
 from serving.routing.route import Candidate, Route
 from serving.routing.router import ModelRouter, failure_of
 from serving.settings import GatewayConfig
@@ -35,31 +36,6 @@ from serving.tenancy.keys import Caller
 
 # The objects of a smaller body may stay while it is answered.
 SMALL_BODY_BYTES = 1024
-
-
-@dataclass(slots=True)
-class OpenResponse:
-    """An answer that has begun, and how it came about. Give it to `close` in the end."""
-
-    replica_response: ReplicaResponse
-    slot: Slot
-    candidate: Candidate
-    route: Route
-    tenant: str
-    is_broken: bool = False
-
-    @property
-    def answer(self) -> Answer:
-        """What the replica says."""
-        return self.replica_response.answer
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What the client is told: which model answers, whether as a stand-in, and what is deprecated."""
-        headers = {"x-comptoir-model": self.candidate.served_name}
-        if self.candidate.reason != "named":
-            headers["x-comptoir-route"] = self.candidate.reason
-        return headers | deprecation_headers(self.route)
 
 
 @dataclass(slots=True)
@@ -136,7 +112,7 @@ class Dispatcher:
         self._router = ModelRouter(routing)
 
     async def open(self, request: CheckedRequest, on_wait: OnWait | None = None) -> OpenResponse:
-        """The first answer that has begun; `close` it in the end.
+        """The first answer that has begun; use it as a context manager.
 
         Args:
             on_wait: called now and then while the request waits for a model.
@@ -237,29 +213,6 @@ class Dispatcher:
     def _note_outcome(self, model_id: str, failure: ComptoirError) -> None:
         self._metrics.outcomes.labels(model_id, outcome_of(failure)).inc()
 
-    def close(self, response: OpenResponse) -> None:
-        """Done with the answer. If it is not complete, the engine aborts its request."""
-        response.slot.usage = response.answer.usage
-        self._forwarder.finished(response.replica_response)
-        self._release(response.slot, response.replica_response.request.request_id)
-        metrics, model = self._metrics, response.candidate.model_id
-        tenant = metrics.tenant(response.tenant)
-        outcome = "broken" if response.is_broken else "ok"
-        metrics.outcomes.labels(model, outcome).inc()
-        tenant[outcome].inc()
-
-    def _release(self, slot: Slot, request_id: str) -> None:
-        """The next request gets the slot; what this one cost is known, or will be."""
-        slot.release()
-        if slot.usage is None:
-            self._bills.owed(request_id, slot)
-
-    def broke(self, response: OpenResponse) -> None:
-        """The answer stopped before its end."""
-        response.is_broken = True
-        self._metrics.broken_streams.labels(response.candidate.model_id).inc()
-        self._forwarder.broke(response.replica_response)
-
     def names(self, caller: Caller) -> tuple[str, ...]:
         """The names that routing gives to models, as far as the caller may use one behind them."""
         return self._router.names(self._directory(), caller.may_use, self._today())
@@ -303,16 +256,23 @@ class Dispatcher:
             if state.deadline.is_named and state.deadline.has_passed(self._clock()):
                 raise BusyError("expired", self._config.admission.max_retry_after_s)
             replica_response = await self._forwarder.open(built, state.tried[model_id])
-            response = OpenResponse(replica_response, slot, candidate, state.route, state.tenant)
             if replica_response.refusal is not None or replica_response.answer.status >= 400:
-                await self._refuse(request, response)
+                await self._refuse(request, replica_response, slot)
         except NoReplicaError:
             slot.give_back()
             raise
         except BaseException:
-            self._release(slot, request.request_id)
+            self._bills.release(slot, request.request_id)
             raise
-        return response
+        return OpenResponse(
+            replica_response,
+            slot,
+            candidate,
+            state.route,
+            state.tenant,
+            self._metrics,
+            self._bills,
+        )
 
     def _check_quarantine(self, prepared: CandidateRequest) -> None:
         """Raise what a request gets that engines failed at a moment ago: it is not sent to more of them."""
@@ -326,18 +286,18 @@ class Dispatcher:
                 retry_after_s=left_s,
             )
 
-    async def _refuse(self, request: CheckedRequest, response: OpenResponse) -> None:
+    async def _refuse(self, request: CheckedRequest, response: ReplicaResponse, slot: Slot) -> None:
         """Raise what an engine's error answer means."""
-        refusal = response.replica_response.refusal
+        refusal, answer = response.refusal, response.answer
         try:
-            if refusal is not None:
-                raise from_engine(refusal.status, refusal.body, request.names)
-            raise from_engine(response.answer.status, await response.answer.rest(), request.names)
+            with response:
+                if refusal is not None:
+                    raise from_engine(refusal.status, refusal.body, request.names)
+                raise from_engine(answer.status, await answer.rest(), request.names)
         except ReplicaBrokeError:
             raise from_engine(502, b"") from None
         finally:
-            response.slot.usage = response.answer.usage
-            self._forwarder.finished(response.replica_response)
+            slot.usage = answer.usage
 
 
 def outcome_of(error: ComptoirError) -> str:

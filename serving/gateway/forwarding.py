@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import prometheus_client
@@ -17,20 +16,14 @@ from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutE
 from serving.gateway.bills import Bills
 from serving.gateway.blame import judge
 from serving.gateway.hedging import first_of
-from serving.gateway.lanes import Lane, Lanes
+from serving.gateway.lanes import SUSPECT_S, Lane, Lanes
 from serving.gateway.probation import Probation
-from serving.gateway.replica_request import (
-    NoReplicaError,
-    ReplicaRequest,
-    ReplicaResponse,
-    RetryState,
-)
+from serving.gateway.replica_request import NoReplicaError, ReplicaRequest, RetryState
+from serving.gateway.replica_response import ReplicaResponse, Traffic
 from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
 from serving.settings import GatewayConfig
 from serving.telemetry.metrics import GatewayMetrics
 
-# How long a replica that did not answer is passed over, unless it is the only one.
-SUSPECT_S = 3.0
 # A request under which two engines died is taken for the cause, and is not given to a third.
 MAX_DEATHS = 2
 # So long a request waits under which an engine died: what kills several at once shows itself meanwhile, and
@@ -51,7 +44,7 @@ class _FailedError(Exception):
 
 
 class Forwarder:
-    """Counts what is in flight, remembers who failed, and asks others within a budget."""
+    """Remembers who failed, and asks others within a budget."""
 
     def __init__(
         self,
@@ -72,14 +65,13 @@ class Forwarder:
         self._metrics = metrics or GatewayMetrics()
         self._choices = choices or self._metrics.replica_choices
         self._bills = bills or Bills(self._metrics)
-        self._is_prefill = is_prefill
         self._clock = clock
-        self._suspects: dict[str, float] = {}
         self._lanes = Lanes(directory, self._config, draw)
         self.breakers = self._lanes.breakers
         self._probation = Probation()
         self.quarantine = Quarantine(self._config.quarantine)
-        self.in_flight: Counter[str] = Counter()
+        self._traffic = Traffic(self._lanes, self._bills, clock, is_prefill=is_prefill)
+        self.in_flight = self._traffic.in_flight
 
     @property
     def lanes(self) -> dict[str, Lane]:
@@ -91,7 +83,7 @@ class Forwarder:
     ) -> ReplicaResponse:
         """Send to the best replica, then to others while none has begun to answer.
 
-        The caller must call `finished` when it is done with the answer.
+        The caller must `close` the response when it is done with the answer.
 
         Args:
             tried: what was tried before the request was held; it goes on from there.
@@ -108,7 +100,7 @@ class Forwarder:
             lane.budget.request(now, request.tenant)
         tried.begin(now)
         while True:
-            candidates = self._candidates(request.model_id, tried)
+            candidates = self._lanes.candidates(request.model_id, tried, self._clock())
             if not candidates:
                 if not tried.failed:
                     self._note_model(request.model_id, ok=False)
@@ -149,31 +141,6 @@ class Forwarder:
                 return True
         return False
 
-    def finished(self, response: ReplicaResponse) -> None:
-        """Done with the answer. If it is not complete, the engine aborts its request."""
-        response.answer.close()
-        self._count_down(response.replica)
-        usage = response.answer.usage
-        if usage is None:
-            return
-        bill = response.bill(usage, is_prefill=self._is_prefill, ended_s=time.time())
-        self._bills.told(response.replica, bill, response.request.tenant)
-        lane = self.lanes.get(response.request.model_id)
-        # What one sequence of a request has written is cached for its next one: that teaches nothing.
-        if lane is not None and usage.sequences <= 1:
-            lane.policy.served(
-                response.request.routed, response.choice, usage.cached_tokens, usage.prompt_tokens
-            )
-
-    def broke(self, response: ReplicaResponse) -> None:
-        """The answer had begun and stopped; nobody can take over.
-
-        A machine that vanished is to blame. Everything else may follow the request; a replica that is dead
-        accepts no more connections, and the next request tells.
-        """
-        if response.answer.has_vanished:
-            self.breakers.replica(response.replica.id).broke(self._clock())
-
     def is_well(self, model_id: str) -> bool:
         """Whether the model is worth asking first when another could stand in for it."""
         breaker = self.breakers.models.get(model_id)
@@ -191,7 +158,7 @@ class Forwarder:
     ) -> ReplicaResponse:
         """An engine has died under it: it may be the cause, and shall take nobody along."""
         async with self._probation.turn(request.model_id, request.tenant, tried.acquit):
-            candidates = self._candidates(request.model_id, tried)
+            candidates = self._lanes.candidates(request.model_id, tried, self._clock())
             return await self._ask(request, lane, candidates, tried)
 
     async def _ask(
@@ -201,9 +168,11 @@ class Forwarder:
         if hedge_after_s is None or len(candidates) < 2:
             return await self._send(request, lane, candidates, tried)
         return await first_of(
-            lambda: self._send(request, lane, self._candidates(request.model_id, tried), tried),
+            lambda: self._send(
+                request, lane, self._lanes.candidates(request.model_id, tried, self._clock()), tried
+            ),
             hedge_after_s,
-            self.finished,
+            ReplicaResponse.close,
             # The engines work for both: a hedge costs what a retry does.
             lambda: self._may_ask(request, lane, tried, is_free=False),
         )
@@ -242,57 +211,28 @@ class Forwarder:
                     raise ReplicaGoneError("its engine is dead", sent=True, lost=True)
                 raise _FailedError(replica.id, is_busy=beginning.verdict == "busy")
         except ReplicaGoneError as gone:
-            self._count_down(replica)
+            self._traffic.ended(replica)
             breaker.record(False, self._clock(), attempt)
-            self._suspects[replica.id] = self._clock() + SUSPECT_S
+            self._lanes.suspect(replica, self._clock())
             if gone.unreachable:
                 tried.machines.add(replica.machine)
             raise
         except EngineTimeoutError as error:
-            self._count_down(replica)
-            if self._has_stepped(request.model_id, replica):
+            self._traffic.ended(replica)
+            if self._lanes.has_stepped(request.model_id, replica):
                 breaker.abandon(self._clock(), attempt)
                 raise AnswerTooLongError(error.message) from None
             breaker.record(False, self._clock(), attempt)
             raise
         except BaseException:
-            self._count_down(replica)
+            self._traffic.ended(replica)
             breaker.abandon(self._clock(), attempt)
             raise
         finally:
             lane.policy.began(choice)
         breaker.record(True, self._clock(), attempt)
         self._note_model(request.model_id, ok=True)
-        return ReplicaResponse(request, answer, choice, beginning.refusal)
-
-    def _has_stepped(self, model_id: str, before: Replica) -> bool:
-        """Whether the engine of this replica has taken steps since it was as it is here."""
-        stepped_s = before.stats.last_step_s
-        for replica in self._lanes.of(model_id).replicas:
-            if replica.id == before.id:
-                return replica.stats.last_step_s != stepped_s
-        return False
-
-    def _count_down(self, replica: Replica) -> None:
-        self._bills.touched(replica)
-        self.in_flight[replica.id] -= 1
-        if self.in_flight[replica.id] <= 0:
-            del self.in_flight[replica.id]
-
-    def _candidates(self, model_id: str, tried: RetryState) -> Sequence[Replica]:
-        """Whom to ask: not twice, suspects only if there is nobody else, none with an open breaker."""
-        replicas: Sequence[Replica] = self._lanes.of(model_id).replicas
-        if tried.replicas:
-            replicas = [replica for replica in replicas if replica.id not in tried.replicas]
-        if tried.machines:
-            elsewhere = [one for one in replicas if one.machine not in tried.machines]
-            replicas = elsewhere or replicas
-        now = self._clock()
-        if self._suspects:
-            self._suspects = {name: at for name, at in self._suspects.items() if at > now}
-            well = [replica for replica in replicas if replica.id not in self._suspects]
-            replicas = well or replicas
-        return self.breakers.choose_allowed(replicas, now)
+        return ReplicaResponse(request, answer, choice, self._traffic, beginning.refusal)
 
     # ---- one model ---------------------------------------------------------------------------------------
 
@@ -328,7 +268,7 @@ class Forwarder:
         tried.died += 1
         if tried.deaths >= MAX_DEATHS:
             self._hold_back(request)
-        if self._candidates(request.model_id, tried):
+        if self._lanes.candidates(request.model_id, tried, self._clock()):
             await asyncio.sleep(DEATH_PAUSE_S)
 
     def _note_failure(

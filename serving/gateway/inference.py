@@ -251,40 +251,38 @@ class Inference:
         dispatcher, metrics = self._services.dispatcher, self._services.metrics
         response = await dispatcher.open(checked, waiting if checked.body.get("stream") else None)
         request.has_begun = True
-        answer, path = response.answer, checked.endpoint.path
+        answer, path = response.replica_response.answer, checked.endpoint.path
         model = response.candidate.model_id
-        first_s = time.perf_counter() - began_s
-        metrics.first_byte.labels(model).observe(first_s)
-        headers = {"content-type": answer.content_type} | response.headers
-        headers |= request_id_headers(path, checked.request_id)
         try:
-            if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
-                metrics.ttft.labels(model).observe(first_s)
-                head = None if waiting.has_begun else raw_headers(STREAM_HEADERS | headers)
-                request.is_stream = True
-                ending = await stream_answer(answer, head, client, send)
-                is_stream = True
-            else:
-                body = await answer.within(MAX_HELD_BYTES)
-                if body is not None:
-                    return WholeAnswer(answer.status, raw_headers(headers), body)
-                ending = await pass_answer(answer, raw_headers(headers), client, send)
-                is_stream = False
-            if ending is Ending.BROKEN:
-                dispatcher.broke(response)
-        except ReplicaBrokeError:
-            dispatcher.broke(response)
-            raise from_engine(502, b"") from None
-        except asyncio.CancelledError:
-            response.is_broken = response.is_broken or request.ended_by is not None
-            raise
+            with response:
+                first_s = time.perf_counter() - began_s
+                metrics.first_byte.labels(model).observe(first_s)
+                headers = {"content-type": answer.content_type} | response.headers
+                headers |= request_id_headers(path, checked.request_id)
+                try:
+                    if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
+                        metrics.ttft.labels(model).observe(first_s)
+                        head = None if waiting.has_begun else raw_headers(STREAM_HEADERS | headers)
+                        request.is_stream = True
+                        ending = await stream_answer(answer, head, client, send)
+                    elif (body := await answer.within(MAX_HELD_BYTES)) is not None:
+                        return WholeAnswer(answer.status, raw_headers(headers), body)
+                    else:
+                        ending = await pass_answer(answer, raw_headers(headers), client, send)
+                    if ending is Ending.BROKEN:
+                        response.broke()
+                except ReplicaBrokeError:
+                    response.broke()
+                    raise from_engine(502, b"") from None
+                except asyncio.CancelledError:
+                    response.is_broken = response.is_broken or request.ended_by is not None
+                    raise
         finally:
-            dispatcher.close(response)
             metrics.requests.labels(model, str(answer.status)).inc()
             metrics.duration.labels(model).observe(time.perf_counter() - began_s)
         # The slot is free: from here on, only the client is waited for.
-        request.is_stream = False
-        if is_stream:
+        if request.is_stream:
+            request.is_stream = False
             await end_stream(ending, dialect_of(path), client, send)
         else:
             await end_passed(ending, client, send)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.discovery.directory import Directory, Replica
+from serving.gateway.replica_request import RetryState
 from serving.replicas.breaker import Breakers
 from serving.replicas.choice import RandomSource, ReplicaPolicy
 from serving.replicas.policies import replica_policy
 from serving.replicas.retry_budget import RetryBudget
 from serving.settings import GatewayConfig
+
+# How long a replica that did not answer is passed over, unless it is the only one.
+SUSPECT_S = 3.0
 
 
 @dataclass(slots=True)
@@ -35,6 +39,8 @@ class Lanes:
         self._draw = draw
         self.all: dict[str, Lane] = {}
         self.breakers = Breakers(config.breaker, draw)
+        # Until when those that did not answer are passed over, by id.
+        self.suspects: dict[str, float] = {}
 
     def of(self, model_id: str) -> Lane:
         """The lane of a model, with the replicas that it has now."""
@@ -54,6 +60,32 @@ class Lanes:
         if replicas is not lane.replicas:
             self._replicas_changed(model_id, lane, replicas)
         return lane
+
+    def suspect(self, replica: Replica, now: float) -> None:
+        """It did not answer."""
+        self.suspects[replica.id] = now + SUSPECT_S
+
+    def candidates(self, model_id: str, tried: RetryState, now: float) -> Sequence[Replica]:
+        """Whom to ask: not twice, suspects only if there is nobody else, none with an open breaker."""
+        replicas: Sequence[Replica] = self.of(model_id).replicas
+        if tried.replicas:
+            replicas = [replica for replica in replicas if replica.id not in tried.replicas]
+        if tried.machines:
+            elsewhere = [one for one in replicas if one.machine not in tried.machines]
+            replicas = elsewhere or replicas
+        if self.suspects:
+            self.suspects = {name: at for name, at in self.suspects.items() if at > now}
+            well = [replica for replica in replicas if replica.id not in self.suspects]
+            replicas = well or replicas
+        return self.breakers.choose_allowed(replicas, now)
+
+    def has_stepped(self, model_id: str, before: Replica) -> bool:
+        """Whether the engine of this replica has taken steps since it was as it is here."""
+        stepped_s = before.stats.last_step_s
+        for replica in self.of(model_id).replicas:
+            if replica.id == before.id:
+                return replica.stats.last_step_s != stepped_s
+        return False
 
     def _replicas_changed(self, model_id: str, lane: Lane, replicas: tuple[Replica, ...]) -> None:
         before = {replica.id for replica in lane.replicas}

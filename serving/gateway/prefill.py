@@ -113,13 +113,12 @@ class Prefill:
             for replica_id in tried.failed:
                 self.forwarder.breakers.replica(replica_id).doubt(request.tenant, self._clock())
             return None
-        try:
-            answer = await response.answer.rest()
-        except ReplicaBrokeError:
-            self.forwarder.broke(response)
-            return None
-        finally:
-            self.forwarder.finished(response)
+        with response:
+            try:
+                answer = await response.answer.rest()
+            except ReplicaBrokeError:
+                response.broke()
+                return None
         told = prefill_decode.decode_body(body, answer) if response.answer.status == 200 else None
         return None if told is None else ComputedPrompt(encode(told), response.replica.build)
 

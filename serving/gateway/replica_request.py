@@ -1,4 +1,4 @@
-"""One request on its way to replicas: what goes to them, what has been tried, what came of it."""
+"""One request on its way to replicas: what goes to them, and what has been tried."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from serving.admission.deadline import Deadline
 from serving.admission.quarantine import Suspect
 from serving.discovery.directory import Replica
 from serving.errors import MODEL_RETRY_S, ModelUnavailableError
-from serving.gateway.blame import Refusal
-from serving.gateway.upstream import Answer
 from serving.records import record
-from serving.replica_protocol import Bill, Usage
-from serving.replicas.choice import Choice, RoutedRequest
+from serving.replicas.choice import RoutedRequest
 
 # What kills slowly is not acquitted for ever.
 MAX_ACQUITTALS = 2
@@ -66,40 +63,6 @@ class ReplicaRequest:
     def suspect(self) -> Suspect:
         """The request as the quarantine knows it."""
         return Suspect(self.tenant, self.model_id, self.path, self.body)
-
-
-@record
-class ReplicaResponse:
-    """An answer that has begun, and who was chosen for it. Give it to `finished` in the end.
-
-    `refusal`: the answer is an error of the request, which stood in its stream.
-    """
-
-    request: ReplicaRequest
-    answer: Answer
-    choice: Choice
-    refusal: Refusal | None = None
-
-    @property
-    def replica(self) -> Replica:
-        """Who answers."""
-        return self.choice.replica
-
-    def bill(self, usage: Usage, *, is_prefill: bool, ended_s: float) -> Bill:
-        """What the replica billed with its answer, as it keeps it."""
-        request, is_refused = self.request, self.refusal is not None or self.answer.status >= 400
-        return Bill(
-            usage.bill,
-            request.request_id,
-            request.key,
-            request.model_id,
-            request.adapter,
-            request.path,
-            is_prefill,
-            "failed" if is_refused else "ok",
-            round(ended_s, 3),
-            usage,
-        )
 
 
 @dataclass(slots=True)

@@ -252,11 +252,11 @@ def test_whatever_one_tenant_sends_no_breaker_moves(
                 )
                 continue
             if faults.get(done.replica.id) == "breaks":
-                site.forwarder.broke(done)
-            site.forwarder.finished(done)
+                done.broke()
+            done.close()
         assert {site.breaker(name) for name in names} == {"closed"}
         assert site.forwarder.is_well("m")
-        assert not site.forwarder._suspects
+        assert not site.forwarder._lanes.suspects
         assert not site.forwarder.in_flight
 
     asyncio.run(play())

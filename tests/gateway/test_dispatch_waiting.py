@@ -90,7 +90,7 @@ class Site:
         response = await self.dispatcher.open(
             CheckedRequest(CHAT, caller, body, "id", deadline=deadline)
         )
-        self.dispatcher.close(response)
+        response.close()
         return response.replica_response.replica.id
 
     def asking(self, *args: Any, **fields: Any) -> asyncio.Task[str]:
@@ -170,7 +170,7 @@ def test_a_deadline_that_passes_while_connecting_blames_nobody() -> None:
         assert await site.ask("m", deadline_s=1.0) == "n"
         assert site.forwarder.breakers.replica("m").snapshot(now()).state == "closed"
         assert site.forwarder.is_well("m")
-        assert not site.forwarder._suspects
+        assert not site.forwarder._lanes.suspects
 
     run(play())
 

@@ -15,9 +15,9 @@ from serving.gateway.forwarding import SUSPECT_S, Forwarder
 from serving.gateway.replica_request import (
     NoReplicaError,
     ReplicaRequest,
-    ReplicaResponse,
     RetryState,
 )
+from serving.gateway.replica_response import ReplicaResponse
 from serving.gateway.upstream import ReplicaGoneError
 from serving.replica_facts import ModelCard
 from serving.replica_protocol import Usage
@@ -124,10 +124,10 @@ async def test_requests_go_to_the_replica_with_the_fewest() -> None:
 async def test_a_finished_request_is_no_longer_counted() -> None:
     site = Site("a")
     response = await site.send()
-    site.forwarder.finished(response)
+    response.close()
     assert not site.forwarder.in_flight
     # More often than opened: nothing goes below zero.
-    site.forwarder.finished(response)
+    response.close()
     assert not site.forwarder.in_flight
     assert response.answer.closed  # type: ignore[attr-defined]
 
@@ -335,7 +335,7 @@ async def test_what_an_engine_had_cached_reaches_the_policy() -> None:
     seen: list[Any] = []
     response = await site.send()
     site.forwarder.lanes["m"].policy.served = lambda *args: seen.append(args)  # type: ignore[method-assign]
-    site.forwarder.finished(response)
+    response.close()
     assert seen == [(response.request.routed, response.choice, 0, 100)]
     site.set_replicas("a")
     assert not site.forwarder.reads_prompts("m")

@@ -16,7 +16,9 @@ from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError
 from serving.gateway.answer_reader import State
 from serving.gateway.connection import ReplicaConnection
-from serving.gateway.forwarding import Forwarder, ReplicaRequest, ReplicaResponse
+from serving.gateway.forwarding import Forwarder
+from serving.gateway.replica_request import ReplicaRequest
+from serving.gateway.replica_response import ReplicaResponse
 from serving.gateway.upstream import Upstream
 from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig
@@ -240,7 +242,7 @@ class Pools(RuleBasedStateMachine):
             client.task.cancel()
         elif client.sent is not None:
             client.is_over = True
-            self.forwarder.finished(client.sent)
+            client.sent.close()
 
     # ---- replicas ----------------------------------------------------------------------------------------
 
