@@ -9,10 +9,11 @@ import typer
 from loadtests.commands import load
 from loadtests.plan import cli as plan
 from serving import __version__
-from serving.commands import catalogue, check, keys, monitoring, route, status, tiny
+from serving.commands import catalogue, check, keys, monitoring, status, tiny
 from serving.commands.k8s import cli as k8s
 from serving.commands.output import run
 from serving.commands.rollout import cli as rollout
+from serving.commands.route import cli as route
 from serving.commands.stack import cli as stack
 from serving.environment import as_exports
 

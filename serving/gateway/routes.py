@@ -28,10 +28,21 @@ VIEW_HEADER = "x-comptoir-view"
 
 
 def build_router(services: Services) -> APIRouter:
-    """Their routes."""
+    """A router for all of them."""
     router = APIRouter()
-    described, turns = _describer(), Turns()
+    _add_models(router, services)
+    _add_probes(router, services)
+    _add_figures(router, services)
+    described = _describer()
 
+    @router.get(api.OPENAPI, response_model=None)
+    async def describe() -> Response:
+        return Response(described(services.rules), media_type="application/json")
+
+    return router
+
+
+def _add_models(router: APIRouter, services: Services) -> None:
     @router.get(api.MODELS, response_model=None)
     async def list_models(request: Request) -> Response:
         caller = _caller(services, request, *SEES_MODELS)
@@ -49,6 +60,8 @@ def build_router(services: Services) -> APIRouter:
         model = _allowed(services, name, caller)
         return JSONResponse(listing.card_for(caller, model, name) | lifetime)
 
+
+def _add_probes(router: APIRouter, services: Services) -> None:
     @router.get(api.HEALTH, response_model=None)
     @router.get(api.HEALTHZ, response_model=None)
     async def health() -> Response:
@@ -65,6 +78,10 @@ def build_router(services: Services) -> APIRouter:
             # Probes carry no key, and what a site hosts is its customers' business.
             del body["models"]
         return JSONResponse(body, status)
+
+
+def _add_figures(router: APIRouter, services: Services) -> None:
+    turns = Turns()
 
     @router.get(api.STATUS, response_model=None)
     async def status(request: Request) -> Response:
@@ -83,12 +100,6 @@ def build_router(services: Services) -> APIRouter:
             body = await turns.run(_joined(services.metrics.parts(report.gauges(services), sees)))
         headers = {"content-type": CONTENT_TYPE, VIEW_HEADER: report.view(caller.sees_metrics)}
         return Response(body, headers=headers)
-
-    @router.get(api.OPENAPI, response_model=None)
-    async def describe() -> Response:
-        return Response(described(services.rules), media_type="application/json")
-
-    return router
 
 
 def _joined(parts: Iterable[bytes]) -> Generator[None, None, bytes]:

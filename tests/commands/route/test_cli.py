@@ -259,7 +259,7 @@ def test_help_teaches_with_an_example() -> None:
 
 # ---- the page ------------------------------------------------------------------------------------------
 
-PAGE = (Path(__file__).parents[2] / "docs" / "model-routing.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "model-routing.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""`comptoir route`: which model answers a request, and why."""
