@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from loadtests.answers.reading import Expected, Reading
+from serving import api
 
 Usage = Mapping[str, Any] | None
 
 
 class Chat(Reading):
-    """/v1/chat/completions."""
+    """Chat completions, OpenAI's."""
 
     def _event(self, chunk: dict[str, Any]) -> None:
         usage = chunk.get("usage")
@@ -65,7 +66,7 @@ class Chat(Reading):
 
 
 class Completions(Chat):
-    """/v1/completions: text where chats have messages."""
+    """Completions, OpenAI's: text where chats have messages."""
 
     def _event(self, chunk: dict[str, Any]) -> None:
         self._usage(chunk.get("usage"))
@@ -87,7 +88,7 @@ class Completions(Chat):
 
 
 class Responses(Reading):
-    """/v1/responses: the last event says how it ended, and has the whole answer."""
+    """OpenAI's Responses: the last event says how it ended, and has the whole answer."""
 
     _LAST = ("response.completed", "response.incomplete", "response.cancelled")
     _TEXTS = frozenset(
@@ -139,7 +140,7 @@ class Responses(Reading):
 
 
 class Messages(Reading):
-    """/v1/messages, as Anthropic's API has it."""
+    """Messages, as Anthropic's API has them."""
 
     _OTHERS = ("content_block_start", "content_block_stop", "ping")
 
@@ -207,13 +208,13 @@ class Items(Chat):
 
 
 class Embeddings(Items):
-    """/v1/embeddings."""
+    """Embeddings."""
 
     _NEEDED = ("embedding",)
 
 
 class Scores(Items):
-    """/v1/score."""
+    """Scores of pairs."""
 
     _NEEDED = ("score",)
 
@@ -225,21 +226,21 @@ class Classes(Items):
 
 
 class Ranks(Items):
-    """/v1/rerank."""
+    """Documents in the order of their scores."""
 
     _KEY = "results"
     _NEEDED = ("relevance_score",)
 
 
 DIALECTS: Mapping[str, type[Reading]] = {
-    "/v1/chat/completions": Chat,
-    "/v1/completions": Completions,
-    "/v1/responses": Responses,
-    "/v1/messages": Messages,
-    "/v1/embeddings": Embeddings,
-    "/v1/score": Scores,
+    api.CHAT: Chat,
+    api.COMPLETIONS: Completions,
+    api.RESPONSES: Responses,
+    api.MESSAGES: Messages,
+    api.EMBEDDINGS: Embeddings,
+    api.SCORE: Scores,
     "/v1/classify": Classes,
-    "/v1/rerank": Ranks,
+    api.RERANK: Ranks,
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from loadtests.answers.ends import End
+from serving import api
 
 EVENT_STREAM = "text/event-stream"
 # Of a body that is not streamed, or of one event: more is not read into memory.
@@ -36,18 +37,14 @@ class Expected:
         tokens: how many tokens there must be; None where the model decides.
     """
 
-    path: str = "/v1/chat/completions"
+    path: str = api.CHAT
     stream: bool | None = None
     tokens: int | None = None
 
     @classmethod
     def of(cls, path: str, body: Mapping[str, Any]) -> Expected:
         """Of a request; its length is known where the model may not end it."""
-        most = (
-            body.get("max_completion_tokens")
-            or body.get("max_tokens")
-            or body.get("max_output_tokens")
-        )
+        most = next((body[name] for name in api.OUTPUT_LIMITS if body.get(name)), None)
         many = (body.get("n") or 1) > 1
         tokens = most if body.get("ignore_eos") and not many else None
         return cls(path, body.get("stream") is True, tokens)

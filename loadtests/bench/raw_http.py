@@ -10,12 +10,14 @@ from typing import Self
 
 import httptools
 
+from serving.api import CHAT
+
 
 def request_bytes(address: str, headers: Mapping[str, str], body: Mapping[str, object]) -> bytes:
     """A chat completion request as it goes over the wire, to be sent any number of times."""
     payload = json.dumps(body).encode()
     lines = [
-        "POST /v1/chat/completions HTTP/1.1",
+        f"POST {CHAT} HTTP/1.1",
         f"host: {address}",
         "content-type: application/json",
         f"content-length: {len(payload)}",

@@ -17,10 +17,11 @@ from typing import Any
 
 import orjson
 
+from serving import api
 from serving.gateway.body import encode
 from serving.replicas.prompt_prefix import prompt_prefix
 
-PATH = "/v1/chat/completions"
+PATH = api.CHAT
 SALT = b"tenant"
 # A prompt of 32,000 tokens, at the median.
 MOST_US = 150.0

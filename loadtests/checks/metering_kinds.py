@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from serving import api
+
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 CHAT, EMBEDDING, RERANKER = "qwen3", "qwen3-embedding", "qwen3-reranker"
 
@@ -87,20 +89,20 @@ def _response(rng: random.Random) -> dict[str, Any]:
 _STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
 KINDS = (
-    Kind("chat", "/v1/chat/completions", _chat),
-    Kind("chat stream", "/v1/chat/completions", lambda rng: _chat(rng, **_STREAM)),
+    Kind("chat", api.CHAT, _chat),
+    Kind("chat stream", api.CHAT, lambda rng: _chat(rng, **_STREAM)),
     Kind(
         "n=2",
-        "/v1/chat/completions",
+        api.CHAT,
         lambda rng: _chat(rng, n=2, **(_STREAM if rng.random() < 0.5 else {})),
     ),
-    Kind("completions", "/v1/completions", _completion),
-    Kind("completions stream", "/v1/completions", lambda rng: _completion(rng, **_STREAM)),
-    Kind("responses", "/v1/responses", _response),
-    Kind("messages", "/v1/messages", lambda rng: _chat(rng, stream=rng.random() < 0.5)),
+    Kind("completions", api.COMPLETIONS, _completion),
+    Kind("completions stream", api.COMPLETIONS, lambda rng: _completion(rng, **_STREAM)),
+    Kind("responses", api.RESPONSES, _response),
+    Kind("messages", api.MESSAGES, lambda rng: _chat(rng, stream=rng.random() < 0.5)),
     Kind(
         "embeddings",
-        "/v1/embeddings",
+        api.EMBEDDINGS,
         lambda rng: {
             "model": EMBEDDING,
             "input": [_text(rng) for _ in range(rng.randint(1, 8))],
@@ -108,7 +110,7 @@ KINDS = (
     ),
     Kind(
         "rerank",
-        "/v1/rerank",
+        api.RERANK,
         lambda rng: {
             "model": RERANKER,
             "query": _text(rng),
@@ -117,7 +119,7 @@ KINDS = (
     ),
     Kind(
         "aborted stream",
-        "/v1/chat/completions",
+        api.CHAT,
         lambda rng: _chat(rng, max_tokens=2000, ignore_eos=True, **_STREAM),
         always_left=True,
     ),

@@ -28,6 +28,7 @@ import yaml
 
 from loadtests.checks.metering_kinds import KINDS, Kind, Reading
 from loadtests.checks.stack import Stack
+from serving.api import STATUS
 from serving.settings import hash_key
 
 MODELS = ("qwen3", "qwen3-embedding", "qwen3-reranker")
@@ -157,7 +158,7 @@ class Run:
         connector = aiohttp.TCPConnector(force_close=True)
         async with (
             aiohttp.ClientSession(connector=connector) as session,
-            session.get(f"{self._stack.url}/status", headers=headers) as response,
+            session.get(self._stack.url + STATUS, headers=headers) as response,
         ):
             models = (await response.json())["models"]
         for model in models:

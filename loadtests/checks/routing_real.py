@@ -29,6 +29,7 @@ from loadtests.answers.reading import Expected, Reading
 from loadtests.bench.compare.contenders import CONTENDERS, MODEL, Place
 from loadtests.processes.child import Child
 from loadtests.processes.free_ports import free_port
+from serving import api
 from serving.catalogue import tiny
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.discovery.directory import Directory, Model, Replica
@@ -142,7 +143,7 @@ async def ask(
     if is_streamed:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     headers = {"authorization": f"Bearer {key}"}
-    path = "/v1/chat/completions"
+    path = api.CHAT
     answer = reading(Expected.of(path, body), keep_text=True)
     async with session.post(f"{url}{path}", json=body, headers=headers) as response:
         response.raise_for_status()
@@ -193,7 +194,7 @@ async def answers(url: str) -> None:
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline:
             try:
-                async with session.get(f"{url}/health") as response:
+                async with session.get(url + api.HEALTH) as response:
                     if response.status == 200:
                         return
             except aiohttp.ClientError:

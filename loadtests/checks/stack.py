@@ -19,6 +19,7 @@ import psutil
 
 from loadtests.processes.free_ports import free_port
 from loadtests.processes.titles import ENGINE, below, is_called, title_of
+from serving.api import STATUS
 from serving.commands.stack import processes, ray_api
 from serving.commands.stack.state import StackState
 from serving.config.yaml_file import read_mapping
@@ -115,7 +116,7 @@ class Stack:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"{self.url}/status") as response,
+                session.get(self.url + STATUS) as response,
             ):
                 models = (await response.json())["models"]
                 return sum(len(each["replicas"]) for each in models)

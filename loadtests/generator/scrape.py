@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtests.run.folder import BEGUN, read_note
 from loadtests.run.record import METRICS, SCENARIO
 from loadtests.workload.scenario import Scenario
-from serving import http_client
+from serving import api, http_client
 
 # Of everything that is exposed: what says something about load, and no histogram buckets.
 PREFIXES = ("vllm:", "comptoir_", "ray_serve_", "DCGM_FI_DEV_", "process_cpu_seconds")
@@ -103,7 +103,7 @@ def lacking(status: int, view: str | None) -> str | None:
 def sources_of(scenario: Scenario) -> tuple[str, ...]:
     """What the scenario names; without that, the endpoint's own /metrics."""
     target = scenario.target
-    return target.metrics or (target.url.rstrip("/").removesuffix("/v1") + "/metrics",)
+    return target.metrics or (target.url.rstrip("/").removesuffix("/v1") + api.METRICS,)
 
 
 def watch(folder: Path) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from loadtests.hostile.target import CHAT, Target
+from serving import api
 
 _PATHS = (
     *[CHAT] * 5,
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/embeddings",
-    "/v1/score",
+    api.COMPLETIONS,
+    api.RESPONSES,
+    api.MESSAGES,
+    api.EMBEDDINGS,
+    api.SCORE,
 )
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 2**70, 0.5, -0.0, 1e308),

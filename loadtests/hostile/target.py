@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-CHAT = "/v1/chat/completions"
+from serving import api
+
+CHAT = api.CHAT
 
 
 class NotApplicableError(Exception):

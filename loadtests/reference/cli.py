@@ -14,10 +14,11 @@ from typing import Any, get_args
 from loadtests.processes.child import raise_open_files_limit
 from loadtests.reference.config import ReferenceConfig
 from loadtests.reference.server import serve
+from serving.api import METRICS
 from serving.config.base import validated
 from serving.errors import ConfigError
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 modes: fixed (tokens at ttft-ms, then every itl-ms), jitter (the same, drawn around it), stalls (with a pause
 before every N-th token), queue (replicas with slots and a batch knee, see loadtests/simulation/queueing.py).
 
@@ -27,8 +28,8 @@ examples:
   python -m loadtests.reference --mode queue --replicas 2 --slots 32 --knee 8 --prefill-ms-per-token 0.2
   python -m loadtests.reference --freeze-at 10 --freeze-for 2
 
-Addresses beside OpenAI's: /metrics, /truth (JSON lines; DELETE forgets them), /freezes, and
-POST /freeze {"in_s": 1, "for_s": 2}. The first line it prints is JSON with its url, port and pid.
+Addresses beside OpenAI's: {METRICS}, /truth (JSON lines; DELETE forgets them), /freezes, and
+POST /freeze {{"in_s": 1, "for_s": 2}}. The first line it prints is JSON with its url, port and pid.
 The exit code is 2 for wrong input.
 """
 

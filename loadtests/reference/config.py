@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from loadtests.reference.wayward import NAMES
 from loadtests.simulation.queueing import EngineModel
+from serving.api import MODELS
 from serving.config.base import FrozenConfig
 
 Mode = Literal["fixed", "jitter", "stalls", "queue"]
@@ -19,7 +20,7 @@ class ReferenceConfig(FrozenConfig):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=0, ge=0, le=65_535, description="0: a free one")
-    model: str = Field(default="reference", description="what /v1/models lists; any is answered")
+    model: str = Field(default="reference", description=f"what {MODELS} lists; any is answered")
     mode: Mode = Field(default="fixed", description="when tokens come")
     ttft_ms: float = Field(
         default=50.0, ge=0, le=DAY_MS, description="to the first token; in mode queue, of a prefill"

@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 import orjson
 
+from serving import api
+
 Kind = Literal["chat", "completion", "response", "message", "embedding"]
 KINDS: dict[bytes, Kind] = {
-    b"/v1/chat/completions": "chat",
-    b"/v1/completions": "completion",
-    b"/v1/responses": "response",
-    b"/v1/messages": "message",
-    b"/v1/embeddings": "embedding",
+    api.CHAT.encode(): "chat",
+    api.COMPLETIONS.encode(): "completion",
+    api.RESPONSES.encode(): "response",
+    api.MESSAGES.encode(): "message",
+    api.EMBEDDINGS.encode(): "embedding",
 }
 # What a kind of request needs to be a list.
 _LISTS: dict[Kind, str] = {"chat": "messages", "message": "messages"}
@@ -74,8 +76,7 @@ def parse(kind: Kind, data: bytes) -> Asked:
     needed = _LISTS.get(kind)
     if needed and not isinstance(body.get(needed), list):
         raise BadRequest(f"{needed}: must be a list")
-    named = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-    tokens = next((body[name] for name in named if body.get(name)), DEFAULT_TOKENS)
+    tokens = next((body[name] for name in api.OUTPUT_LIMITS if body.get(name)), DEFAULT_TOKENS)
     if not isinstance(tokens, int) or not 1 <= tokens <= MAX_TOKENS:
         raise BadRequest(f"max_tokens: must be from 1 to {MAX_TOKENS}")
     options = body.get("stream_options")

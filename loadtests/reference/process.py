@@ -14,6 +14,7 @@ from typing import Any
 from loadtests.processes.child import Child
 from loadtests.reference.cli import arguments
 from loadtests.reference.truth import Truth
+from serving import api
 
 START_S = 30.0
 # It may stand still meanwhile.
@@ -51,7 +52,7 @@ class Running:
 
     def metrics(self) -> str:
         """Its Prometheus metrics."""
-        return self._ask("GET", "/metrics").decode()
+        return self._ask("GET", api.METRICS).decode()
 
     def _ask(self, method: str, path: str, body: str | None = None) -> bytes:
         connection = http.client.HTTPConnection(self.address, timeout=ANSWER_S)

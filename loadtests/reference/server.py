@@ -15,6 +15,7 @@ import httptools
 from loadtests.reference import messages, wayward
 from loadtests.reference.config import ReferenceConfig
 from loadtests.reference.engine import Reference, Reply
+from serving import api
 
 BACKLOG = 4096
 
@@ -103,9 +104,9 @@ class Connection(asyncio.Protocol):
     def _other(self, method: bytes, path: bytes) -> bytes:
         reference = self._reference
         pages: Mapping[tuple[bytes, bytes], Callable[[], bytes]] = {
-            (b"GET", b"/health"): lambda: messages.simple(200, b""),
-            (b"GET", b"/v1/models"): lambda: messages.models(reference.config.model),
-            (b"GET", b"/metrics"): reference.metrics,
+            (b"GET", api.HEALTH.encode()): lambda: messages.simple(200, b""),
+            (b"GET", api.MODELS.encode()): lambda: messages.models(reference.config.model),
+            (b"GET", api.METRICS.encode()): reference.metrics,
             (b"GET", b"/truth"): reference.told_truth,
             (b"DELETE", b"/truth"): reference.forget,
             (b"GET", b"/freezes"): reference.told_freezes,

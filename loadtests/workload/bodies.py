@@ -18,6 +18,7 @@ from loadtests.workload.conversations import Conversation, Turn
 from loadtests.workload.prompts import Prompts, load_prompts
 from loadtests.workload.scenario import ClassConfig, Scenario
 from loadtests.workload.traces import BLOCK_TOKENS
+from serving import api
 from serving.errors import ConfigError
 
 Body = dict[str, Any]
@@ -99,7 +100,7 @@ class Composer:
         if kind.kind == "embeddings":
             shared = self._shared.get(kind.name)
             whole = f"{shared} {text}" if shared else text
-            return "/v1/embeddings", {"model": kind.model, "input": whole}
+            return api.EMBEDDINGS, {"model": kind.model, "input": whole}
         if number == 0 and kind.name in self._shared:
             turns.messages.append({"role": "system", "content": self._shared[kind.name]})
         if kind.kind == "agent" and number:
@@ -120,7 +121,7 @@ class Composer:
         if kind.kind == "agent":
             # Models without a tool parser refuse `auto`; the prompt is the same.
             body |= {"tools": TOOLS, "tool_choice": "none"}
-        return "/v1/chat/completions", body
+        return api.CHAT, body
 
     def _text(self, kind: ClassConfig, conversation: Conversation, number: int, turn: Turn) -> str:
         own = self._own.get(kind.name)

@@ -21,7 +21,7 @@ from serving.gateway.upstream import PAUSE_TIMEOUT_S, Answer
 from serving.http_protocol import ClientConnection
 from serving.replica_protocol import USAGE_MARK, take_usage
 
-# The longest is the last one of `/v1/responses`, which repeats the whole output.
+# The longest is the last one of OpenAI's Responses, which repeats the whole output.
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 # An answer that is not a stream leaves with its length, and the slot is free before it is sent; one that is
 # longer than this passes through piece by piece.

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import uvloop
 
 from loadtests.bench import sse_client
+from serving import api
 
 
 class VllmClient:
@@ -42,7 +43,7 @@ class VllmClient:
         return self._figures(result, len(job["prompts"]))
 
     def _arguments(self, job: Mapping[str, Any], path: Path) -> list[str]:
-        arguments = ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
+        arguments = ["--backend", "openai-chat", "--endpoint", api.CHAT]
         arguments += ["--base-url", f"http://{job['address']}"]
         arguments += ["--model", job["tokenizer"], "--served-model-name", job["model"]]
         arguments += ["--dataset-name", "custom", "--dataset-path", str(path)]

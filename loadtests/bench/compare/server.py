@@ -19,6 +19,7 @@ from loadtests.bench.compare.clients import Target
 from loadtests.bench.compare.contenders import MODEL, Contender, Place
 from loadtests.processes.child import Child
 from loadtests.processes.free_ports import free_port
+from serving import api
 
 START_TIMEOUT_S = 240.0
 
@@ -59,7 +60,7 @@ def complete(
     """The text of one chat completion at temperature 0; None where it is not complete and well-formed."""
     host, _, port = target.address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
-    path = "/v1/chat/completions"
+    path = api.CHAT
     body: dict[str, Any] = {
         "model": MODEL,
         "messages": [{"role": "user", "content": prompt}],

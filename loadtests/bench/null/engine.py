@@ -14,7 +14,9 @@ import httptools
 import orjson
 import uvloop
 
-ENDPOINTS = frozenset({b"/v1/chat/completions", b"/v1/completions"})
+from serving import api
+
+ENDPOINTS = frozenset({api.CHAT.encode(), api.COMPLETIONS.encode()})
 TOKEN_HEADER = b"x-comptoir-token"
 
 # What vLLM writes: the length of a chunk is that of its own.

@@ -8,8 +8,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from serving import api
+
 SIZE = 2 * 1024 * 1024
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS = api.CHAT, api.COMPLETIONS
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from loadtests.bench.tables import number, table
 from loadtests.bench.work.bodies import SIZE, Nasty, nasty_bodies
 from loadtests.bench.work.looks import looks_rows, measure_looks
 from loadtests.processes.child import Child
+from serving import api
 from serving.discovery.directory import Directory, Model, Replica
 from serving.gateway.asgi import build_asgi
 from serving.gateway.services import Services
@@ -94,7 +95,7 @@ async def _measure(
 ) -> list[Held]:
     async with _gateway(url, token) as port:
         small = b'{"model":"%b","max_tokens":1,"messages":[{"role":"user","content":"a"}]}'
-        usual = Nasty("an ordinary request", "/v1/chat/completions", small % MODEL.encode())
+        usual = Nasty("an ordinary request", api.CHAT, small % MODEL.encode())
         await _held(usual, port, 20)
         found = []
         for body in (usual, *bodies):

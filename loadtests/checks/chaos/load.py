@@ -14,6 +14,7 @@ import aiohttp
 from loadtests.answers.dialects import reading
 from loadtests.answers.ends import End, in_words
 from loadtests.answers.reading import Expected, Reading
+from serving import api
 
 Fate = Literal["answered", "not started", "broken, said so", "broken silently"]
 
@@ -90,7 +91,7 @@ class Load:
         return outcome
 
     async def _send(self, body: dict[str, Any]) -> tuple[Fate, str]:
-        path = "/v1/chat/completions"
+        path = api.CHAT
         answer = reading(Expected.of(path, body))
         try:
             async with self._session.post(f"{self.url}{path}", json=body) as response:

@@ -10,6 +10,7 @@ from functools import partial
 from loadtests.hostile.case import Cases, expect, nothing_more, one_answer
 from loadtests.hostile.target import CHAT, Target
 from loadtests.hostile.wire import BrokenError, Wire
+from serving import api
 
 cases = Cases("bodies")
 answers = cases.answers
@@ -103,7 +104,7 @@ for name, text in {
 async def _(target: Target) -> None:
     ids = "[" + ",".join(["7"] * ((target.max_body_bytes - 400) // 2)) + "]"
     body = f'{{"model": "{target.model}", "max_tokens": 1, "prompt": {ids}}}'.encode()
-    await one_answer(target, target.post(body, path="/v1/completions"), (200, 400, 404, 413))
+    await one_answer(target, target.post(body, path=api.COMPLETIONS), (200, 400, 404, 413))
 
 
 @cases.add("limit-over", "a body beyond the limit is 413, and the answer is read")

@@ -10,12 +10,13 @@ from functools import partial
 from loadtests.hostile.case import Cases, endless, expect, nothing_more
 from loadtests.hostile.target import CHAT, Target
 from loadtests.hostile.wire import BrokenError, Wire
+from serving import api
 
 cases = Cases("framing")
 answers = cases.answers
 
 REFUSED = (400, 501)
-HIDDEN = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+HIDDEN = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % api.MODELS.encode()
 
 
 def _raw(*lines: str, body: bytes = b"") -> bytes:
@@ -37,7 +38,7 @@ def _chunked(target: Target, chunks: bytes) -> bytes:
     return target.head("POST", CHAT, *lines) + chunks + HIDDEN
 
 
-async def _body_in_a_second_segment(target: Target, *lines: str, path: str = "/health") -> None:
+async def _body_in_a_second_segment(target: Target, *lines: str, path: str = api.HEALTH) -> None:
     """A body that looks like a request, sent after its head has been read: one answer only."""
     async with await Wire.open(target) as wire:
         head = target.head("POST", path, *lines, f"content-length: {len(HIDDEN)}")
@@ -98,7 +99,7 @@ async def _(target: Target) -> None:
 @cases.add("get-body", "the body of a GET is never a request")
 async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:
-        await wire.send(target.head("GET", "/health", f"content-length: {len(HIDDEN)}") + HIDDEN)
+        await wire.send(target.head("GET", api.HEALTH, f"content-length: {len(HIDDEN)}") + HIDDEN)
         if await wire.reply() is None:
             raise BrokenError("no answer")
         await nothing_more(wire)

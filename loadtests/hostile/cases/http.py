@@ -9,20 +9,22 @@ from functools import partial
 from loadtests.hostile.case import Cases, endless, expect, nothing_more, one_answer
 from loadtests.hostile.target import CHAT, Target
 from loadtests.hostile.wire import BrokenError, Wire
+from serving import api
 
 cases = Cases("http")
 answers = cases.answers
+HEALTH, MODELS = api.HEALTH.encode(), api.MODELS.encode()
 GONE = (400, 404, 405, 408, 413, 414, 417, 421, 426, 431, 501, 505)
 
 
-def _get(target: Target, path: str = "/health", *lines: str) -> bytes:
+def _get(target: Target, path: str = api.HEALTH, *lines: str) -> bytes:
     return target.head("GET", path, *lines)
 
 
 answers(
     "no-host",
     "RFC 9112, 3.2: 400",
-    lambda _: b"GET /health HTTP/1.1\r\n\r\n",
+    lambda _: b"GET %b HTTP/1.1\r\n\r\n" % HEALTH,
     (400,),
     closes=True,
     method="GET",
@@ -30,7 +32,7 @@ answers(
 answers(
     "two-hosts",
     "RFC 9112, 3.2: 400",
-    lambda _: b"GET /health HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+    lambda _: b"GET %b HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n" % HEALTH,
     (400,),
     closes=True,
     method="GET",
@@ -38,14 +40,14 @@ answers(
 answers(
     "method-unknown",
     "a method that nobody knows is refused",
-    lambda target: target.head("BREW", "/health"),
+    lambda target: target.head("BREW", api.HEALTH),
     (400, 405, 501),
     method="GET",
 )
 answers(
     "method-trace",
     "TRACE is refused",
-    lambda target: target.head("TRACE", "/health"),
+    lambda target: target.head("TRACE", api.HEALTH),
     (400, 405, 501),
     method="GET",
 )
@@ -64,8 +66,8 @@ answers(
     method="GET",
 )
 for name, path in {
-    "path-double-slash": "//v1/models",
-    "path-nul": "/v1/models%00",
+    "path-double-slash": "/" + api.MODELS,
+    "path-nul": api.MODELS + "%00",
     "path-dots": "/v1/../status",
     "path-encoded-dots": "/v1/%2e%2e/status",
     "path-backslash": "/v1\\models",
@@ -90,27 +92,28 @@ answers(
 
 @cases.add("head-huge", "a head without an end is cut off")
 async def _(target: Target) -> None:
-    await endless(target, b"GET /health HTTP/1.1\r\nhost: x\r\nx-a: ", GONE)
+    await endless(target, b"GET %b HTTP/1.1\r\nhost: x\r\nx-a: " % HEALTH, GONE)
 
 
 @cases.add("headers-many", "ten thousand headers are refused")
 async def _(target: Target) -> None:
     lines = [f"x-{index}: {index}" for index in range(10_000)]
     async with await Wire.open(target) as wire:
-        await wire.try_send(_get(target, "/health", *lines))
+        await wire.try_send(_get(target, api.HEALTH, *lines))
         reply = await wire.reply()
         if reply is not None and reply.status not in GONE:
             raise BrokenError(f"status {reply.status}")
 
 
 for name, request in {
-    "version-0.9": b"GET /health\r\n\r\n",
+    "version-0.9": b"GET %b\r\n\r\n" % HEALTH,
     "version-2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "version-1.2": b"GET /health HTTP/1.2\r\nhost: x\r\n\r\n",
-    "version-3": b"GET /health HTTP/3.0\r\nhost: x\r\n\r\n",
+    "version-1.2": b"GET %b HTTP/1.2\r\nhost: x\r\n\r\n" % HEALTH,
+    "version-3": b"GET %b HTTP/3.0\r\nhost: x\r\n\r\n" % HEALTH,
     "garbage": bytes(range(256)) * 4,
     "tls-hello": bytes.fromhex("16030100a5010000a10303") + b"\x11" * 160,
-    "proxy-v1-untrusted": b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET /health HTTP/1.1\r\nhost: x\r\n\r\n",
+    "proxy-v1-untrusted": b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET %b HTTP/1.1\r\nhost: x\r\n\r\n"
+    % HEALTH,
     "proxy-v2-untrusted": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"
     + b"\1" * 12
     + b"GET / HTTP/1.1\r\n\r\n",
@@ -128,7 +131,9 @@ for name, request in {
 @cases.add("bare-lf", "lines that end in LF only give one answer at most")
 async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:
-        await wire.send(b"GET /health HTTP/1.1\nhost: x\n\nGET /v1/models HTTP/1.1\nhost: x\n\n")
+        await wire.send(
+            b"GET %b HTTP/1.1\nhost: x\n\nGET %b HTTP/1.1\nhost: x\n\n" % (HEALTH, MODELS)
+        )
         reply = await wire.reply()
         if reply is not None and reply.status != 400:
             raise BrokenError(f"status {reply.status}")
@@ -168,7 +173,7 @@ async def _(target: Target) -> None:
 answers(
     "expect-unknown",
     "an expectation that nobody knows is 417",
-    lambda target: _get(target, "/health", "expect: tea"),
+    lambda target: _get(target, api.HEALTH, "expect: tea"),
     (417,),
     method="GET",
 )
@@ -176,7 +181,7 @@ answers(
 
 @cases.add("head-method", "HEAD is GET without a body")
 async def _(target: Target) -> None:
-    for path in ("/health", "/v1/models"):
+    for path in (api.HEALTH, api.MODELS):
         async with await Wire.open(target) as wire:
             await wire.send(target.head("HEAD", path))
             reply = await wire.reply("HEAD")
@@ -187,7 +192,7 @@ async def _(target: Target) -> None:
 @cases.add("http10", "an HTTP/1.0 client gets its answer and the end of the connection")
 async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:
-        await wire.send(b"GET /health HTTP/1.0\r\n\r\n")
+        await wire.send(b"GET %b HTTP/1.0\r\n\r\n" % HEALTH)
         reply = await wire.reply()
         expect(reply, (200,))
         await nothing_more(wire, closes=True)
@@ -212,7 +217,7 @@ async def _(target: Target) -> None:
 async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:
         for _ in range(2):
-            await wire.send(b"GET /health HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+            await wire.send(b"GET %b HTTP/1.0\r\nconnection: keep-alive\r\n\r\n" % HEALTH)
             reply = await wire.reply()
             if reply is None:
                 return
@@ -230,7 +235,7 @@ async def _(target: Target) -> None:
 
 @cases.add("pipeline", "pipelined requests are answered in order")
 async def _(target: Target) -> None:
-    paths = ("/health", "/nowhere", "/health", "/v1/models", "/health")
+    paths = (api.HEALTH, "/nowhere", api.HEALTH, api.MODELS, api.HEALTH)
     async with await Wire.open(target) as wire:
         await wire.send(b"".join(_get(target, path) for path in paths))
         for path in paths:

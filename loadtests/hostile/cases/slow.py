@@ -9,9 +9,11 @@ from collections.abc import Callable
 from loadtests.hostile.case import Cases, expect, is_well
 from loadtests.hostile.target import CHAT, NotApplicableError, Target
 from loadtests.hostile.wire import BrokenError, Wire
+from serving import api
 
 cases = Cases("slow")
 # Beyond the endpoint's own limit.
+HEALTH = api.HEALTH.encode()
 MARGIN_S = 5.0
 # More than the kernels at both ends buffer.
 LONG_TOKENS = 100_000
@@ -48,7 +50,7 @@ async def _(target: Target) -> None:
 
 @cases.add("head-trickle", "a head that trickles is cut")
 async def _(target: Target) -> None:
-    await _trickle(target, b"GET /health HTTP/1.1\r\n", b"x-a: b\r\n")
+    await _trickle(target, b"GET %b HTTP/1.1\r\n" % HEALTH, b"x-a: b\r\n")
 
 
 @cases.add("lines-trickle", "empty lines before a head do not put its deadline off")
@@ -59,9 +61,9 @@ async def _(target: Target) -> None:
 @cases.add("second-head-trickle", "so is the second head of a connection")
 async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:
-        await wire.send(target.head("GET", "/health"))
+        await wire.send(target.head("GET", api.HEALTH))
         expect(await wire.reply(), (200,))
-        await wire.send(b"GET /health HTTP/1.1\r\n")
+        await wire.send(b"GET %b HTTP/1.1\r\n" % HEALTH)
         await _must_be_cut(target, wire, b"x-a: b\r\n")
 
 
@@ -104,7 +106,7 @@ async def _(target: Target) -> None:
 @cases.add("idle", "a connection that is not used again is closed")
 async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:
-        await wire.send(target.head("GET", "/health"))
+        await wire.send(target.head("GET", api.HEALTH))
         expect(await wire.reply(), (200,))
         await wire.cut_after(target.cut_s + MARGIN_S)
 
@@ -164,7 +166,7 @@ async def _(target: Target) -> None:
     "pipelines-and-never-reads", "nor does a client get room by asking again and again unread"
 )
 async def _(target: Target) -> None:
-    request = target.head("GET", "/v1/models") * 100
+    request = target.head("GET", api.MODELS) * 100
     async with await Wire.open(target, receive_buffer=4096) as wire:
         # First the kernels' buffers fill, then the limit runs. How fast they fill is the machine's affair.
         for _ in range(MOST_UNREAD // 100):
@@ -223,7 +225,7 @@ async def _(target: Target) -> None:
                 # Refused: as good as cut.
                 continue
             wires.append(wire)
-            await wire.try_send(b"GET /health HTTP/1.1\r\nx-a: ")
+            await wire.try_send(b"GET %b HTTP/1.1\r\nx-a: " % HEALTH)
         for _ in range(5):
             await is_well(target)
     finally:

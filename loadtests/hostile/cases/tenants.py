@@ -8,6 +8,7 @@ import json
 from loadtests.hostile.case import Cases, expect, is_well, one_answer
 from loadtests.hostile.target import CHAT, NotApplicableError, Target
 from loadtests.hostile.wire import BrokenError, Wire
+from serving import api
 
 cases = Cases("tenants")
 
@@ -30,7 +31,7 @@ for name, line in {
     @cases.add(f"key-{name}", "without a key that is known there is no answer but 401")
     async def _(target: Target, line: str = line) -> None:
         _needs_keys(target)
-        for path in ("/v1/models", "/status", "/metrics"):
+        for path in (api.MODELS, api.STATUS, api.METRICS):
             await one_answer(target, target.head("GET", path, line, key=""), (401,), method="GET")
         await one_answer(target, target.post(target.chat(), line, key=""), (401,))
 
@@ -47,7 +48,7 @@ async def _(target: Target) -> None:
     if not target.other_model:
         raise NotApplicableError("no model is known that the key may not use")
     await one_answer(target, target.post(target.chat(model=target.other_model)), (403, 404))
-    for path in ("/v1/models", "/status", "/metrics"):
+    for path in (api.MODELS, api.STATUS, api.METRICS):
         reply = await one_answer(target, target.head("GET", path), (200, 403), method="GET")
         if target.other_model.encode() in reply.body:
             raise BrokenError(f"{path} names it")
@@ -60,7 +61,7 @@ async def _(target: Target) -> None:
     async with await Wire.open(target) as wire:
         await wire.send(target.post(target.chat(), key=target.other_key))
         expect(await wire.reply("POST"), (200,))
-    for path in ("/metrics", "/status"):
+    for path in (api.METRICS, api.STATUS):
         reply = await one_answer(target, target.head("GET", path), (200, 403), method="GET")
         tenants = {
             line.split(b'tenant="', 1)[1].split(b'"', 1)[0]
@@ -114,9 +115,9 @@ async def _(target: Target) -> None:
 @cases.add("blamed", "requests that engines fail at close nothing to others", is_crowd=True)
 async def _(target: Target) -> None:
     failing = (
-        ("/v1/responses", {"input": [{"role": "assistant", "content": []}]}),
+        (api.RESPONSES, {"input": [{"role": "assistant", "content": []}]}),
         (
-            "/v1/responses",
+            api.RESPONSES,
             {"input": [{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}]},
         ),
         (CHAT, {"messages": [{"role": "user", "content": "a"}], "stop_token_ids": [2**40]}),

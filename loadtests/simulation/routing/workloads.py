@@ -7,11 +7,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from loadtests.simulation.routing.engines import BLOCK_TOKENS, EngineModel, SimRequest
+from serving import api
 from serving.replicas.choice import RoutedRequest
 from serving.replicas.prompt_prefix import prompt_prefix, session_key
 
 CHARACTERS_PER_TOKEN = 4
-PATH = "/v1/chat/completions"
+PATH = api.CHAT
 
 
 @dataclass(frozen=True)
