@@ -20,7 +20,7 @@ from serving.gateway.lanes import SUSPECT_S, Lane, Lanes
 from serving.gateway.probation import Probation
 from serving.gateway.replica_request import NoReplicaError, ReplicaRequest, RetryState
 from serving.gateway.replica_response import ReplicaResponse, Traffic
-from serving.gateway.upstream import LateError, ReplicaGoneError, Upstream
+from serving.gateway.upstream import Gone, LateError, ReplicaGoneError, Upstream
 from serving.settings import GatewayConfig
 from serving.telemetry.metrics import GatewayMetrics
 
@@ -208,7 +208,7 @@ class Forwarder:
                 # Nothing has reached the client.
                 answer.close()
                 if beginning.verdict == "dead":
-                    raise ReplicaGoneError("its engine is dead", sent=True, lost=True)
+                    raise ReplicaGoneError("its engine is dead", Gone.DIED)
                 raise _FailedError(replica.id, is_busy=beginning.verdict == "busy")
         except ReplicaGoneError as gone:
             self._traffic.ended(replica)

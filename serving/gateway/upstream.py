@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 
 from serving.config.connections import ConnectionsConfig
 from serving.discovery.directory import Replica
@@ -31,30 +32,49 @@ PAUSE_MARGIN_S = 60.0
 PAUSE_TIMEOUT_S = ConnectionsConfig().write_stall_s + PAUSE_MARGIN_S
 
 
+class Gone(enum.Enum):
+    """Why a replica has not begun to answer."""
+
+    # For a reason of our own, or because it has too much to do: no connection, or nobody to connect to.
+    NO_CONNECTION = enum.auto()
+    # Its machine gives no sign of life.
+    UNREACHABLE = enum.auto()
+    # Its process is no more, or another one has its address; it never had the request.
+    REFUSED = enum.auto()
+    # Its machine has gone while the connection was open: nothing that the request did.
+    VANISHED = enum.auto()
+    # Its process or its engine has ended with the request.
+    DIED = enum.auto()
+    # It had the request, lives, and does not speak HTTP.
+    BROKE = enum.auto()
+
+
 class ReplicaGoneError(Exception):
-    """The replica has not begun to answer: another may be asked.
+    """The replica has not begun to answer: another may be asked."""
 
-    Attributes:
-        sent: it had the request when it went; such a request may be what broke it.
-        unreachable: its machine gives no sign of life; whoever else is on it will not answer either.
-        vanished: it did once, on this connection.
-        lost: its process, its engine or its machine is no more: it has not just too much to do.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        sent: bool = False,
-        unreachable: bool = False,
-        vanished: bool = False,
-        lost: bool = False,
-    ) -> None:
+    def __init__(self, reason: str, how: Gone = Gone.NO_CONNECTION) -> None:
         super().__init__(reason)
-        self.sent = sent
-        self.unreachable = unreachable or vanished
-        self.vanished = vanished
-        self.lost = lost or vanished
+        self.how = how
+
+    @property
+    def sent(self) -> bool:
+        """Whether it had the request when it went; such a request may be what broke it."""
+        return self.how in (Gone.DIED, Gone.BROKE)
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether its machine gives no sign of life: whoever else is on it will not answer either."""
+        return self.how in (Gone.UNREACHABLE, Gone.VANISHED)
+
+    @property
+    def vanished(self) -> bool:
+        """Whether its machine did give signs of life, on this connection."""
+        return self.how is Gone.VANISHED
+
+    @property
+    def lost(self) -> bool:
+        """Whether its process, its engine or its machine is no more: it has not just too much to do."""
+        return self.how in (Gone.REFUSED, Gone.VANISHED, Gone.DIED)
 
 
 class LateError(Exception):
@@ -197,7 +217,7 @@ class Upstream:
         died = answer.status == 500 and names_a_dead_engine(answer.first)
         if died or (answer.status in _GONE and not answer.first):
             answer.close()
-            raise ReplicaGoneError(f"status {answer.status}", sent=died, lost=True)
+            raise ReplicaGoneError(f"status {answer.status}", Gone.DIED if died else Gone.REFUSED)
         return answer
 
     def _pool(self, base_url: str) -> Pool:
@@ -220,11 +240,11 @@ async def _acquire(pool: Pool, *, fresh: bool = False) -> ReplicaConnection:
     try:
         return await pool.acquire(fresh=fresh)
     except (OSError, TimeoutError) as error:
-        raise ReplicaGoneError(
-            type(error).__name__,
-            unreachable=is_unreachable(error),
-            lost=isinstance(error, ConnectionError),
-        ) from None
+        if is_unreachable(error):
+            how = Gone.UNREACHABLE
+        else:
+            how = Gone.REFUSED if isinstance(error, ConnectionError) else Gone.NO_CONNECTION
+        raise ReplicaGoneError(type(error).__name__, how) from None
 
 
 async def _acquire_within(pool: Pool, seconds: float) -> ReplicaConnection:
@@ -242,10 +262,7 @@ async def _ask(pool: Pool, connection: ReplicaConnection, request: bytes) -> Ans
         await connection.begun()
     except BrokenError as error:
         pool.release(connection)
-        vanished = isinstance(error, VanishedError)
-        lost = isinstance(error, ClosedError)
-        sent = error.taken if isinstance(error, ClosedError) else not vanished
-        raise ReplicaGoneError(str(error), sent=sent, vanished=vanished, lost=lost) from None
+        raise ReplicaGoneError(str(error), _how(error)) from None
     except SilentError:
         pool.release(connection)
         raise EngineTimeoutError(
@@ -255,6 +272,15 @@ async def _ask(pool: Pool, connection: ReplicaConnection, request: bytes) -> Ans
         connection.close()
         raise
     return Answer(connection, pool)
+
+
+def _how(error: BrokenError) -> Gone:
+    """What it means for a request that its connection broke."""
+    if isinstance(error, VanishedError):
+        return Gone.VANISHED
+    if isinstance(error, ClosedError):
+        return Gone.DIED if error.taken else Gone.REFUSED
+    return Gone.BROKE
 
 
 def _request(

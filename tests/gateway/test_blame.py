@@ -16,7 +16,7 @@ from serving.errors import AnswerTooLongError, EngineFailedError, EngineTimeoutE
 from serving.gateway import forwarding
 from serving.gateway.blame import judge, names_a_dead_engine
 from serving.gateway.replica_request import NoReplicaError, RetryState
-from serving.gateway.upstream import ReplicaGoneError
+from serving.gateway.upstream import Gone, ReplicaGoneError
 from serving.replica_facts import ModelCard, ReplicaStats
 from tests.gateway.test_forwarding import DEAD, FREELY, STREAM_ERROR, Answer, Site
 
@@ -24,7 +24,7 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 
 REFUSED = b'data: {"error": {"message": "Grammar error: x", "code": 400, "param": null}}\n\n'
 FAILS = Answer(b"{}", status=500)
-GONE = ReplicaGoneError("refused", lost=True)
+GONE = ReplicaGoneError("refused", Gone.REFUSED)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ async def test_two_busy_engines_hold_nothing_back() -> None:
 
 async def test_a_request_under_which_two_engines_die_is_held_back() -> None:
     site = Site("a", "b", "c")
-    site.upstream.replies = dict.fromkeys("abc", ReplicaGoneError("closed", sent=True, lost=True))
+    site.upstream.replies = dict.fromkeys("abc", ReplicaGoneError("closed", Gone.DIED))
     with pytest.raises(EngineFailedError):
         await site.open()
     assert len(site.upstream.asked) == 2
@@ -141,7 +141,7 @@ async def test_what_kills_two_replicas_at_once_is_not_the_request(
 ) -> None:
     site = Site("a", "b", "c")
     # It is sent on only when those that died with the first one refuse connections.
-    site.upstream.replies["a"] = ReplicaGoneError("closed", sent=True, lost=True)
+    site.upstream.replies["a"] = ReplicaGoneError("closed", Gone.DIED)
     site.upstream.replies["b"] = GONE
     slept: list[float] = []
 
@@ -157,7 +157,7 @@ async def test_what_kills_two_replicas_at_once_is_not_the_request(
     assert slept.count(0.5) == 1
 
 
-@pytest.mark.parametrize("fault", [GONE, ReplicaGoneError("x", vanished=True), Answer(DEAD, 500)])
+@pytest.mark.parametrize("fault", [GONE, ReplicaGoneError("x", Gone.VANISHED), Answer(DEAD, 500)])
 async def test_a_replica_at_fault_is_left_alone_with_one_tenant_on_the_site(fault: Any) -> None:
     site = Site("a", breaker={"consecutive_failures": 3})
     site.upstream.replies["a"] = fault

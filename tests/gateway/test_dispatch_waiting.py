@@ -19,7 +19,7 @@ from serving.gateway.dispatch import Dispatcher
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.prefill import Prefill
-from serving.gateway.upstream import LateError, ReplicaGoneError
+from serving.gateway.upstream import Gone, LateError, ReplicaGoneError
 from serving.replica_facts import ModelCard
 from serving.settings import GatewayConfig, RequestLimits
 from serving.telemetry.metrics import GatewayMetrics
@@ -29,8 +29,8 @@ from tests.gateway.leaping import now, run, settle
 from tests.gateway.test_forwarding import Answer, Upstream
 
 CHAT = endpoints(RequestLimits())["/v1/chat/completions"]
-GONE = ReplicaGoneError("refused", lost=True)
-DIED = ReplicaGoneError("closed", sent=True, lost=True)
+GONE = ReplicaGoneError("refused", Gone.REFUSED)
+DIED = ReplicaGoneError("closed", Gone.DIED)
 
 
 class Site:

@@ -18,7 +18,7 @@ from serving.gateway.replica_request import (
     RetryState,
 )
 from serving.gateway.replica_response import ReplicaResponse
-from serving.gateway.upstream import ReplicaGoneError
+from serving.gateway.upstream import Gone, ReplicaGoneError
 from serving.replica_facts import ModelCard
 from serving.replica_protocol import Usage
 from serving.settings import GatewayConfig
@@ -251,10 +251,10 @@ async def test_a_model_whose_replicas_all_fail_is_not_well_until_they_change() -
     assert site.forwarder.is_well("m")
 
 
-VANISHED = ReplicaGoneError("TimeoutError", vanished=True)
+VANISHED = ReplicaGoneError("TimeoutError", Gone.VANISHED)
 
 
-@pytest.mark.parametrize("gone", [VANISHED, ReplicaGoneError("TimeoutError", unreachable=True)])
+@pytest.mark.parametrize("gone", [VANISHED, ReplicaGoneError("TimeoutError", Gone.UNREACHABLE)])
 async def test_after_an_unreachable_machine_another_machine_is_asked(gone: Exception) -> None:
     site = Site("a1", "a2", "a3", "b1")
     site.upstream.replies = dict.fromkeys(("a1", "a2", "a3"), gone)
@@ -264,7 +264,7 @@ async def test_after_an_unreachable_machine_another_machine_is_asked(gone: Excep
 
 async def test_on_the_same_machine_if_there_is_no_other() -> None:
     site = Site("a1", "a2")
-    site.upstream.replies["a1"] = ReplicaGoneError("TimeoutError", unreachable=True)
+    site.upstream.replies["a1"] = ReplicaGoneError("TimeoutError", Gone.UNREACHABLE)
     assert await site.open() == "a2"
 
 
@@ -278,7 +278,7 @@ async def test_a_request_is_not_blamed_for_machines_that_vanish() -> None:
     ("gone", "answered"),
     [
         (VANISHED, 400),
-        (ReplicaGoneError("closed", sent=True, lost=True), 400),
+        (ReplicaGoneError("closed", Gone.DIED), 400),
         # It lives, and may fail because it has too much to do.
         (Answer(STREAM_ERROR), 200),
     ],
@@ -298,7 +298,7 @@ async def test_what_a_lost_replica_had_costs_nothing_of_the_retry_budget(
 
 async def test_each_request_is_sent_again_a_bounded_number_of_times_whatever_is_lost() -> None:
     site = Site("a", "b", "c", "d", retries={"max_attempts": 3, "share": 0, "min_per_s": 0})
-    site.upstream.replies = {name: ReplicaGoneError("refused", lost=True) for name in "abcd"}
+    site.upstream.replies = {name: ReplicaGoneError("refused", Gone.REFUSED) for name in "abcd"}
     with pytest.raises(NoReplicaError):
         await site.open()
     assert len(site.upstream.asked) == 3

@@ -10,12 +10,12 @@ import pytest
 from serving.errors import EngineFailedError
 from serving.gateway.probation import MAX_TURN_S, WATCH_S, Probation
 from serving.gateway.replica_request import MAX_ACQUITTALS, RetryState
-from serving.gateway.upstream import ReplicaGoneError
+from serving.gateway.upstream import Gone, ReplicaGoneError
 from tests.gateway.leaping import now, run, settle
 from tests.gateway.test_dispatch_waiting import Site
 from tests.gateway.test_forwarding import Answer
 
-DIED = ReplicaGoneError("closed", sent=True, lost=True)
+DIED = ReplicaGoneError("closed", Gone.DIED)
 
 
 def test_tenants_go_one_after_the_other_and_each_one_together() -> None:
