@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from loadtests.commands import load
-from loadtests.plan import cli as plan
 from serving import __version__
-from serving.commands import catalogue, check, keys, monitoring, status, tiny
+from serving.commands import by_name, catalogue, check, keys, monitoring, status, tiny
 from serving.commands.k8s import cli as k8s
 from serving.commands.output import run
 from serving.commands.rollout import cli as rollout
@@ -35,8 +33,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(route.app, name="route")
 app.add_typer(tiny.app, name="tiny")
-app.add_typer(load.app, name="load")
-app.command()(plan.plan)
+by_name.add(app, "load", "loadtests.commands.load:app")
+by_name.add(app, "plan", "loadtests.plan.cli:plan")
 app.add_typer(k8s.app, name="k8s")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(monitoring.app, name="monitoring")

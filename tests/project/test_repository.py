@@ -94,6 +94,9 @@ GOOD = {
     "serving/engine/model_server.py": "import ray.serve\nimport vllm\n",
     "serving/commands/stack/ray_api.py": "import ray\n",
     "serving/app.py": "import ray\nfrom serving import engine, gateway\n",
+    "loadtests/run/folder.py": "from serving import errors\nimport loadtests.workload\n",
+    "loadtests/simulation/policies.py": "import serving.replicas\n",
+    "loadtests/checks/stack.py": "import serving.commands.stack\nimport loadtests.run\n",
 }
 
 
@@ -113,6 +116,13 @@ GOOD = {
         ("serving/routing/wrong.py", "def f():\n    import ray\n", "Only the app, the engine"),
         ("serving/engine_plan/wrong.py", "import serving.engine\n", "Arrows point downward"),
         ("serving/engine_plan/wrong.py", "import vllm\n", "Only the engine imports vllm"),
+        ("serving/routing/wrong.py", "import loadtests\n", "Serving imports no load tests"),
+        ("loadtests/unplaced.py", "", "Load tests: arrows point downward"),
+        ("loadtests/run/wrong.py", "import loadtests.checks\n", "Load tests: arrows point"),
+        ("loadtests/run/wrong.py", "import serving.gateway\n", "Load tests read configuration"),
+        ("loadtests/simulation/wrong.py", "import serving.gateway\n", "Simulations play"),
+        ("loadtests/checks/wrong.py", "import serving.trust\n", "Bench, checks and hostile"),
+        ("loadtests/checks/wrong.py", "import vllm\n", "Only the engine imports vllm"),
         ("serving/engine_plan/wrong.py", "import ray\n", "Only the app, the engine"),
     ],
 )
@@ -127,6 +137,8 @@ def test_the_layers_are_enforced(
         *("tenancy", "telemetry", "commands", "commands/stack"),
     ):
         (tmp_path / "serving" / package).mkdir(parents=True, exist_ok=True)
+    for room in ("run", "workload", "simulation", "checks"):
+        (tmp_path / "loadtests" / room).mkdir(parents=True, exist_ok=True)
     for name, content in {
         "serving/errors.py": "",
         "serving/records.py": "",
@@ -134,9 +146,10 @@ def test_the_layers_are_enforced(
         **({file: text} if file else {}),
     }.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    for folder in (tmp_path / "serving", *(tmp_path / "serving").rglob("*")):
-        if folder.is_dir():
-            (folder / "__init__.py").touch()
+    for root in (tmp_path / "serving", tmp_path / "loadtests"):
+        for folder in (root, *root.rglob("*")):
+            if folder.is_dir():
+                (folder / "__init__.py").touch()
     (tmp_path / "serving" / "catalogue.py").touch()
     linted = run(str(Path(sys.executable).with_name("lint-imports")), "--no-cache", cwd=tmp_path)
     if complaint is None:
