@@ -19,8 +19,17 @@ from loadtests.commands.run_view import (
     no_answer_in_words,
     show_summary,
 )
-from loadtests.commands.scenario_options import SHIPPED, adjusted, default_folder, load, one_class
-from loadtests.workload.scenario import Scenario
+from loadtests.commands.scenario_options import (
+    KEY_VARIABLE,
+    SHIPPED,
+    Asked,
+    adjusted,
+    default_folder,
+    export_key,
+    load,
+    one_class,
+)
+from loadtests.workload.scenario import MOST_TOKENS, Scenario
 from serving.commands.output import console, note, say
 from serving.errors import ConfigError, StackError
 
@@ -46,7 +55,22 @@ UrlOption = Annotated[
 ProcessesOption = Annotated[
     int, typer.Option("--processes", min=1, help="Generator processes, about one per core.")
 ]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="The model that all classes ask for.")
+]
+InputOption = Annotated[
+    int | None,
+    typer.Option("--input", min=1, max=MOST_TOKENS, help="Prompt tokens, the same for all."),
+]
+OutputOption = Annotated[
+    int | None,
+    typer.Option("--output", min=1, max=MOST_TOKENS, help="Completion tokens, the same for all."),
+]
 KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", envvar=KEY_VARIABLE, help="If the endpoint needs one: for all tenants."),
+]
+KeyEnvOption = Annotated[
     list[str] | None,
     typer.Option(
         "--key-env",
@@ -73,6 +97,10 @@ def run(
     scenario: ScenarioArgument,
     out: OutOption = None,
     url: UrlOption = None,
+    model: ModelOption = None,
+    input_tokens: InputOption = None,
+    output_tokens: OutputOption = None,
+    key: KeyOption = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=1e-6, help="Requests per second.")
     ] = None,
@@ -81,7 +109,7 @@ def run(
         float | None, typer.Option("--duration", min=0.1, help="Seconds of sending.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
-    key_env: KeyOption = None,
+    key_env: KeyEnvOption = None,
     processes: ProcessesOption = 1,
     web: Annotated[
         int | None, typer.Option("--web", metavar="PORT", help="Open Locust's web UI there.")
@@ -93,11 +121,12 @@ def run(
 ) -> None:
     """Send a scenario's load, and leave records, a summary and a report.
 
-    Example: comptoir load run chat --url http://127.0.0.1:8000 --rate 5 --duration 60
+    Example: comptoir load run chat --url https://llm.example.eu --model NAME --rate 5 --duration 60
     """
     from loadtests.generator.launch import run as run_now
 
-    plan = adjusted(load(scenario), url, rate, users, duration, seed, key_env)
+    asked = Asked(model, input_tokens, output_tokens, export_key(key))
+    plan = adjusted(load(scenario), url, rate, users, duration, seed, key_env, asked=asked)
     folder = out or default_folder(plan.name)
     note(
         f"{plan.name}: {arrivals_in_words(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
@@ -130,15 +159,13 @@ def sweep(
     scenario: ScenarioArgument,
     out: OutOption = None,
     url: UrlOption = None,
+    model: ModelOption = None,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Only this class of the scenario.")
     ] = None,
-    input_tokens: Annotated[
-        int | None, typer.Option("--input", min=1, help="Prompt tokens, the same for all.")
-    ] = None,
-    output_tokens: Annotated[
-        int | None, typer.Option("--output", min=1, help="Completion tokens, the same for all.")
-    ] = None,
+    input_tokens: InputOption = None,
+    output_tokens: OutputOption = None,
+    key: KeyOption = None,
     low: Annotated[float, typer.Option("--from", min=1e-3, help="The first rate, per second.")] = 1,
     high: Annotated[float, typer.Option("--to", min=1e-3, help="The highest rate.")] = 1000,
     duration: Annotated[
@@ -155,7 +182,7 @@ def sweep(
     ] = 1,
     gpu: Annotated[str | None, typer.Option("--gpu", help="Which GPU, for the plan.")] = None,
     gpus_per_replica: Annotated[int, typer.Option("--gpus-per-replica", min=0)] = 1,
-    key_env: KeyOption = None,
+    key_env: KeyEnvOption = None,
     processes: ProcessesOption = 1,
 ) -> None:
     """Find the highest rate at which the SLO holds: double, bisect, confirm; what is too close is run again.
@@ -171,7 +198,8 @@ def sweep(
     from loadtests.plan.measured import wanted_s
     from loadtests.plan.sweeps import parse_sweep
 
-    plan = adjusted(load(scenario), url, None, None, duration, None, key_env)
+    asked = Asked(model, has_key=export_key(key))
+    plan = adjusted(load(scenario), url, None, None, duration, None, key_env, asked=asked)
     plan = one_class(plan, class_name, input_tokens, output_tokens)
     folder = out or default_folder(f"sweep-{plan.name}")
     hardware = Hardware(gpu, gpus_per_replica if gpu else 0, replicas)

@@ -100,7 +100,7 @@ def no_answer_in_words(url: str, summary: dict[str, Any]) -> str:
     """What to say where not one request was answered: most likely the command is wrong, not the server."""
     return (
         f"{url} answered none of the requests: {failures_in_words(summary)}; "
-        "`comptoir status --url` says what runs there, --key-env names the key"
+        "`comptoir status --url` says what runs there; --model, --key and --key-env say what to ask for"
     )
 
 

@@ -3,14 +3,61 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from loadtests.workload.scenario import Scenario
 from serving.config.base import validated
 from serving.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[1] / "workload" / "scenarios"
+# The variable in which every command looks for the key of an endpoint.
+KEY_VARIABLE = "COMPTOIR_API_KEY"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every class asks instead: of which model, how long. `has_key`: there is a key in KEY_VARIABLE."""
+
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    has_key: bool = False
+
+    def change(self, document: dict[str, Any], scenario: Scenario) -> None:
+        """Change a scenario's document."""
+        lengths = (self.input_tokens, self.output_tokens)
+        if document["arrivals"].get("kind") == "trace" and lengths != (None, None):
+            option = "--input" if self.input_tokens is not None else "--output"
+            raise ConfigError(f"{option}: the lengths are those of the trace", param=option)
+        if self.model is not None and not self.model.strip():
+            raise ConfigError("--model: give the name that the endpoint lists", param="--model")
+        for one in document["classes"]:
+            if self.model is not None:
+                one["model"] = self.model
+            _set_lengths(one, *lengths)
+        if self.has_key:
+            keys = document["target"].setdefault("keys", {})
+            for each in scenario.classes:
+                keys.setdefault(each.tenant, KEY_VARIABLE)
+
+
+def export_key(key: str | None) -> bool:
+    """Give the key to the processes that send, through their environment; returns whether there is one.
+
+    Raises:
+        ConfigError: it cannot stand in a header. The message does not repeat it.
+    """
+    if key is None:
+        return False
+    if not (key.isascii() and key.isprintable()) or key != key.strip() or not key:
+        raise ConfigError(
+            "--key: not a key: visible ASCII characters, without spaces around them", param="--key"
+        )
+    os.environ[KEY_VARIABLE] = key
+    return True
 
 
 def load(name: str) -> Scenario:
@@ -40,6 +87,8 @@ def adjusted(
     duration_s: float | None,
     seed: int | None,
     key_env: list[str] | None,
+    *,
+    asked: Asked | None = None,
 ) -> Scenario:
     """The scenario with what the command line says instead; checked again.
 
@@ -65,6 +114,8 @@ def adjusted(
         document["warmup_s"] = min(scenario.warmup_s, duration_s / 5)
     if seed is not None:
         document["seed"] = seed
+    if asked is not None:
+        asked.change(document, scenario)
     return validated(Scenario, document, scenario.name)
 
 
@@ -102,12 +153,18 @@ def one_class(
             f"--class: there is no class '{name}'; there are: {known}", param="--class"
         )
     document = found[0].model_dump(mode="json", exclude_unset=True)
+    _set_lengths(document, input_tokens, output_tokens)
+    whole = scenario.model_dump(mode="json", exclude_unset=True)
+    return validated(Scenario, whole | {"classes": [document]}, scenario.name)
+
+
+def _set_lengths(
+    document: dict[str, Any], input_tokens: int | None, output_tokens: int | None
+) -> None:
     if input_tokens is not None:
         document["input_tokens"] = {"mean": input_tokens}
     if output_tokens is not None:
         document["output_tokens"] = {"mean": output_tokens}
-    whole = scenario.model_dump(mode="json", exclude_unset=True)
-    return validated(Scenario, whole | {"classes": [document]}, scenario.name)
 
 
 def default_folder(name: str) -> Path:

@@ -16,6 +16,7 @@ from serving.config.base import FrozenConfig, validated
 from serving.config.yaml_file import read_mapping
 
 Kind = Literal["chat", "multi_turn", "rag", "agent", "summarise", "embeddings"]
+MOST_TOKENS = 2_000_000
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -25,10 +26,10 @@ class TokensConfig(FrozenConfig):
     `cv` is the coefficient of variation; 0 makes every draw `mean`. A plain number stands for `mean`.
     """
 
-    mean: float = Field(gt=0, le=2_000_000)
+    mean: float = Field(gt=0, le=MOST_TOKENS)
     cv: float = Field(default=0.0, ge=0, le=10)
     min: int = Field(default=1, ge=1)
-    max: int = Field(default=2_000_000, ge=1)
+    max: int = Field(default=MOST_TOKENS, ge=1)
 
     @model_validator(mode="before")
     @classmethod

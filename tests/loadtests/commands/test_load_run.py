@@ -6,8 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,48 @@ def test_every_request_of_the_plan_is_in_the_records_and_at_the_server(
     code, _, err = load("run", str(scenario(server, tmp_path)), "--out", str(run))
     assert code == 2
     assert "holds a run already" in err
+
+
+def test_any_endpoint_is_asked_for_the_model_and_the_lengths_of_the_command_line(
+    server: Running, tmp_path: Path
+) -> None:
+    path, run = scenario(server, tmp_path, target={}, duration_s=2), tmp_path / "run"
+    options = ["--model", "theirs", "--input", "40", "--output", "7", "--out", str(run)]
+    code, _, err = load("run", str(path), "--url", f"{server.url}/v1", *options)
+    assert code == 0, err
+    records = list(read_records(run))
+    assert {one.model for one in records} == {"theirs"}
+    assert {one.output_tokens for one in records} == {7}
+    # Without a tokenizer a prompt is about as long as asked for; other turns repeat those before.
+    assert all(20 < one.prompt_tokens < 80 for one in records if one.turn == 0)
+
+
+def test_the_key_goes_with_every_request_and_into_no_file(tmp_path: Path) -> None:
+    seen: set[str | None] = set()
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.add(self.headers["authorization"])
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(401)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url, run = f"http://127.0.0.1:{other.server_port}", tmp_path / "run"
+        there = Running(url, 0)
+        path = scenario(there, tmp_path, duration_s=1, warmup_s=0.1)
+        code, out, err = load("run", str(path), "--key", "sk-canary", "--out", str(run))
+        other.shutdown()
+    assert code == 1
+    assert "--model, --key and --key-env say what to ask for" in " ".join(err.split())
+    assert seen == {"Bearer sk-canary"}
+    written = b"".join(one.read_bytes() for one in run.rglob("*") if one.is_file())
+    assert b"sk-canary" not in written + out.encode() + err.encode()
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 1), (("--require-slo",), 5)])

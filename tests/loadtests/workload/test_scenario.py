@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from loadtests.commands.scenario_options import SHIPPED, adjusted, load, one_class
+from loadtests.commands.scenario_options import (
+    SHIPPED,
+    Asked,
+    adjusted,
+    export_key,
+    load,
+    one_class,
+)
 from loadtests.workload.bodies import Composer, Turns
 from loadtests.workload.conversations import plan, user_plan
 from loadtests.workload.scenario import (
@@ -132,6 +140,70 @@ def test_the_command_line_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) 
     assert scenario.target.keys == {"default": "WEB_KEY"}
     assert adjusted(load("chat"), None, None, 5, None, None, None).arrivals.users == 5
     assert adjusted(load("bursts"), None, 9.0, None, None, None, None).arrivals.kind == "gamma"
+
+
+def test_every_class_asks_for_the_model_and_the_lengths_of_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RESEARCH", "k")
+    asked = Asked("theirs", 100, 20, has_key=True)
+    scenario = adjusted(
+        load("mixed-tenants"), None, None, None, None, None, ["research=RESEARCH"], asked=asked
+    )
+    assert {one.model for one in scenario.classes} == {"theirs"}
+    assert {(one.input_tokens.mean, one.input_tokens.cv) for one in scenario.classes} == {(100, 0)}
+    assert {one.output_tokens.mean for one in scenario.classes} == {20}
+    # A tenant's own key goes before the one for all.
+    assert scenario.target.keys == {
+        "web": "COMPTOIR_API_KEY",
+        "research": "RESEARCH",
+        "batch": "COMPTOIR_API_KEY",
+    }
+    assert [one.slo for one in scenario.classes] == [
+        one.slo for one in load("mixed-tenants").classes
+    ]
+
+
+def test_without_them_a_class_stays_as_it_is() -> None:
+    chat = load("chat")
+    assert adjusted(chat, None, None, None, None, None, None, asked=Asked()) == chat
+
+
+@pytest.mark.parametrize(
+    ("scenario", "asked", "complaint"),
+    [
+        ("trace-azure", Asked(input_tokens=9), "--input: the lengths are those of the trace"),
+        ("trace-azure", Asked(output_tokens=9), "--output: the lengths are those of the trace"),
+        ("chat", Asked(" "), "--model: give the name that the endpoint lists"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(scenario: str, asked: Asked, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        adjusted(load(scenario), None, None, None, None, None, None, asked=asked)
+
+
+def test_lengths_are_free_where_a_rate_replaces_the_trace() -> None:
+    asked = Asked(input_tokens=9)
+    scenario = adjusted(load("trace-azure"), None, 2.0, None, None, None, None, asked=asked)
+    assert scenario.classes[0].input_tokens.mean == 9
+
+
+@pytest.mark.parametrize("key", ["", " ", "sk-canary\r\nx: y", "sk-canary ", "sk-canäry"])
+def test_a_key_that_no_header_takes_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.delenv("COMPTOIR_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="--key: not a key") as raised:
+        export_key(key)
+    assert "can" not in raised.value.message.replace("cannot", "")
+    assert "COMPTOIR_API_KEY" not in os.environ
+
+
+def test_a_key_reaches_the_processes_that_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPTOIR_API_KEY", "before")
+    assert export_key("sk-1")
+    assert os.environ["COMPTOIR_API_KEY"] == "sk-1"
+    assert not export_key(None)
 
 
 @pytest.mark.parametrize(
