@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from loadtests.analysis.stats import percentile
 from loadtests.answers.dialects import judged
 from loadtests.answers.reading import Expected
 from loadtests.bench.raw_http import TimedConnection, request_bytes
-from loadtests.bench.summary import percentile
 
 # `usage` and `[DONE]`: the events at the end of a stream that carry no token.
 TOKENLESS_EVENTS = 2

@@ -1,24 +1,10 @@
-"""Percentiles, medians and ratios. Pure."""
+"""Medians over rounds, and ratios. Pure; percentiles are those of analysis/stats.py."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-
-
-def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest value that at least `percent` of all do not exceed; NaN of nothing."""
-    ordered = sorted(values)
-    if not ordered:
-        return math.nan
-    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
-
-
-def percentile_50(values: Iterable[float]) -> float:
-    """The median: of an even number the middle of both; NaN of nothing."""
-    found = list(values)
-    return statistics.median(found) if found else math.nan
+from collections.abc import Mapping, Sequence
 
 
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:

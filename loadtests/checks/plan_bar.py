@@ -23,7 +23,7 @@ from rich.progress import track
 
 from loadtests.analysis.point import Point, backlog_grows
 from loadtests.analysis.rate_search import Search, as_document
-from loadtests.analysis.stats import effective_size, wilson_lower
+from loadtests.analysis.stats import effective_size, percentile, wilson_lower
 from loadtests.plan.model import PlanConfig
 from loadtests.plan.planner import outcome
 from loadtests.plan.sources import capacities
@@ -31,7 +31,7 @@ from loadtests.plan.sweeps import Measured, parse_sweep
 from loadtests.plan.uncertainty import unsettled
 from loadtests.simulation.queueing import (
     WARMUP_SHARE,
-    EngineModel,
+    BatchingModel,
     Sample,
     attainment,
     good,
@@ -54,7 +54,7 @@ EMPTY = Catalogue(models={}, licences={})
 class Case:
     """One scenario, with what only the simulation knows."""
 
-    model: EngineModel
+    model: BatchingModel
     slo: SloConfig
     input_tokens: TokensConfig
     output_tokens: TokensConfig
@@ -92,7 +92,7 @@ def cases(count: int, seed: int, most_replicas: float = 8.0) -> Iterator[Case]:
     made = 0
     while made < count:
         slots = rng.choice((16, 32, 64, 128))
-        model = EngineModel(
+        model = BatchingModel(
             slots=slots,
             prefill_base_s=rng.uniform(0.01, 0.05),
             prefill_per_token_s=rng.uniform(0.00005, 0.0003),
@@ -114,7 +114,7 @@ def cases(count: int, seed: int, most_replicas: float = 8.0) -> Iterator[Case]:
 
 
 def _slo(
-    rng: random.Random, model: EngineModel, inputs: TokensConfig, outputs: TokensConfig
+    rng: random.Random, model: BatchingModel, inputs: TokensConfig, outputs: TokensConfig
 ) -> SloConfig:
     """Of first tokens, of these and gaps, or of the whole, from tight to loose: each bounds the waiting.
 
@@ -180,7 +180,7 @@ def _point(
         valid=True,
         passed=low >= case.slo.target and not grows,
         e2e_mean_s=e2e_s,
-        ttft_p95_ms=float(np.percentile((times.first_token_s - arrivals)[first:], 95) * 1000),
+        ttft_p95_ms=percentile((times.first_token_s - arrivals)[first:], 95) * 1000,
         output_tokens_per_s=rate * float(sample.output_tokens.mean()),
         in_flight_mean=rate * e2e_s,
         is_confirmation=is_confirmation,

@@ -17,10 +17,10 @@ from typing import Any
 
 import uvloop
 
+from loadtests.analysis.stats import percentile
 from loadtests.answers.dialects import judged
 from loadtests.answers.reading import Expected
 from loadtests.bench.raw_http import TimedConnection, request_bytes
-from loadtests.bench.summary import percentile
 
 STREAMS = 4
 TOKENS = 6

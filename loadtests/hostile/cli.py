@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.bench.summary import percentile
+from loadtests.analysis.stats import percentile
 from loadtests.hostile.case import Case
 from loadtests.hostile.cases.everything import every_case
 from loadtests.hostile.own import own_target

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from loadtests.reference.wayward import NAMES
-from loadtests.simulation.queueing import EngineModel
+from loadtests.simulation.queueing import BatchingModel
 from serving.api import MODELS
 from serving.config.base import FrozenConfig
 
@@ -81,9 +81,9 @@ class ReferenceConfig(FrozenConfig):
         return self
 
     @property
-    def engine_model(self) -> EngineModel:
+    def engine_model(self) -> BatchingModel:
         """The model of mode queue, also for predictions with loadtests.simulation.queueing."""
-        return EngineModel(
+        return BatchingModel(
             slots=self.slots,
             prefill_base_s=self.ttft_ms / 1000,
             prefill_per_token_s=self.prefill_ms_per_token / 1000,

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from loadtests.analysis.stats import percentile
 from loadtests.simulation.routing.engines import Engine, SimRequest
 from loadtests.simulation.routing.policies import CHOOSERS, Chooser, Sight, chooser
 from loadtests.simulation.routing.workloads import WORKLOADS, Conversation, Workload
@@ -132,7 +133,7 @@ def play(
 ) -> Score:
     """One workload under one policy."""
     done = Simulation(workload, policy, seed, config or ReplicaRoutingConfig()).run()
-    ttfts = sorted(request.ttft_s for request in done)
+    ttfts = [request.ttft_s for request in done]
     computed: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for request in done:
@@ -142,8 +143,8 @@ def play(
     return Score(
         cached_share=sum(one.cached_tokens for one in done)
         / sum(one.prompt_tokens for one in done),
-        ttft_p50_s=ttfts[len(ttfts) // 2],
-        ttft_p99_s=ttfts[int(len(ttfts) * 0.99)],
+        ttft_p50_s=percentile(ttfts, 50),
+        ttft_p99_s=percentile(ttfts, 99),
         spread=max(computed.values()) * workload.replicas / sum(computed.values()),
         spilt_share=reasons["spill"] / len(done),
     )

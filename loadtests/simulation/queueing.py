@@ -34,7 +34,7 @@ WARMUP_SHARE = 0.25
 LONELY_SHARE = 1e-6
 
 
-class EngineModel(FrozenConfig):
+class BatchingModel(FrozenConfig):
     """What one replica can do; the defaults are a small model on one GPU, in round numbers.
 
     `knee` is the batch up to which tokens come at the pace of a lone request. Above it, with `slope` 1,
@@ -73,7 +73,7 @@ class EngineModel(FrozenConfig):
 class ReplicaSet:
     """Replicas and their queue, one request after another in the order of arrival."""
 
-    def __init__(self, model: EngineModel, replicas: int) -> None:
+    def __init__(self, model: BatchingModel, replicas: int) -> None:
         if replicas < 1:
             raise ConfigError(f"replicas: must be at least 1, not {replicas}", param="replicas")
         self._base_s, self._per_token_s = model.prefill_base_s, model.prefill_per_token_s
@@ -113,7 +113,7 @@ class Simulated(NamedTuple):
 
 
 def simulate(
-    model: EngineModel,
+    model: BatchingModel,
     arrivals_s: Numbers,
     input_tokens: Numbers,
     output_tokens: Numbers,
@@ -189,7 +189,7 @@ def good(slo: SloConfig, arrivals_s: Floats, times: Simulated, output_tokens: Fl
 
 
 def attainment(
-    model: EngineModel, slo: SloConfig, rate_per_s: float, replicas: int, sample: Sample
+    model: BatchingModel, slo: SloConfig, rate_per_s: float, replicas: int, sample: Sample
 ) -> float:
     """The share of a sample that keeps the SLO when it comes at a rate; the warm-up is not judged."""
     arrivals = np.cumsum(sample.gaps) / rate_per_s
@@ -199,7 +199,7 @@ def attainment(
 
 
 def max_rate(
-    model: EngineModel,
+    model: BatchingModel,
     slo: SloConfig,
     replicas: int,
     input_tokens: TokensConfig,
@@ -232,7 +232,7 @@ def max_rate(
 
 
 def true_replicas(
-    model: EngineModel,
+    model: BatchingModel,
     slo: SloConfig,
     rate_per_s: float,
     input_tokens: TokensConfig,
@@ -275,7 +275,7 @@ def true_replicas(
 
 
 def _sample(
-    model: EngineModel,
+    model: BatchingModel,
     replicas: int,
     input_tokens: TokensConfig,
     output_tokens: TokensConfig,
@@ -286,7 +286,7 @@ def _sample(
     return Sample.draw(input_tokens, output_tokens, seed, count)
 
 
-def _most_per_s(model: EngineModel, sample: Sample) -> float:
+def _most_per_s(model: BatchingModel, sample: Sample) -> float:
     most = model.most_per_s(float(sample.input_tokens.mean()), float(sample.output_tokens.mean()))
     if math.isinf(most):
         raise ConfigError("prefill_base_s: a request must take some time", param="prefill_base_s")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from loadtests.analysis.stats import percentile
 from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.contenders import BASELINE, CONTENDERS
 from loadtests.bench.compare.results import CPU_PREFIX, Results
 from loadtests.bench.compare.roles import ROLES
-from loadtests.bench.summary import medians, percentile_50
+from loadtests.bench.summary import medians
 from loadtests.bench.tables import number, table
 
 # Head, figure, and whether its multiple of the baseline's stands beside it.
@@ -121,8 +122,8 @@ def _memory(results: Results, contenders: Sequence[str]) -> str:
             continue
         found = medians(results.resident_mib[contender])
         by_role = [found.get(role, 0.0) for role in ROLES[1:]]
-        started = percentile_50(results.started_in_s[contender])
-        idle = percentile_50(results.idle_cores[contender])
+        started = percentile(results.started_in_s[contender], 50)
+        idle = percentile(results.idle_cores[contender], 50)
         cells = [number(value) if value else "–" for value in (*by_role, sum(by_role))]
         rows.append([CONTENDERS[contender].title, *cells, _times(idle), number(started, "s")])
     head = ["resident memory, MiB", *ROLES[1:], "all", "idle cores", "started in"]

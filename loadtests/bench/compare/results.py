@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from loadtests.analysis.stats import percentile
 from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.contenders import BASELINE, COMPTOIR, RAY_PATHS
 from loadtests.bench.compare.texts import Comparison
-from loadtests.bench.summary import medians, percentile_50, ratio
+from loadtests.bench.summary import medians, ratio
 
 Figures = Mapping[str, float]
 CPU_PREFIX = "cpu_s_per_1k_tokens "
@@ -97,18 +98,19 @@ class Results:
 
     def ratio(self, contender: str, cell: Cell, name: str, client: str | None = None) -> float:
         """The median of the ratios; NaN where there are none."""
-        return percentile_50(self.ratios(contender, cell, name, client))
+        return percentile(self.ratios(contender, cell, name, client), 50)
 
     def added(self, contender: str, cell: Cell, name: str) -> float:
         """How much more than the baseline: the median of the pairs, or the difference of the medians."""
         pairs = [burst for burst in self.of(contender, cell) if burst.baseline is not None]
         if not pairs:
             return self.figure(contender, cell, name) - self.figure(BASELINE, cell, name)
-        return percentile_50(
+        more = [
             burst.figures[name] - burst.baseline[name]
             for burst in pairs
             if burst.baseline is not None
-        )
+        ]
+        return percentile(more, 50)
 
     def disturbed(self) -> int:
         """How many bursts others disturbed."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import psutil
 
+from loadtests.analysis.stats import percentile
 from loadtests.bench import output
 from loadtests.bench.bars import IDLE_BARS, judge
 from loadtests.bench.null.engine import EXTRA_EVENTS
 from loadtests.bench.null.measure import WARM_UP_REQUESTS, Site, run, site
 from loadtests.bench.raw_http import Connection
-from loadtests.bench.summary import medians, percentile
+from loadtests.bench.summary import medians
 from loadtests.bench.tables import number, table
 from loadtests.processes.child import raise_open_files_limit, resident_bytes
 

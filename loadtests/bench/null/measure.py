@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import psutil
 import uvloop
 
+from loadtests.analysis.stats import percentile
 from loadtests.bench.null.engine import EXTRA_EVENTS
 from loadtests.bench.null.gateway import MODEL
 from loadtests.bench.raw_http import Connection, request_bytes
-from loadtests.bench.summary import percentile
 from loadtests.processes.child import Child, cpu_s
 from serving.settings import hash_key
 

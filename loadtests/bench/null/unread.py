@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from loadtests.analysis.stats import percentile
 from loadtests.bench import output
 from loadtests.bench.bars import UNREAD_BARS, judge
 from loadtests.bench.null.engine import (
@@ -24,7 +25,7 @@ from loadtests.bench.null.engine import (
 from loadtests.bench.null.gateway import MODEL
 from loadtests.bench.null.measure import START_TIMEOUT_S, chat_body, run
 from loadtests.bench.raw_http import Connection, request_bytes
-from loadtests.bench.summary import medians, percentile
+from loadtests.bench.summary import medians
 from loadtests.bench.tables import number, table
 from loadtests.processes.child import Child, raise_open_files_limit
 from serving.settings import hash_key

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from loadtests.analysis.stats import percentile
 from loadtests.generator.launch import Finished, run
 from loadtests.reference import running
 from loadtests.run.record import Record, read_records
@@ -83,8 +82,8 @@ def check_times(rate: float = 100, seconds: float = 20) -> Iterator[Check]:
         }
         for name in ours:
             for percent in (50, 99):
-                found = float(np.percentile(ours[name], percent))
-                true = float(np.percentile(theirs[name], percent))
+                found = percentile(ours[name], percent)
+                true = percentile(theirs[name], percent)
                 allowed = max(OFF_MS, OFF_SHARE * true)
                 yield Check(
                     f"{name} p{percent} at {rate:g} streams/s",

@@ -18,7 +18,7 @@ BLOCK_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class EngineModel:
+class CachingModel:
     """What one replica can do. The defaults are an 8B model on one GPU, in round numbers."""
 
     kv_tokens: int = 200_000
@@ -59,7 +59,7 @@ class Engine:
     """One replica: what it works on and what it has cached."""
 
     id: str
-    model: EngineModel
+    model: CachingModel
     waiting: deque[SimRequest] = field(default_factory=deque)
     running: int = 0
     prefilling: SimRequest | None = None

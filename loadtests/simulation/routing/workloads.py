@@ -6,7 +6,7 @@ import random
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from loadtests.simulation.routing.engines import BLOCK_TOKENS, EngineModel, SimRequest
+from loadtests.simulation.routing.engines import BLOCK_TOKENS, CachingModel, SimRequest
 from serving import api
 from serving.replicas.choice import RoutedRequest
 from serving.replicas.prompt_prefix import prompt_prefix, session_key
@@ -21,7 +21,7 @@ class Workload:
 
     name: str
     replicas: int
-    engine: EngineModel
+    engine: CachingModel
     conversations: int
     turns: int
     # Conversations that begin per second.
@@ -110,7 +110,7 @@ def with_third(workload: Workload, sharers: int) -> Workload:
 _CHAT = Workload(
     name="",
     replicas=8,
-    engine=EngineModel(),
+    engine=CachingModel(),
     conversations=400,
     turns=8,
     starts_per_s=8.0,

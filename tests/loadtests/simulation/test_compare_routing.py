@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from loadtests.simulation.compare_routing import main, play
-from loadtests.simulation.routing.engines import BLOCK_TOKENS, Engine, EngineModel, SimRequest
+from loadtests.simulation.routing.engines import BLOCK_TOKENS, CachingModel, Engine, SimRequest
 from loadtests.simulation.routing.policies import CHOOSERS
 from loadtests.simulation.routing.workloads import (
     WORKLOADS,
@@ -100,7 +100,7 @@ def test_long_system_prompts_are_shared_out_among_replicas_even_by_several_gatew
 
 
 def test_an_engine_has_what_it_computed_in_whole_blocks() -> None:
-    engine = Engine("a", EngineModel())
+    engine = Engine("a", CachingModel())
     assert serve(engine, asked("x", 100, 50)).cached_tokens == 0
     assert serve(engine, asked("x", 100, 50)).cached_tokens == 96
     # The answer is there too, but the last token of a prompt is always computed.
@@ -109,7 +109,7 @@ def test_an_engine_has_what_it_computed_in_whole_blocks() -> None:
 
 
 def test_a_full_cache_drops_what_was_used_longest_ago_from_its_end() -> None:
-    engine = Engine("a", EngineModel(kv_tokens=20 * BLOCK_TOKENS))
+    engine = Engine("a", CachingModel(kv_tokens=20 * BLOCK_TOKENS))
     for name in ("x", "y", "x", "z"):
         serve(engine, asked(name, 8 * BLOCK_TOKENS + 1))
     assert engine.cached_tokens(asked("y", 8 * BLOCK_TOKENS + 1)) == 4 * BLOCK_TOKENS
@@ -117,7 +117,7 @@ def test_a_full_cache_drops_what_was_used_longest_ago_from_its_end() -> None:
 
 
 def test_a_first_token_takes_as_long_as_what_is_not_cached() -> None:
-    engine = Engine("a", EngineModel(prefill_tokens_per_s=1000.0, step_s=0.5))
+    engine = Engine("a", CachingModel(prefill_tokens_per_s=1000.0, step_s=0.5))
     engine.waiting.append(asked("x", 160))
     engine.start_next(10.0)
     assert engine.prefill_ends_s == pytest.approx(10.0 + 0.5 + 0.16)
@@ -128,7 +128,7 @@ def test_a_first_token_takes_as_long_as_what_is_not_cached() -> None:
 
 
 def test_an_engine_prefills_one_prompt_at_a_time_and_has_so_many_slots() -> None:
-    engine = Engine("a", EngineModel(slots=2))
+    engine = Engine("a", CachingModel(slots=2))
     engine.waiting.extend(asked(name, 10) for name in "xyz")
     assert engine.start_next(0.0) is not None
     assert engine.start_next(0.0) is None

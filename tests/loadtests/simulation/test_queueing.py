@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.simulation.queueing import (
-    EngineModel,
+    BatchingModel,
     Sample,
     attainment,
     draw_tokens,
@@ -19,12 +19,12 @@ from loadtests.simulation.queueing import (
 from loadtests.workload.scenario import SloConfig, TokensConfig
 from serving.errors import ConfigError
 
-SMALL = EngineModel(slots=8, knee=2, slope=0.5)
+SMALL = BatchingModel(slots=8, knee=2, slope=0.5)
 INPUT, OUTPUT = TokensConfig(mean=200, cv=0.5), TokensConfig(mean=30, cv=0.5)
 SLO = SloConfig(ttft_ms=150, tpot_ms=19, target=0.9)
 
 models = st.builds(
-    EngineModel,
+    BatchingModel,
     slots=st.integers(1, 5),
     prefill_base_s=st.floats(0.01, 1),
     prefill_per_token_s=st.floats(0, 0.01),
@@ -44,7 +44,7 @@ def columns(drawn: list[tuple[float, int, int]]) -> tuple[list[float], list[int]
 
 
 def by_definition(
-    model: EngineModel,
+    model: BatchingModel,
     replicas: int,
     arrivals: list[float],
     inputs: list[int],
@@ -69,7 +69,7 @@ def by_definition(
 
 @given(models, st.integers(1, 4), requests)
 def test_it_does_what_its_rules_say(
-    model: EngineModel, replicas: int, drawn: list[tuple[float, int, int]]
+    model: BatchingModel, replicas: int, drawn: list[tuple[float, int, int]]
 ) -> None:
     arrivals, inputs, outputs = columns(drawn)
     simulated = simulate(model, arrivals, inputs, outputs, replicas)
@@ -79,7 +79,7 @@ def test_it_does_what_its_rules_say(
 
 @given(models, st.integers(1, 4), requests)
 def test_nobody_starts_early_or_overtakes_and_places_are_never_more_than_there_are(
-    model: EngineModel, replicas: int, drawn: list[tuple[float, int, int]]
+    model: BatchingModel, replicas: int, drawn: list[tuple[float, int, int]]
 ) -> None:
     arrivals, inputs, outputs = columns(drawn)
     start, first, end = simulate(model, arrivals, inputs, outputs, replicas)
@@ -97,7 +97,7 @@ def test_nobody_starts_early_or_overtakes_and_places_are_never_more_than_there_a
 
 @given(models, st.integers(1, 4), requests)
 def test_with_one_more_replica_nobody_starts_later_where_the_batch_costs_nothing(
-    model: EngineModel, replicas: int, drawn: list[tuple[float, int, int]]
+    model: BatchingModel, replicas: int, drawn: list[tuple[float, int, int]]
 ) -> None:
     flat = model.model_copy(update={"slope": 0.0})
     few, more = (simulate(flat, *columns(drawn), count) for count in (replicas, replicas + 1))
@@ -107,7 +107,7 @@ def test_with_one_more_replica_nobody_starts_later_where_the_batch_costs_nothing
 @settings(max_examples=20, deadline=None)
 @given(models, st.integers(1, 3), st.floats(0.3, 1.3), st.integers(0, 100))
 def test_with_one_more_replica_the_slo_is_kept_as_well_where_the_batch_costs(
-    model: EngineModel, replicas: int, load: float, seed: int
+    model: BatchingModel, replicas: int, load: float, seed: int
 ) -> None:
     sample = Sample.draw(TokensConfig(mean=20), TokensConfig(mean=8, cv=0.5), seed, 1500)
     alone_s = model.prefill_s(20) + 8 * model.itl_s(1)
@@ -133,7 +133,7 @@ def test_with_exponential_service_the_mean_wait_is_erlangs(
     rng = np.random.default_rng(7)
     count, servers = 150_000, slots * replicas
     # A prompt's tokens are its service time in seconds; there is one token of output.
-    model = EngineModel(slots=slots, prefill_base_s=0, prefill_per_token_s=1, knee=slots)
+    model = BatchingModel(slots=slots, prefill_base_s=0, prefill_per_token_s=1, knee=slots)
     arrivals = np.cumsum(rng.exponential(1 / (rho * servers), count))
     times = simulate(model, arrivals, rng.exponential(1, count), np.ones(count), replicas)
     wait_s = float(np.mean(times.start_s - arrivals))
@@ -144,7 +144,9 @@ def test_with_fixed_service_the_mean_wait_is_pollaczek_and_khinchines() -> None:
     rng = np.random.default_rng(8)
     count, rho = 150_000, 0.7
     # One second: 0.2 of prefill and eight gaps of 0.1.
-    model = EngineModel(slots=1, prefill_base_s=0.2, prefill_per_token_s=0, itl_base_s=0.1, knee=1)
+    model = BatchingModel(
+        slots=1, prefill_base_s=0.2, prefill_per_token_s=0, itl_base_s=0.1, knee=1
+    )
     arrivals = np.cumsum(rng.exponential(1 / rho, count))
     times = simulate(model, arrivals, np.ones(count), np.full(count, 9), 1)
     assert float(np.mean(times.start_s - arrivals)) == pytest.approx(
@@ -153,7 +155,7 @@ def test_with_fixed_service_the_mean_wait_is_pollaczek_and_khinchines() -> None:
 
 
 def test_above_the_knee_tokens_come_more_slowly() -> None:
-    model = EngineModel(slots=4, prefill_base_s=1, itl_base_s=0.1, knee=2, slope=0.5)
+    model = BatchingModel(slots=4, prefill_base_s=1, itl_base_s=0.1, knee=2, slope=0.5)
     first, end = simulate(model, [0, 0, 0, 0], [0] * 4, [11] * 4, 1)[1:]
     assert end - first == pytest.approx([1, 1, 1.25, 1.5])
 
@@ -162,7 +164,7 @@ def test_above_the_knee_tokens_come_more_slowly() -> None:
 def test_what_replicas_carry_at_most_is_what_comes_out_at_their_best_batch(
     slope: float, best: int
 ) -> None:
-    model = EngineModel(slots=8, prefill_base_s=0.01, knee=2, slope=slope)
+    model = BatchingModel(slots=8, prefill_base_s=0.01, knee=2, slope=slope)
     at_best = model.model_copy(update={"slots": best})
     end_s = simulate(at_best, np.zeros(4000), np.full(4000, 100), np.full(4000, 50), 2).end_s
     assert 4000 / end_s.max() == pytest.approx(2 * model.most_per_s(100, 50), rel=0.02)
