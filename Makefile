@@ -27,8 +27,8 @@ stop: ## stop the stack that listens on PORT
 	@test -x .venv/bin/comptoir || { echo "nothing is installed here, so nothing runs"; exit 0; }; \
 	exec .venv/bin/comptoir down --port "$(PORT)"
 
-test: install-dev ## run all tests, the fast ones first
-	@exec .venv/bin/python -m pytest
+test: install-dev ## run all tests, several at once, the fast ones first: ARGS="tests/gateway -x"
+	@exec .venv/bin/python -m pytest -n auto $(ARGS)
 
 check: install-dev ## lint, formatting, types, layers
 	@.venv/bin/ruff check .

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import workers
 
 # Before anything imports ray, vllm or torch, which read these once.
 os.environ.update(
@@ -53,8 +56,23 @@ def _has_gpu() -> bool:
     return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many `-n auto` starts."""
+    return workers.how_many()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.Scheduling:
+    """What `-n` is given instead of a `--dist` of its own."""
+    return workers.Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=_cost)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: (workers.place(item.nodeid), _cost(item)))
+    else:
+        items.sort(key=_cost)
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _has_gpu():
         for item in on_gpu:
