@@ -1,23 +1,33 @@
-"""A real replica in this process: what Ray Serve does to one, without Serve."""
+"""A real replica in this process: what Ray Serve does to one, without Serve.
+
+Tests that only ask share one: it lives until a test of this folder wants another model, or until the last
+of them.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
+import pytest_asyncio
 
+from loadtests.processes.titles import engines_under
 from serving.catalogue.catalogue import load_catalogue
 from serving.engine_plan.planner import make_plan
 from serving.settings import ModelConfig
 
+# All of this folder, so that a test finds the replica on the event loop where it was started.
+LOOP = "package"
 
-@pytest.fixture(scope="module")
-def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+
+@pytest.fixture(scope="package")
+def local_ray() -> Iterator[None]:
     # Ray LLM keeps placement groups, so an engine needs a Ray to ask, if only a local one.
     import ray
 
@@ -33,7 +43,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
@@ -60,9 +70,10 @@ async def replica_of(config: ModelConfig, cache_dir: Path) -> AsyncIterator[Runn
 
     plan = make_plan(config, load_catalogue(), device="cpu", gpu=None, cache_dir=cache_dir)
     before = dict(os.environ)
+    os.environ["COMPTOIR_REPLICA_HOST"] = "127.0.0.1"
     replica = ModelReplica.__new__(ModelReplica)
-    await replica.__init__(plan)  # type: ignore[misc]  # what Ray Serve does
     try:
+        await replica.__init__(plan)  # type: ignore[misc]  # what Ray Serve does
         async with aiohttp.ClientSession() as session:
             yield Running(replica, await replica.record_replica_metadata(), session)
     finally:
@@ -71,16 +82,70 @@ async def replica_of(config: ModelConfig, cache_dir: Path) -> AsyncIterator[Runn
         os.environ.update(before)
 
 
-@pytest.fixture
-async def running(
-    request: pytest.FixtureRequest,
-    local_ray: None,
-    cache_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Running]:
-    monkeypatch.setenv("COMPTOIR_REPLICA_HOST", "127.0.0.1")
+class Shared:
+    """One replica at a time, for as long as tests want the same."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._cache_dir = cache_dir
+        self._config: ModelConfig | None = None
+        self._running: Running | None = None
+        self._open = AsyncExitStack()
+
+    async def get(self, config: ModelConfig) -> Running:
+        """The one that runs, or else another in its place."""
+        if self._running is None or config != self._config:
+            await self.close()
+            self._running = await self._open.enter_async_context(
+                replica_of(config, self._cache_dir)
+            )
+            self._config = config
+        return self._running
+
+    async def close(self) -> None:
+        """Stop what runs; no process of it is left."""
+        self._running = None
+        await self._open.aclose()
+        assert engines_under(psutil.Process()) == []
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope=LOOP)
+async def shared(local_ray: None, cache_dir: Path) -> AsyncIterator[Shared]:
+    found = Shared(cache_dir)
+    yield found
+    await found.close()
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def running(request: pytest.FixtureRequest, shared: Shared) -> AsyncIterator[Running]:
+    """The model that the parameter names; with `+FIXTURE`, and the adapter that this fixture wrote."""
     name, _, tuned = request.param.partition("+")
     adapters = {"tuned": str(request.getfixturevalue(tuned))} if tuned else {}
     config = ModelConfig(id=name, catalogue=f"tiny-{name}", drain_timeout_s=5, adapters=adapters)
-    async with replica_of(config, cache_dir) as found:
+    found = await shared.get(config)
+    try:
         yield found
+        # Whoever comes next finds it as it was.
+        assert await found.replica._door.drained(10)
+        assert (await found.replica.record_routing_stats())["running"] == 0
+        await found.replica.check_health()
+    except BaseException:
+        await shared.close()
+        raise
+
+
+def _model(item: pytest.Item) -> tuple[str, bool]:
+    """Which replica it wants; on each, bills come first: they are counted from its start."""
+    call = getattr(item, "callspec", None)
+    params = {} if call is None else call.params
+    wanted = params.get("running") or ("~" if "spread_out" in params else "~~")
+    return str(wanted), "test_metering_real" not in item.nodeid
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that want the same replica come one after the other."""
+    places = [place for place, item in enumerate(items) if "tests/engine/real/" in item.nodeid]
+    for place, item in zip(
+        places, sorted((items[place] for place in places), key=_model), strict=True
+    ):
+        items[place] = item

@@ -11,9 +11,13 @@ import orjson
 import pytest
 
 from serving.replica_protocol import take_usage
-from tests.engine.real.conftest import Running
+from tests.engine.real.conftest import LOOP, Running
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(180),
+    pytest.mark.asyncio(loop_scope=LOOP),
+]
 
 PATH = "/v1/chat/completions"
 BODY: dict[str, Any] = {

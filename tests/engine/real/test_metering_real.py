@@ -19,9 +19,13 @@ from serving.replica_protocol import (
     Bill,
     parse_bills,
 )
-from tests.engine.real.conftest import Running
+from tests.engine.real.conftest import LOOP, Running
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(180),
+    pytest.mark.asyncio(loop_scope=LOOP),
+]
 
 EACH = 6
 LEAVE_WITHIN_S = 0.3

@@ -12,9 +12,13 @@ import pytest
 from loadtests.processes.titles import engines_under
 from serving.catalogue import tiny
 from serving.replica_protocol import BILLS_PATH, parse_bills
-from tests.engine.real.conftest import Running
+from tests.engine.real.conftest import LOOP, Running, Shared
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(180),
+    pytest.mark.asyncio(loop_scope=LOOP),
+]
 
 TOKENS = 24
 
@@ -137,5 +141,6 @@ async def test_an_adapter_answers_under_its_own_name(running: Running) -> None:
     assert sorted(bills) == [("qwen3", ""), ("qwen3", ""), ("qwen3", "tuned")]
 
 
-def test_no_engine_is_left_behind(local_ray: None) -> None:
+async def test_no_engine_is_left_behind(shared: Shared) -> None:
+    await shared.close()
     assert engines_under(psutil.Process()) == []

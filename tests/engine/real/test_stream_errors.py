@@ -7,6 +7,13 @@ from typing import Any
 import pytest
 
 from serving.gateway.blame import judge
+from tests.engine.real.conftest import LOOP
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(180),
+    pytest.mark.asyncio(loop_scope=LOOP),
+]
 
 WORDS = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "no-such-type"}}}
@@ -41,7 +48,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.engine
 @pytest.mark.parametrize("running", ["qwen3"], indirect=True)
 async def test_what_is_refused_unstreamed_is_refused_in_a_stream_before_anything_else(
     running: Any,
@@ -57,7 +63,6 @@ async def test_what_is_refused_unstreamed_is_refused_in_a_stream_before_anything
         assert status == 400 or (refusal is not None and refusal.status == 400), (name, first[:300])
 
 
-@pytest.mark.engine
 @pytest.mark.parametrize("running", ["qwen3"], indirect=True)
 async def test_streams_of_responses_end_as_they_should(running: Any) -> None:
     body = {"model": "qwen3", "input": "hi", "max_output_tokens": 3, "stream": True}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import orjson
 import psutil
 import pytest
+import pytest_asyncio
 
 from loadtests.processes.titles import below, title_of, workers_under
 from serving.settings import ModelConfig
-from tests.engine.real.conftest import Running, replica_of
+from tests.engine.real.conftest import LOOP, Running, Shared
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(180),
+    pytest.mark.asyncio(loop_scope=LOOP),
+]
 
 TOKENS = 16
 BODY = {
@@ -34,21 +38,12 @@ STAGES = {
 }
 
 
-@pytest.fixture
-async def spread_out(
-    request: pytest.FixtureRequest,
-    local_ray: None,
-    cache_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Running]:
-    monkeypatch.setenv("COMPTOIR_REPLICA_HOST", "127.0.0.1")
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def spread_out(request: pytest.FixtureRequest, shared: Shared) -> Running:
     config = ModelConfig(id="m", catalogue="tiny-qwen3", drain_timeout_s=5, **request.param)
-    async with replica_of(config, cache_dir) as found:
-        yield found
+    return await shared.get(config)
 
 
-@pytest.mark.engine
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "spread_out",
     [{"engine_args": {"tensor_parallel_size": 2}}, STAGES],
