@@ -15,14 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Beginnings of paths; the unit of work that takes longest first. Everything else is cheap.
 DEAR: dict[str, tuple[str, ...]] = {
-    "the local stack": (
-        "tests/stack/test_anthropic",
-        "tests/stack/test_changes",
-        "tests/stack/test_deploy",
-        "tests/stack/test_first",
-        "tests/stack/test_openai",
-        "tests/stack/test_privacy",
-    ),
+    "the local stack": ("tests/stack/local/",),
     "engines": ("tests/engine/real/",),
     "rollouts": ("tests/stack/test_rollout",),
     "hostile clients": ("tests/loadtests/hostile/test_hostile",),

@@ -31,8 +31,8 @@ def test_files_that_start_engines_come_after_the_cheap_ones() -> None:
 @pytest.mark.parametrize(
     ("nodeid", "unit"),
     [
-        ("tests/stack/test_privacy.py::test_x", "the local stack"),
-        ("tests/stack/test_openai_errors.py::test_x[a::b]", "the local stack"),
+        ("tests/stack/local/test_privacy.py::test_x", "the local stack"),
+        ("tests/stack/local/test_openai_errors.py::test_x[a::b]", "the local stack"),
         ("tests/test_settings.py::test_x", "tests/test_settings.py"),
     ],
 )
@@ -42,7 +42,11 @@ def test_a_unit_of_work_is_a_file_or_what_files_share(nodeid: str, unit: str) ->
 
 def test_cheap_files_come_first() -> None:
     assert place("tests/test_settings.py::test_x") == 0
-    assert 0 < place("tests/stack/test_privacy.py::test_x") < place("tests/stack/test_edges.py::x")
+    assert (
+        0
+        < place("tests/stack/local/test_privacy.py::test_x")
+        < place("tests/stack/test_edges.py::x")
+    )
 
 
 def test_there_is_at_least_one_worker() -> None:

@@ -1,7 +1,4 @@
-"""One real stack for all tests of this folder: `comptoir up deployments/local.yaml` in a process of its own.
-
-TEST_STACK_PORT=8000 uses a stack that already runs on that port, for working on a test.
-"""
+"""Real stacks: `comptoir up` in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +15,6 @@ import pytest
 from loadtests.processes.free_ports import free_port
 from serving.commands.stack import processes
 from serving.commands.stack.state import StackState
-from serving.settings import ProcessSettings
 
 ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 300
@@ -89,22 +84,6 @@ def stop(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     return process.wait(timeout=120)
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = os.environ.get("TEST_STACK_PORT")
-    if running:
-        yield Stack(int(running), ProcessSettings.load().cache_dir, None)
-        return
-    process, started = start(ROOT / "deployments" / "local.yaml", tmp_path_factory.mktemp("stack"))
-    state = started.state
-    try:
-        yield started
-    finally:
-        code = stop(process)
-    assert code == 0, started.output[-4000:]
-    assert processes.of_stack(state.stack_id, state.port) == []
 
 
 @pytest.hookimpl(tryfirst=True)

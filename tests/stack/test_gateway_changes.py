@@ -18,7 +18,7 @@ from serving.commands.stack import processes
 from serving.settings import hash_key
 from tests.stack.conftest import Stack, start, stop
 from tests.stack.load import MESSAGES, Load
-from tests.stack.test_changes_and_faults import deploy, eventually
+from tests.stack.local.test_changes_and_faults import deploy, eventually
 
 MODEL = "qwen3"
 STEADY, LEAVING, ADDED = "sk-steady", "sk-leaving", "sk-added"

@@ -19,7 +19,7 @@ from loadtests.processes.titles import title_of
 from serving.commands.stack import processes
 from tests.stack.conftest import ROOT, Stack, start, stop
 from tests.stack.load import Load
-from tests.stack.test_changes_and_faults import deploy, eventually
+from tests.stack.local.test_changes_and_faults import deploy, eventually
 
 SITE = {
     "proxy_location": "Disabled",

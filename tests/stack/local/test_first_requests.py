@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import Stack
-from tests.stack.official_clients import JSON_SCHEMA, chat, open_client
+from tests.stack.local.official_clients import JSON_SCHEMA, chat, open_client
 
 # On a busy machine, a request of some tokens can be late by so much without any compilation.
 ALLOWANCE_S = 1.0

@@ -10,7 +10,7 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
 from tests.stack.conftest import Stack
-from tests.stack.official_clients import JSON_TOKENS, MESSAGES, PROMPT, SCHEMA, Forecast
+from tests.stack.local.official_clients import JSON_TOKENS, MESSAGES, PROMPT, SCHEMA, Forecast
 
 CANARY = "palimpsest-4c1e-quagga"
 TOOLS: list[Any] = [

@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 
 from tests.stack.conftest import Stack
-from tests.stack.official_clients import (
+from tests.stack.local.official_clients import (
     EMBEDDING,
     TOOLS,
     chat,

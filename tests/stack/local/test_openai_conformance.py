@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.stack.conftest import Stack
-from tests.stack.official_clients import (
+from tests.stack.local.official_clients import (
     CHAT_MODELS,
     EMBEDDING,
     FUNCTION,
