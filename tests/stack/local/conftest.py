@@ -1,18 +1,29 @@
 """One real stack for all tests of this folder: `comptoir up deployments/local.yaml`.
 
-TEST_STACK_PORT=8000 uses a stack that already runs on that port, for working on a test.
+A test may change it and must put it back: the next one finds the same models with as many replicas, and the
+next file the same configuration and the same kinds of processes. TEST_STACK_PORT=8000 uses a stack that already
+runs on that port, for working on a test.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import httpx
 import pytest
 
-from serving.commands import processes
+from loadtests.processes.titles import ENGINE, is_called, title_of
+from serving.commands.stack import processes, ray_api
+from serving.environment import cluster_environment
 from serving.settings import ProcessSettings
 from tests.stack.conftest import ROOT, Stack, start, stop
+
+# What was replaced may still be starting, or ending.
+SETTLED_WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="package")
@@ -29,3 +40,57 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         code = stop(process)
     assert code == 0, started.output[-4000:]
     assert processes.of_stack(state.stack_id, state.port) == []
+
+
+def _models(stack: Stack) -> dict[str, Any]:
+    """Each model's state and how many replicas it has."""
+    states = httpx.get(f"{stack.url}/ready?all=1", timeout=30).json()["models"]
+    models = httpx.get(f"{stack.url}/status", timeout=30).json()["models"]
+    return {one["id"]: (states.get(one["id"]), len(one["replicas"])) for one in models}
+
+
+def _applications(stack: Stack) -> dict[str, Any]:
+    """What Serve was asked for, and whether it is so."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster_environment().items():
+            patch.setenv(name, value)
+        found = ray_api.applications(stack.state.dashboard)
+    return {
+        name: (one["status"], one.get("deployed_app_config", {}).get("args"))
+        for name, one in found.items()
+    }
+
+
+def _kinds(stack: Stack) -> Counter[str]:
+    """How many replicas of each application have a process, and how many engines there are."""
+    titles = map(title_of, processes.of_stack(stack.state.stack_id, stack.port))
+    found: Counter[str] = Counter()
+    for title in titles:
+        if title.startswith("ray::ServeReplica:"):
+            found[title.split(":")[3]] += 1
+        elif is_called(title, ENGINE):
+            found["engine"] += 1
+    return found
+
+
+def _until_as_before(look: Callable[[Stack], Any], stack: Stack, before: Any) -> None:
+    deadline = time.monotonic() + SETTLED_WITHIN_S
+    while (now := look(stack)) != before:
+        assert time.monotonic() < deadline, f"the shared stack was left changed: {before} -> {now}"
+        time.sleep(0.25)
+
+
+@pytest.fixture(autouse=True)
+def models_as_before(stack: Stack) -> Iterator[None]:
+    """Fails a test that leaves other models, or another number of replicas."""
+    before = _models(stack)
+    yield
+    _until_as_before(_models, stack, before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def site_as_before(stack: Stack) -> Iterator[None]:
+    """Fails the last test of a file that leaves another configuration, or other processes."""
+    before = _applications(stack), _kinds(stack)
+    yield
+    _until_as_before(lambda now: (_applications(now), _kinds(now)), stack, before)
