@@ -1,8 +1,8 @@
 """One real stack for all tests of this folder: `comptoir up deployments/local.yaml`.
 
 A test may change it and must put it back: the next one finds the same models with as many replicas, and the
-next file the same configuration and the same kinds of processes. TEST_STACK_PORT=8000 uses a stack that already
-runs on that port, for working on a test.
+next file the same configuration and the same kinds of processes. With TEST_STACK_PORT=8000 they use a stack
+that already runs on that port, for working on a test.
 """
 
 from __future__ import annotations
