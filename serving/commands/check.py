@@ -15,10 +15,10 @@ from serving.catalogue.catalogue import load_catalogue
 from serving.commands.output import console, errors, note, say
 from serving.commands.planning import plan_models
 from serving.deployment_file import GATEWAY_BUILDER, DeploymentFile, load_deployment_file
-from serving.engine_plan import arguments, lora, spread
-from serving.engine_plan.hosted import describe
+from serving.engine_plan import arguments, lora
+from serving.engine_plan.advice import advice
+from serving.engine_plan.hosted import Hosted, describe
 from serving.engine_plan.plan import EnginePlan
-from serving.engine_plan.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
 from serving.routing.unknown_models import unknown_models
 from serving.settings import ModelConfig, ProcessSettings
@@ -121,7 +121,7 @@ def _advice(views: list[Hosted], level: str) -> list[str]:
     texts = (
         f"{one.model_id}: {each.text}"
         for one in views
-        for each in spread.advice(one)
+        for each in advice(one)
         if each.level == level
     )
     # Prefill replicas are often spread as the model's own.

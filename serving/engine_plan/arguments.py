@@ -21,8 +21,8 @@ from typing import Any
 
 from serving.catalogue import tiny
 from serving.engine_plan.environment import COMMON_ENV, CPU_ENV
+from serving.engine_plan.hosted import Hosted
 from serving.engine_plan.plan import EnginePlan
-from serving.engine_plan.spread import Hosted
 from serving.errors import ComptoirError, ConfigError
 from serving.own_package import with_own_package
 

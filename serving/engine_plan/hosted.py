@@ -1,20 +1,72 @@
-"""Describes a model as it would run, for the rules of `spread`: from configuration, entry and arguments."""
+"""A model as it would run, from configuration, entry and arguments: what the rules look at. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serving.catalogue import tiny
-from serving.catalogue.gpus import GPUS
+from serving.catalogue.gpus import GPUS, Gpu
+from serving.catalogue.layouts import GpuLayout, Quantisation
 from serving.catalogue.shapes import Shape, from_config, read_shape, shape_of
 from serving.catalogue.spec import ModelSpec
 from serving.config.parallel import Parallelism
-from serving.engine_plan import layout_choice, lora, spread
-from serving.engine_plan.spread import Hosted
+from serving.engine_plan import layout_choice
 from serving.errors import ConfigError
 from serving.settings import ModelConfig
+
+# What vLLM can make of bf16 weights while it loads them, and what they weigh then.
+ONLINE_QUANTISATIONS: Mapping[str, Quantisation] = {
+    "fp8": "fp8",
+    "fp8_per_tensor": "fp8",
+    "fp8_per_block": "fp8",
+    "fp8_per_channel": "fp8",
+    "mxfp8": "mxfp8",
+    "experts_int8": "int8",
+    "int8_per_channel_weight_only": "int8",
+    "nvfp4_per_token": "nvfp4",
+    "mxfp4": "mxfp4",
+}
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """One model as it would run: what the rules look at."""
+
+    model_id: str
+    parallel: Parallelism
+    args: Mapping[str, Any]
+    shape: Shape | None = None
+    spec: ModelSpec | None = None
+    layout: GpuLayout | None = None
+    gpu: Gpu | None = None
+    gpus_per_node: int = 8
+    # The weights are a folder of the operator's: what is in it is not known here.
+    own_weights: bool = False
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """How the weights are loaded; None where nothing is known of them."""
+        if self.spec is None:
+            return None
+        published = self.layout.quantisation if self.layout else self.spec.native_dtype
+        named = self.args.get("quantization")
+        if published == "bf16" and isinstance(named, str):
+            return ONLINE_QUANTISATIONS.get(named, published)
+        return published
+
+    @property
+    def needed_gib(self) -> float | None:
+        """Weights on the GPUs of one replica, in GiB; what is not an expert, every rank of a group has."""
+        if self.spec is None or self.quantisation is None:
+            return None
+        weights = self.spec.weight_gib(self.quantisation)
+        if self.shape is not None:
+            share = self.shape.shared_b / self.spec.parameters_total_b
+            weights *= 1 + share * (self.parallel.data - 1)
+        return max(0.0, weights - float(self.args.get("cpu_offload_gb") or 0) * self.parallel.gpus)
 
 
 def describe(
@@ -84,16 +136,6 @@ def _check_cpu(parallel: Parallelism, args: Mapping[str, Any]) -> None:
             "take it out",
             param="engine_args.enable_expert_parallel",
         )
-
-
-def check(one: Hosted) -> None:
-    """Refuse what cannot work: parallelism, memory, adapters.
-
-    Raises:
-        ConfigError: `param` is the key of the deployment file.
-    """
-    lora.check_arguments(one.args)
-    spread.check(one)
 
 
 def _shape(config: ModelConfig, spec: ModelSpec | None) -> Shape | None:

@@ -16,9 +16,10 @@ from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.licences import check_licence
 from serving.catalogue.spec import ModelSpec
 from serving.config.parallel import Parallelism
-from serving.engine_plan import disaggregation, hosted, layout_choice, lora
+from serving.engine_plan import disaggregation, layout_choice, lora, spread
 from serving.engine_plan.disaggregation import Role
 from serving.engine_plan.environment import environment
+from serving.engine_plan.hosted import describe
 from serving.engine_plan.plan import EnginePlan
 from serving.errors import ConfigError
 from serving.replica_facts import ModelCard
@@ -132,7 +133,8 @@ def make_plan(
         **config.engine_args,
     }
     disaggregation.check_plan(role, basis.task, Parallelism.from_args(args))
-    hosted.check(hosted.describe(config, basis.spec, args, device=device, gpu=gpu))
+    lora.check_arguments(args)
+    spread.check(describe(config, basis.spec, args, device=device, gpu=gpu))
     return EnginePlan(
         model_id=config.id,
         device=device,

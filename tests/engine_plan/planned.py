@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from serving.catalogue.catalogue import load_catalogue
-from serving.engine_plan import spread
+from serving.engine_plan.advice import advice
 from serving.engine_plan.hosted import describe
 from serving.engine_plan.plan import EnginePlan
 from serving.engine_plan.planner import make_plan
@@ -41,7 +41,7 @@ def advised(entry: str, args: Mapping[str, Any] | None = None, **fields: Any) ->
     config = ModelConfig.from_args({"id": "m", "catalogue": entry, **fields})
     spec = load_catalogue().get(entry)
     one = describe(config, spec, made.engine_args, device="gpu", gpu=fields["gpu"])
-    return {each.text: each.level for each in spread.advice(one)}
+    return {each.text: each.level for each in advice(one)}
 
 
 def only(found: Mapping[str, str], word: str) -> tuple[str, str]:
