@@ -23,30 +23,24 @@ from collections.abc import Callable
 
 import httptools
 
-from serving.gateway.answer_reader import AnswerReader, State
+from serving.gateway.answer_reader import State
+from serving.gateway.answer_watch import LONGEST_S, LOOK_EVERY_S, AnswerWatch
 from serving.gateway.connection_errors import (
     BrokenError,
     ClosedError,
     Receiver,
-    SilentError,
-    UnreadError,
     VanishedError,
-    is_unreachable,
 )
-from serving.gateway.peer import has_vanished
-from serving.tcp import reset, tcp_info
+from serving.tcp import reset
 
 _IDLE, _HEAD, _BODY = State.IDLE, State.HEAD, State.BODY
 _PAUSED, _ENDED, _CLOSED = State.PAUSED, State.ENDED, State.CLOSED
 # What arrives before anybody takes it, and the head with all that a replica says before its answer (1xx).
 MAX_HELD_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 64 * 1024
-# While a request is not delivered, the kernel is asked so often whether the other end is there.
-LOOK_EVERY_S = 1.0
-_LONGEST_S = 3600.0
 
 
-class ReplicaConnection(AnswerReader, asyncio.Protocol):
+class ReplicaConnection(AnswerWatch, asyncio.Protocol):
     """Sends a request, hands out the answer; can be used again if `recycle` says so.
 
     Args:
@@ -183,7 +177,7 @@ class ReplicaConnection(AnswerReader, asyncio.Protocol):
             self.state = _PAUSED
             self._paused_at = self._loop.time()
             self._transport.pause_reading()
-            self._look_in(min(self._pause_s, _LONGEST_S))
+            self._look_in(min(self._pause_s, LONGEST_S))
 
     def resume(self) -> None:
         """Take in more again."""
@@ -192,7 +186,7 @@ class ReplicaConnection(AnswerReader, asyncio.Protocol):
             self._heard_at = self._loop.time()
             self._is_unheard = True
             self._transport.resume_reading()
-            self._look_in(min(self._silence_s, _LONGEST_S))
+            self._look_in(min(self._silence_s, LONGEST_S))
 
     def close(self) -> None:
         """Close at once, nobody hears of it. If an answer is open, the engine aborts its request."""
@@ -290,52 +284,3 @@ class ReplicaConnection(AnswerReader, asyncio.Protocol):
                 self._transport.abort()
         else:
             self.close()
-
-    def _ending(self, exc: Exception | None) -> Exception:
-        """What it means that the connection is lost while an answer is owed."""
-        reason = "closed" if exc is None else type(exc).__name__
-        if is_unreachable(exc):
-            return VanishedError(reason)
-        if self.state is _PAUSED or (self._paused_at and self._is_unheard):
-            # The other end may have tired of waiting for us to read.
-            return UnreadError(reason)
-        return ClosedError(reason, taken=not self._is_unheard or self._is_taken())
-
-    def _is_taken(self) -> bool:
-        info = tcp_info(self._socket)
-        return info is None or info.acked_bytes >= self._requests_bytes
-
-    @property
-    def _socket(self) -> object:
-        return self._transport.get_extra_info("socket") if self._transport is not None else None
-
-    # ---- time --------------------------------------------------------------------------------------------
-
-    def _look(self) -> None:
-        """Is the answer still to come? Called while one is owed."""
-        self._timer = None
-        now = self._loop.time()
-        if self.state is _PAUSED:
-            # While nobody listens, a replica is not silent.
-            since, limit_s = self._paused_at, self._pause_s
-        else:
-            since, limit_s = self._heard_at, self._silence_s
-        left_s = min(since + limit_s - now, _LONGEST_S)
-        if left_s <= 0:
-            said = f"for {limit_s:g} s"
-            paused = self.state is _PAUSED
-            self.fail(UnreadError(f"unread {said}") if paused else SilentError(f"nothing {said}"))
-            return
-        if not self._is_delivered:
-            info = tcp_info(self._socket)
-            self._is_delivered = info is None or info.is_delivered
-            if info is not None and has_vanished(info, now - self._sent_at):
-                self.fail(VanishedError("no sign of life"))
-                return
-            if not self._is_delivered:
-                left_s = min(left_s, LOOK_EVERY_S)
-        self._look_in(left_s)
-
-    def _look_in(self, seconds: float) -> None:
-        self._stop_timer()
-        self._timer = self._loop.call_later(seconds, self._look)
