@@ -8,6 +8,7 @@ import typer
 
 from serving import __version__
 from serving.commands import by_name, catalogue, check, keys, monitoring, status, tiny
+from serving.commands.chat import cli as chat
 from serving.commands.k8s import cli as k8s
 from serving.commands.output import run
 from serving.commands.rollout import cli as rollout
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(stack.up)
 app.command()(stack.down)
 app.command()(status.status)
+app.command()(chat.chat)
 app.command()(check.check)
 app.add_typer(keys.app, name="keys")
 app.add_typer(catalogue.app, name="catalogue")

@@ -18,7 +18,7 @@ from serving import __version__, cli
 from serving.environment import as_exports
 from serving.errors import CatalogueError, ComptoirError, ConfigError, LicenceError, StackError
 
-COMMANDS = ("up", "down", "status", "check", "env", "keys", "catalogue", "tiny", "route")
+COMMANDS = ("up", "down", "status", "chat", "check", "env", "keys", "catalogue", "tiny", "route")
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -1,0 +1,1 @@
+"""`comptoir chat`: a conversation with a model of any endpoint, in the terminal."""
