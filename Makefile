@@ -21,9 +21,10 @@ install-dev: ## the same, and the tools for tests and checks
 lock: install-dev ## write requirements/*.txt anew from the .in files: ARGS="cpu", ARGS="--upgrade"
 	@scripts/lock.sh $(ARGS)
 
-# `exec`: signals to make, and Ctrl-C, reach the stack itself.
+# `exec`: signals to make, and Ctrl-C, reach the stack itself. The model hub is asked whether it can be reached,
+# because a small real model is offered then; HF_HUB_OFFLINE=1 or COMPTOIR_PROBE_HUB=0 forbids it.
 serve: install ## start the stack in the foreground: PORT=8000 CONFIG=deployments/local.yaml
-	@exec .venv/bin/comptoir up "$(CONFIG)" --port "$(PORT)"
+	@export COMPTOIR_PROBE_HUB="$${COMPTOIR_PROBE_HUB:-1}"; exec .venv/bin/comptoir up "$(CONFIG)" --port "$(PORT)"
 
 stop: ## stop the stack that listens on PORT
 	@test -x .venv/bin/comptoir || { echo "nothing is installed here, so nothing runs"; exit 0; }; \

@@ -52,6 +52,8 @@ class ProcessSettings(BaseSettings):
     port: int | None = Field(default=None, ge=1, le=65535)
     # Where replicas listen for gateways; by default the node's address in the cluster.
     replica_host: str | None = None
+    # `comptoir up` then asks the model hub whether it can be reached; nothing else goes out unasked.
+    probe_hub: bool = False
 
     @field_validator("cache_dir")
     @classmethod

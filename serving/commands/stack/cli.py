@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import shlex
-import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,10 +14,12 @@ from typing import Annotated
 import psutil
 import typer
 
-from serving.commands.output import console, note, say
+from serving.commands.output import note, say
 from serving.commands.planning import plan_models
 from serving.commands.stack import processes, ray_api
 from serving.commands.stack.apart import Stop, run_apart
+from serving.commands.stack.hub import HubProbe
+from serving.commands.stack.messages import announce_ready, announce_steps
 from serving.commands.stack.progress_view import answers, wait_until_ready
 from serving.commands.stack.state import StackState
 from serving.deployment_file import DeploymentFile, load_deployment_file
@@ -116,8 +115,8 @@ def _run(
         "COMPTOIR_REPLICA_HOST": "127.0.0.1",
     }
     state.write(settings.cache_dir)
-    count = len(file.models)
-    note(f"starting Ray for {file.path} ({count} model{'' if count == 1 else 's'})")
+    announce_steps(file)
+    hub = HubProbe() if settings.probe_hub else None
     dashboard = ray_api.start_ray(state.port)
     # Again: Ray has just put handlers of its own in the place of ours.
     stop.listen()
@@ -125,11 +124,13 @@ def _run(
     state.write(settings.cache_dir)
     if stop.event.is_set():
         return stop.status
+    note(f"Ray runs ({time.monotonic() - began:.0f} s)")
     ray_api.deploy(dashboard, file.document)
     wait_until_ready(file, state, progress, stop.event, timeout_s)
     if stop.event.is_set():
         return stop.status
-    _announce(file, state, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    announce_ready(file, state, seconds, reaches_hub=hub is not None and hub.answer())
     _watch(state, stop.event)
     return 0
 
@@ -144,44 +145,6 @@ def _watch(state: StackState, stop: threading.Event) -> None:
                 f"{state.base_url} has not answered for {failures * WATCH_PERIOD_S:.0f} s; logs are "
                 f"under {processes.session_root(state.port)}"
             )
-
-
-def _announce(file: DeploymentFile, state: StackState, seconds: float) -> None:
-    url = f"{state.base_url}/v1"
-    chat = next(
-        (m.id for m in file.models if m.replicas.min and "embed" not in m.entry), file.models[0].id
-    )
-    key = "YOUR_KEY" if file.gateway.keys else "none"
-    auth = f" -H 'Authorization: Bearer {key}'" if file.gateway.keys else ""
-    say(f"\n[bold]ready: {url}[/bold]  ({seconds:.0f} s; Ctrl-C stops)\n")
-    body = f'{{"model": "{chat}", "messages": [{{"role": "user", "content": "Bonjour"}}]}}'
-    typer.echo(f"  curl {url}/chat/completions{auth} -H 'Content-Type: application/json' \\")
-    typer.echo(f"    -d '{body}'\n")
-    typer.echo("  from openai import OpenAI")
-    typer.echo(f'  client = OpenAI(base_url="{url}", api_key="{key}")')
-    typer.echo(
-        f'  print(client.chat.completions.create(model="{chat}", messages='
-        '[{"role": "user", "content": "Bonjour"}], max_tokens=32).choices[0].message.content)'
-    )
-    # A shell that starts afresh has nothing of `comptoir env`, and without the mode no token is sent.
-    mode = cluster_environment()["RAY_AUTH_MODE"]
-    ray = f"RAY_AUTH_MODE={mode} RAY_DASHBOARD_ADDRESS={state.dashboard}"
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
-    if token.parts[-2:] != (".ray", "auth_token"):
-        ray += f" RAY_AUTH_TOKEN_PATH={shlex.quote(str(token))}"
-    path = shlex.quote(str(file.path))
-    typer.echo(f"\n  change the models: edit {path}, then")
-    typer.echo(f"  {ray} {serve_command()} deploy {path}\n")
-    console.file.flush()
-
-
-def serve_command() -> str:
-    """Ray Serve's command as it can be typed here: beside ours, which need not be on the path."""
-    beside = Path(sys.executable).with_name("serve")
-    if shutil.which("serve") == str(beside):
-        return "serve"
-    here = Path.cwd()
-    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
 def _require_free(file: DeploymentFile, settings: ProcessSettings) -> None:

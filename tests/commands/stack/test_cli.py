@@ -21,7 +21,6 @@ import yaml
 from typer.testing import CliRunner
 
 from serving.cli import app
-from serving.commands.stack import cli as stack
 from serving.commands.stack import processes, progress_view, ray_api
 from serving.commands.stack.state import StackState
 from serving.deployment_file import load_deployment_file
@@ -324,29 +323,3 @@ def test_a_stop_ends_the_wait_quietly(starting: Starting, tmp_path: Path) -> Non
     stop = threading.Event()
     stop.set()
     wait(starting, tmp_path, stop)
-
-
-def test_the_announcement_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
-    file = load_deployment_file(LOCAL, ProcessSettings())
-    stack._announce(file, state(), 12.3)
-    shown = capsys.readouterr().out
-    assert "http://127.0.0.1:8123/v1" in shown
-    assert 'OpenAI(base_url="http://127.0.0.1:8123/v1", api_key="none")' in shown
-    assert '"model": "qwen3"' in shown
-    assert "RAY_AUTH_MODE=token RAY_DASHBOARD_ADDRESS=" in shown
-
-
-def test_rays_command_is_named_as_it_can_be_typed_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / ".venv" / "bin"
-    folder.mkdir(parents=True)
-    (folder / "serve").touch(mode=0o700)
-    monkeypatch.setattr(sys, "executable", str(folder / "python"))
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.chdir(tmp_path)
-    assert stack.serve_command() == ".venv/bin/serve"
-    monkeypatch.chdir(Path(__file__).parent)
-    assert stack.serve_command() == str(folder / "serve")
-    monkeypatch.setenv("PATH", str(folder))
-    assert stack.serve_command() == "serve"
