@@ -19,7 +19,7 @@ SUSPECT_S = 3.0
 
 @dataclass(slots=True)
 class Lane:
-    """What the gateway keeps for one model."""
+    """The policy, the retry budget and the replicas of one model."""
 
     policy: ReplicaPolicy
     budget: RetryBudget

@@ -45,13 +45,7 @@ class AdmissionSnapshot:
 
 
 class ModelQueue:
-    """Who has a slot at a model, and who waits for one.
-
-    Args:
-        directory: what runs now; asked while requests wait.
-        gateways: how many gateways share the replicas.
-        clock: seconds, never going back; deadlines are in its time.
-    """
+    """Who has a slot at a model, and who waits for one. The arguments are those of `Admission`."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class OpenRequest:
 
 
 class OpenRequests(set[OpenRequest]):
-    """All of them."""
+    """Every request that is open in this gateway."""
 
     def end(self, refusal: Callable[[Caller], ComptoirError | None]) -> int:
         """End those that no replica has begun to answer and whose caller is refused now; says how many."""

@@ -8,6 +8,7 @@ from typing import Any
 from serving import __version__, api, errors
 from serving.config.keys import SCOPES
 from serving.errors import ComptoirError
+from serving.replica_protocol import REQUEST_ID_HEADER
 from serving.settings import GatewayConfig
 from serving.trust.fields import Endpoint
 
@@ -57,7 +58,7 @@ def document(config: GatewayConfig, endpoints: Mapping[str, Endpoint]) -> Json:
                 "Model": _MODEL,
             },
             "headers": {
-                "x-request-id": _header("An id of the request's own, whatever the client sent."),
+                REQUEST_ID_HEADER: _header("An id of the request's own, whatever the client sent."),
                 "retry-after": _header("Seconds to wait.", {"type": "integer", "minimum": 0}),
                 **{name: _header(text) for name, text in _HEADERS.items()},
             },
@@ -106,7 +107,7 @@ def _inference(endpoint: Endpoint, config: GatewayConfig) -> Json:
                 "200": {
                     "description": "The engine's answer, byte by byte"
                     + ("; with `stream`, its events." if endpoint.streams else "."),
-                    "headers": _refs("x-request-id", *_HEADERS),
+                    "headers": _refs(REQUEST_ID_HEADER, *_HEADERS),
                     "content": answer,
                 },
                 **_failures(endpoint.dialect),
@@ -239,7 +240,7 @@ def _failures(dialect: str, without: frozenset[int] = frozenset()) -> Json:
         str(status): {
             "description": ", ".join(f"`{code}`" for code in sorted(set(found))) + ".",
             "content": content,
-            "headers": _refs("x-request-id", "retry-after"),
+            "headers": _refs(REQUEST_ID_HEADER, "retry-after"),
         }
         for status, found in sorted(codes.items())
     }

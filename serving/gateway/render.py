@@ -19,6 +19,8 @@ from serving.errors import (
     RouteNotFoundError,
     UnsupportedEncodingError,
 )
+from serving.gateway.body import JSON
+from serving.replica_protocol import REQUEST_ID_HEADER
 
 logger = logging.getLogger("ray.serve.comptoir")
 
@@ -64,7 +66,7 @@ def error_event(error: ComptoirError, dialect: Dialect) -> bytes:
 
 def request_id_headers(path: str, request_id: str) -> dict[str, str]:
     """The request's id, under the name that the official clients of this path look for."""
-    headers = {"x-request-id": request_id}
+    headers = {REQUEST_ID_HEADER: request_id}
     if path.startswith(ANTHROPIC_PATHS):
         headers["request-id"] = request_id
     return headers
@@ -103,7 +105,7 @@ def error_response(error: ComptoirError, path: str, request_id: str | None = Non
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = orjson.dumps(dialect_of(path)(error))
-    return Response(body, error.status, headers, media_type="application/json")
+    return Response(body, error.status, headers, media_type=JSON)
 
 
 async def on_comptoir_error(request: Request, error: Exception) -> Response:

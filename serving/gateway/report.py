@@ -75,7 +75,7 @@ def demand(services: Services) -> dict[str, dict[str, float]]:
 
 
 def together(said: Iterable[Mapping[str, Any]], model_id: str) -> dict[str, float]:
-    """What all gateways have asked a model."""
+    """The demand for a model at all gateways together."""
     found = dict.fromkeys(ASKED, 0.0)
     for each in said:
         for kind, value in (each.get(model_id) or {}).items():

@@ -53,7 +53,7 @@ class CandidateRequest:
 
 
 class RequestBuilder:
-    """What of a request is made for one candidate."""
+    """Makes what goes to one candidate, and then to a replica of it, out of a checked request."""
 
     def __init__(self, config: GatewayConfig, forwarder: Forwarder, prefill: Prefill) -> None:
         self._config = config

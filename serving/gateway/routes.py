@@ -15,6 +15,7 @@ from serving import api
 from serving.config.keys import SCOPES, Scope
 from serving.discovery.directory import Model
 from serving.gateway import listing, openapi, report
+from serving.gateway.body import JSON
 from serving.gateway.services import Rules, Services
 from serving.gateway.turns import Turns
 from serving.http_protocol import client_of
@@ -37,7 +38,7 @@ def build_router(services: Services) -> APIRouter:
 
     @router.get(api.OPENAPI, response_model=None)
     async def describe() -> Response:
-        return Response(described(services.rules), media_type="application/json")
+        return Response(described(services.rules), media_type=JSON)
 
     return router
 

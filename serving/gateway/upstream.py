@@ -20,7 +20,7 @@ from serving.gateway.connection_errors import (
     is_unreachable,
 )
 from serving.gateway.pool import IdleCount, Pool
-from serving.replica_protocol import PAYER_HEADER, QUEUED_HEADER, TOKEN_HEADER
+from serving.replica_protocol import PAYER_HEADER, QUEUED_HEADER, REQUEST_ID_HEADER, TOKEN_HEADER
 
 # Of the door, without a body. 401: the address now belongs to another replica; 502, 503: its engine is dead.
 _GONE = frozenset({401, 502, 503})
@@ -292,6 +292,6 @@ def _request(
     paid = f"{PAYER_HEADER}: {payer}\r\n" if payer else ""
     return (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        f"{TOKEN_HEADER}: {replica.token}\r\nx-request-id: {request_id}\r\n{queue}{paid}"
+        f"{TOKEN_HEADER}: {replica.token}\r\n{REQUEST_ID_HEADER}: {request_id}\r\n{queue}{paid}"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode() + body
