@@ -27,7 +27,7 @@ import aiohttp
 import yaml
 
 from loadtests.checks.metering_kinds import KINDS, Kind, Reading
-from loadtests.checks.stack import Stack
+from loadtests.checks.stack import Stack, serve_config
 from serving.api import STATUS
 from serving.settings import hash_key
 
@@ -60,20 +60,7 @@ def deployment(journal: Path, keys: Mapping[str, str]) -> dict[str, Any]:
     ]
     gateway = {"replicas": 2, "keys": entries, "metering": {"journal": str(journal)}}
     models = [{"id": name, "catalogue": f"tiny-{name}", "kv_cache_gib": 0.25} for name in MODELS]
-    parts = [("gateway", "build_gateway", gateway)]
-    parts += [(str(model["id"]), "build_model", model) for model in models]
-    return {
-        "proxy_location": "Disabled",
-        "applications": [
-            {
-                "name": name,
-                "import_path": f"serving.app:{build}",
-                "route_prefix": None,
-                "args": args,
-            }
-            for name, build, args in parts
-        ],
-    }
+    return serve_config(gateway, *models)
 
 
 class Run:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from loadtests.analysis.rate_search import Search
-from loadtests.checks.stack import ChaosError, Stack
+from loadtests.checks.stack import ChaosError, Stack, serve_config
 from loadtests.commands.run_sweep import Hardware, sweep
 from loadtests.generator.launch import run
 from loadtests.plan.model import PlanConfig
@@ -76,22 +76,7 @@ def deployment(replicas: int) -> dict[str, Any]:
         },
         "replicas": {"min": replicas, "max": replicas},
     }
-    parts: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("gateway", "build_gateway", {}),
-        (MODEL, "build_model", model),
-    )
-    return {
-        "proxy_location": "Disabled",
-        "applications": [
-            {
-                "name": name,
-                "import_path": f"serving.app:{build}",
-                "route_prefix": None,
-                "args": args,
-            }
-            for name, build, args in parts
-        ],
-    }
+    return serve_config({}, model)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,24 @@ RECOVERY_TIMEOUT_S = 180.0
 
 class ChaosError(Exception):
     """The stack did not start, or did not come back; the message says what was waited for."""
+
+
+def serve_config(gateway: Mapping[str, Any], *models: Mapping[str, Any]) -> dict[str, Any]:
+    """A Serve config file, by the `args` of its gateway and of each model."""
+    parts = [("gateway", "build_gateway", gateway)]
+    parts += [(str(model["id"]), "build_model", model) for model in models]
+    return {
+        "proxy_location": "Disabled",
+        "applications": [
+            {
+                "name": name,
+                "import_path": f"serving.app:{build}",
+                "route_prefix": None,
+                "args": args,
+            }
+            for name, build, args in parts
+        ],
+    }
 
 
 class Stack:
