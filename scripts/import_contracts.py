@@ -13,7 +13,7 @@ class OnlyIn(Contract):
     """Only modules that match one of `importers` import `package`.
 
     `importers` are shell patterns over whole module names, and a package stands for what is in it:
-    `serving.engine`, `serving.commands.stack.cli*`, `serving.*_ray`. import-linter's own `protected`
+    `serving.engine`, `serving.commands.stack`, `serving.*_ray`. import-linter's own `protected`
     contract fails where nobody imports the package yet, and has no patterns for parts of names.
     """
 

@@ -77,3 +77,9 @@ def test_every_module_stands_on_a_floor(package: str) -> None:
     }
     printed = {name for row in floors(COLUMNS[package]) for name in row}
     assert there - {"__init__", "__main__"} <= printed
+
+
+def test_a_room_that_somebody_has_moved_into_is_no_longer_in_italics() -> None:
+    empty = re.findall(r"\*`(\w+)/`\*", section("The house"))
+    assert empty
+    assert not [name for name in empty if (ROOT / "serving" / name).exists()]
