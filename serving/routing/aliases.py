@@ -1,4 +1,4 @@
-"""Aliases: which of its arms a request belongs to. Pure."""
+"""Aliases: the arm of an alias that a request belongs to. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.config.routing import Arm
 
 
 def draw_arm(alias: str, arms: Sequence[Arm], sticky_key: str) -> Arm:
-    """The arm of an alias that a key belongs to: each has the share of its weight.
+    """The arm of an alias that a key belongs to; an arm's share of the keys is that of its weight.
 
     Weighted rendezvous hashing (the logarithmic method): every arm draws -ln(u) / weight, u from a hash of
     alias, arm and key, and the least wins. When one arm's weight changes, comes or goes, keys move only to it
@@ -26,7 +26,7 @@ def draw_arm(alias: str, arms: Sequence[Arm], sticky_key: str) -> Arm:
 
 
 def sticky_key(caller: str, session: str | None = None, user: str | None = None) -> str:
-    """What an alias's arm is decided by: the session if there is one, else the user, else the API key's name.
+    """The key that decides on an alias's arm: of the session, else of the user, else of the API key.
 
     The caller's name is part of it, so that two tenants' session ids have nothing to do with each other.
     """

@@ -1,4 +1,4 @@
-"""Capabilities of models: what a card says, and what the site says instead. Pure."""
+"""Capabilities of a model: what its card says, and what the site says instead. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.replica_facts import ModelCard
 
 
 def capabilities_of(facts: ModelFacts, card: ModelCard) -> frozenset[str] | None:
-    """What a model can do: what the site says, else what its card says; None when nobody says."""
+    """The capabilities of a model: the site's word, else the card's; None when there is neither."""
     said = facts.capabilities if facts.capabilities is not None else card.capabilities
     return None if said is None else frozenset(said)
 
@@ -18,7 +18,7 @@ def capabilities_of(facts: ModelFacts, card: ModelCard) -> frozenset[str] | None
 def card_capabilities(
     task: str, engine_args: Mapping[str, Any], modalities: Iterable[str] = ("text",)
 ) -> list[str]:
-    """What a model's card says under `capabilities`, from its task, vLLM's arguments and its modalities."""
+    """The `capabilities` of a model's card, by its task, vLLM's arguments and its modalities."""
     found = {
         # vLLM constrains the output of every generating model.
         "json_schema": task in ("chat", "guard"),

@@ -1,8 +1,8 @@
-"""Cheap features of a request: what the rules of `auto` decide on, and an estimate of its size. Pure.
+"""Features of a request: what the rules of `auto` decide on, and an estimate of its size. Pure.
 
-The work is bounded whatever the body holds: of a long list MAX_ITEMS are visited, from both ends, and what
-lies between is extrapolated; characters are read in a sample only, SAMPLE_CHARACTERS at each end. A feature
-is a number, a flag or a word of a fixed list, never text of the request: it may be logged and shown.
+The work is bounded whatever the body holds. Of a long list MAX_ITEMS are visited, from both ends, and the
+rest is extrapolated. Characters are read in a sample only, SAMPLE_CHARACTERS at each end. A feature is a
+number, a flag or a word of a fixed list, never text of the request: it may be logged and shown.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, get_args
 from serving import api
 from serving.api import Kind
 from serving.config.routing import Effort
+from serving.records import record
 from serving.routing.writing import code_share, language_of, script_of
 
 SAMPLE_CHARACTERS = 8192
@@ -23,7 +24,7 @@ MAX_VISITS = 2048
 MAX_TOOL_NODES = 512
 _SAMPLE_PIECES = 64
 _MAX_DEPTH = 6
-# What a chat template adds to each message (role, separators).
+# The tokens that a chat template adds to each message (role, separators).
 _TOKENS_PER_TURN = 4
 _SCHEMA_CHARACTERS_PER_TOKEN = 4
 
@@ -33,14 +34,14 @@ _ROOTS: Mapping[str, tuple[str, ...]] = {
     path: tuple(root for root in row.prompt_roots if root != "tools")
     for path, row in api.ENDPOINTS.items()
 }
-# Where text stands inside a message, an item or a part.
+# The members with text in a message, an item or a part.
 _TEXT_KEYS = frozenset({"text", "content", "arguments", "output", "tool_calls", "function"})
 _IMAGE_TYPES = frozenset({"image_url", "image"})
 
 
-@dataclass(frozen=True)
+@record
 class RequestFeatures:
-    """What can be seen of a request at a glance.
+    """The features of a request, as seen at a glance.
 
     `input_tokens` is an estimate: a quarter of a token per Latin letter, digit or sign, one per Chinese,
     Japanese or Korean character, half a one in other alphabets; token ids count as they are, images not at
@@ -64,7 +65,7 @@ class RequestFeatures:
 
     @property
     def total_tokens(self) -> int:
-        """Tokens that the model's context must hold, as far as the request says."""
+        """The tokens that the model's context must hold, as far as the request says."""
         return self.input_tokens + (self.max_output_tokens or 1)
 
     @property
@@ -76,7 +77,7 @@ class RequestFeatures:
 
 
 def features_of(path: str, body: Mapping[str, Any]) -> RequestFeatures:
-    """Look at a body that its endpoint has checked (`serving.trust.fields.Endpoint.check`).
+    """The features of a body that its endpoint has checked (`serving.trust.fields.Endpoint.check`).
 
     Raises:
         KeyError: no model answers at this path; `serving.api.ENDPOINTS` has those that there are.
@@ -118,7 +119,7 @@ def features_of(path: str, body: Mapping[str, Any]) -> RequestFeatures:
 
 @dataclass
 class _Walk:
-    """Adds up the lengths of texts without reading them; remembers the texts for the sample."""
+    """A walk over a body: it adds up the lengths of texts unread, and keeps the texts for the sample."""
 
     characters: float = 0.0
     token_ids: float = 0.0
@@ -127,7 +128,7 @@ class _Walk:
     left: int = MAX_VISITS
 
     def visit(self, value: Any, limit: int, scale: float, depth: int) -> None:
-        """Look at a value that stands for `scale` of its kind; at `limit` items of it if it is a list."""
+        """Visit a value that stands for `scale` of its kind, and at most `limit` items of a list."""
         self.left -= 1
         if self.left < 0:
             return
@@ -168,7 +169,7 @@ def _sample(pieces: list[str]) -> tuple[str, str]:
 
 
 def _json_characters(value: Any, max_nodes: int) -> tuple[int, int]:
-    """Characters that a JSON value has, roughly, and how many of its members were visited."""
+    """The rough number of characters of a JSON value, and the number of its members that were visited."""
     characters = nodes = 0
     stack = [value]
     while stack and nodes < max_nodes:
@@ -188,7 +189,7 @@ def _json_characters(value: Any, max_nodes: int) -> tuple[int, int]:
 
 
 def _tool_characters(tools: Any) -> float:
-    """Characters of the tools' schemas, which the chat template writes into the prompt."""
+    """The characters of the tools' schemas, which the chat template writes into the prompt."""
     left, characters = MAX_TOOL_NODES, 0
     for number, tool in enumerate(tools, start=1):
         size, nodes = _json_characters(tool, left)
@@ -218,7 +219,7 @@ def _turns(body: Mapping[str, Any]) -> int:
 
 
 def _effort(body: Mapping[str, Any]) -> Effort | None:
-    """How long the model should think, in OpenAI's words, whichever way it is said."""
+    """The reasoning effort in OpenAI's words, whichever field says it."""
     reasoning, thinking = body.get("reasoning"), body.get("thinking")
     said = body.get("reasoning_effort")
     if said is None and isinstance(reasoning, dict):

@@ -1,4 +1,4 @@
-"""Deprecation and retirement: what clients are told of a model that ends. Pure."""
+"""Lifetimes: what clients are told of a model or an alias that is deprecated or retired. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.routing.route import Notice, Route
 
 
 def deprecation_headers(route: Route) -> dict[str, str]:
-    """`deprecation` (RFC 9745), `sunset` (RFC 8594) and a `link` to the successor (RFC 5829), if there are.
+    """The headers `deprecation` (RFC 9745), `sunset` (RFC 8594) and `link` to the successor (RFC 5829).
 
     Both dates are sent as soon as they are configured, also when they lie ahead, as the RFCs intend.
     """
@@ -34,20 +34,21 @@ def _midnight(day: date) -> datetime:
 
 
 def notices_of(lifetimes: Mapping[str, Lifetime], *names: str) -> tuple[Notice, ...]:
-    """What is to be said of the first of these names that has a date."""
+    """The notice of the first of these names that has a date."""
     for name in names:
-        one = lifetimes.get(name)
-        if one and (one.deprecated_on or one.retired_on):
-            return (Notice(name, one.deprecated_on, one.retired_on, one.successor),)
+        known = lifetimes.get(name)
+        if known and (known.deprecated_on or known.retired_on):
+            return (Notice(name, known.deprecated_on, known.retired_on, known.successor),)
     return ()
 
 
 def retired_error(
     config: RoutingConfig, lifetime: Lifetime | None, today: date
 ) -> ModelNotFoundError:
+    """The error for a name that is retired; it names the first successor that is not."""
     when = f" on {lifetime.retired_on}" if lifetime else ""
     successor = lifetime.successor if lifetime else None
-    # The one named here may be retired by now as well; the configuration has no circles.
+    # The successor may be retired by now as well; the configuration has no circles.
     while successor and (then := config.lifetime(successor)) and then.is_retired(today):
         successor = then.successor
     what = f"use '{successor}' instead" if successor else SEE_MODELS

@@ -1,9 +1,9 @@
-"""A route: the models that may answer a request, in order, and how it came about."""
+"""A route: the models that may answer a request, in order, and how it came about. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Literal
 
@@ -13,16 +13,16 @@ from serving.records import record
 Reason = Literal["named", "alias", "rule", "fallback"]
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
-    """Whether a rule acts on a request, and why (not)."""
+    """The result of a rule for a request: whether it acts, and why (not)."""
 
     rule: str
     acts: bool
     because: str
 
 
-@dataclass(frozen=True)
+@record
 class Skipped:
     """A model that was looked at and passed over."""
 
@@ -34,8 +34,9 @@ class Skipped:
 class Candidate:
     """A model that may answer.
 
-    `takes_over` says after which failures of which models (by served name) it is asked; the first one has
-    none. `reason`: the client named it, it is an alias's arm, a rule of `auto` chose it, or it is a fallback.
+    `takes_over` has, by served name, the failures of other models after which it is asked; the first
+    candidate has none. `reason`: the client named it, it is an alias's arm, a rule of `auto` chose it, or it
+    is a fallback.
     """
 
     model_id: str
@@ -44,15 +45,15 @@ class Candidate:
     takes_over: Mapping[str, frozenset[Failure]] = field(default_factory=dict)
 
     def is_due(self, failed: Mapping[str, Failure]) -> bool:
-        """Whether to ask it, given how models failed that were asked before."""
+        """Whether to ask it, after these failures of the models that were asked before."""
         return not self.takes_over or any(
             failed.get(name) in on for name, on in self.takes_over.items()
         )
 
 
-@dataclass(frozen=True)
+@record
 class Notice:
-    """What a client should know about the name it used. Days begin at 00:00 UTC and may lie ahead."""
+    """The dates of a name that a client used. Days begin at 00:00 UTC and may lie ahead."""
 
     name: str
     deprecated_on: date | None
@@ -62,7 +63,7 @@ class Notice:
 
 @record
 class Route:
-    """Who answers a request, in order, and how that came about. There is always a first candidate."""
+    """The candidates for a request, in order, and how they came about. There is at least one."""
 
     candidates: tuple[Candidate, ...]
     alias: str | None = None
@@ -73,7 +74,7 @@ class Route:
     notices: tuple[Notice, ...] = ()
 
     def next(self, failed: Mapping[str, Failure]) -> Candidate | None:
-        """Whom to ask, given how those asked before failed, by `served_name`; None when nobody is left."""
+        """The next candidate after these failures, by `served_name`; None when none is left."""
         for candidate in self.candidates:
             if candidate.served_name not in failed and candidate.is_due(failed):
                 return candidate

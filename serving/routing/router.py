@@ -1,7 +1,7 @@
-"""Which model answers a name: aliases and their shares, lifetimes, fallbacks, `auto`. Pure.
+"""The router of models: from a name to a route, by aliases, `auto`, lifetimes and fallbacks. Pure.
 
-Nothing here reads a clock or draws a random number: the day, and the key that decides an alias's arm, are
-passed in, so that the same request gets the same route at every gateway.
+It reads no clock and draws no random number. The day, and the key that decides on an alias's arm, are passed
+in, so that the same request gets the same route at every gateway.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _DENIED = "this API key may not use this model"
 
 
 def _pool(config: RoutingConfig) -> dict[str, None]:
-    """Every model that `auto` may choose, in the order of the configuration."""
+    """The models that `auto` may choose, in the order of the configuration."""
     return dict.fromkeys([*config.models, *(name for rule in config.auto for name in rule.models)])
 
 
 class ModelRouter:
-    """Turns names into routes: aliases come first, then `auto`, then what the directory knows."""
+    """Routes for names: aliases come first, then `auto`, then the names in the directory."""
 
     def __init__(self, config: RoutingConfig) -> None:
         self._config = config
@@ -63,14 +63,14 @@ class ModelRouter:
         today: date,
         tasks: Collection[str] = (),
     ) -> Route:
-        """Who may answer, in order.
+        """The candidates for a request, in order, and how they came about.
 
         Args:
-            name: what the client sent as `model`.
+            name: the client's `model`.
             may_use: whether the key allows a model or an adapter (`Caller.may_use`).
-            sticky_key: requests with the same one get the same arm of an alias; see `sticky_key`.
+            sticky_key: requests with the same key get the same arm of an alias (`aliases.sticky_key`).
             today: the day in UTC.
-            tasks: what models the endpoint is for; models with another task are passed over. Empty: any.
+            tasks: the tasks that the endpoint serves; models with others are passed over. Empty: any.
 
         Raises:
             ModelNotFoundError: there is no such name, or it is retired (the message names the successor),
@@ -89,7 +89,7 @@ class ModelRouter:
         return self._by_name(search, name)
 
     def names(self, directory: Directory, may_use: MayUse, today: date) -> tuple[str, ...]:
-        """Aliases, and `auto` if it has rules, to which a model answers that the caller may use."""
+        """The names (aliases, and `auto` if it has rules) behind which is a model that the caller may use."""
         search = Search(self._config, directory, may_use, today)
         found = [
             name
@@ -103,7 +103,7 @@ class ModelRouter:
 
     def _by_name(self, search: Search, name: str) -> Route:
         look = search.look(name)
-        # A name that is retired or has a fallback is known, even when its model is not deployed now.
+        # A name that is retired or has a fallback is known, even if its model is not deployed now.
         if look.model is None and look.state != "retired" and name not in self._config.fallbacks:
             raise ModelNotFoundError(NO_SUCH_MODEL, param="model")
         if look.state == "usable" and look.model and look.served not in self._config.fallbacks:
@@ -125,7 +125,7 @@ class ModelRouter:
                 raise PermissionDeniedError(_DENIED, param="model")
             raise retired_error(self._config, alias, search.today)
         looks = {arm.model: search.look(arm.model).state for arm in alias.arms}
-        # An arm that cannot answer leaves its share to the others; a missing one may have a fallback.
+        # An arm that cannot answer leaves its share to the others; a missing arm may have a fallback.
         state = "usable" if "usable" in looks.values() else "missing"
         arms = [arm for arm in alias.arms if looks[arm.model] == state]
         arm = draw_arm(name, arms, sticky_key) if arms else alias.arms[0]
@@ -150,7 +150,7 @@ class ModelRouter:
             if verdict.acts:
                 cards = search.cards(rule.models or self._config.models)
                 names, skipped = choose(rule, features, self._config.models, cards)
-                search.skipped.update({one.name: one for one in skipped})
+                search.skipped.update({model.name: model for model in skipped})
                 if names:
                     best = names[0]
                     steps = [Step(best, "rule")]
@@ -169,11 +169,10 @@ class ModelRouter:
 
 
 def failure_of(error: ComptoirError) -> Failure | None:
-    """Which failure an error before the first byte is; None: it is the request's own, nobody takes over.
+    """The failure that an error before the first byte is; None: the request's own, for which none takes over.
 
     A request under which engines died or failed (`EngineFailedError`) is taken for the cause and stays where
-    it was, as does one whose answer takes too long.
-    What `saturated` and `deadline` are, admission knows.
+    it was, and so does one whose answer takes too long. `saturated` and `deadline` come from admission.
     """
     if isinstance(error, AnswerTooLongError):
         return None
@@ -185,7 +184,7 @@ def failure_of(error: ComptoirError) -> Failure | None:
 def _refusal(
     search: Search, names: Sequence[str], features: RequestFeatures | None = None
 ) -> ComptoirError:
-    """Why nobody is left, as the client should hear it."""
+    """The error for a client whose request no model is left for."""
     states = set(search.states.values())
     if features is not None and search.skipped.keys() > search.states.keys():
         needs = ", ".join(sorted(features.needs)) or "its rule asks for more than they have"

@@ -1,7 +1,6 @@
 """The rules of `auto`: whether one acts on a request, and which models it prefers. Pure.
 
-What is said here (`because`, `why`) is made of configuration, numbers and fixed words, never of a request's
-text.
+The texts (`because`, `why`) are made of configuration, numbers and fixed words, never of a request's text.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def _at_most(wanted: Any, found: Any) -> bool:
     return found is not None and bool(found <= wanted)
 
 
-# One for each field of `When`.
+# The condition of each field of `When`.
 CONDITIONS: Mapping[str, _Condition] = {
     "endpoint": _Condition(lambda seen: seen.kind, _is_one_of),
     "tools": _Condition(lambda seen: seen.tools > 0, _is),
@@ -61,7 +60,7 @@ CONDITIONS: Mapping[str, _Condition] = {
 
 
 def judge(rule: AutoRule, features: RequestFeatures) -> Verdict:
-    """Whether all conditions of a rule hold; the first that does not is named."""
+    """The verdict of a rule: it acts if all its conditions hold; the first that does not is named."""
     if rule.when is None:
         return Verdict(rule.name, True, "it is the default")
     for name, wanted in rule.when.conditions.items():
@@ -79,16 +78,16 @@ def choose(
     facts: Mapping[str, ModelFacts],
     cards: Mapping[str, ModelCard],
 ) -> tuple[list[str], list[Skipped]]:
-    """The models a rule prefers, best first, and those of `cards` that it passes over.
+    """The models that a rule prefers, best first, and those of `cards` that it passes over.
 
-    A rule that lists models means exactly these. One that chooses takes, among `facts`, those that have
-    what the rule and the request itself need, by cost (without one: last) or in the order of `facts`.
-    A model whose context the estimated prompt and the wanted output overrun is taken only where none is
+    A rule that lists models means exactly these. A rule that chooses takes those of `facts` that have what
+    the rule and the request itself need, by cost (without one: last) or in the order of `facts`. A model
+    whose context is too small for the estimated prompt and the wanted output is taken only where none is
     large enough: the estimate can be wrong, and the engine counts exactly.
 
     Args:
-        facts: `routing.models` of the configuration.
-        cards: the cards, by name, of models that can be used: running, allowed, right for the endpoint.
+        facts: `routing.models` in the configuration.
+        cards: by name, the cards of usable models: running, allowed, right for the endpoint.
     """
     skipped: list[Skipped] = []
     if rule.choose is None:
@@ -125,7 +124,7 @@ def _missing(
     need: Iterable[str], features: RequestFeatures, capabilities: frozenset[str] | None
 ) -> str | None:
     if capabilities is None:
-        # Nobody says what it can do: only the rule's own demand keeps it out.
+        # Without a word on its capabilities, only the rule's own demand keeps it out.
         return "nobody says what it can do (`capabilities`)" if tuple(need) else None
     lacking = sorted((frozenset(need) | features.needs) - capabilities)
     return f"it lacks {', '.join(lacking)}" if lacking else None

@@ -1,4 +1,4 @@
-"""The search for models that may answer one request: which can be used, which stand in for them. Pure."""
+"""The search for models that may answer a request: those that can be used, and their fallbacks. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WHY: Mapping[str, str] = {
 
 @record
 class Look:
-    """Whether a model can be used, and what its engine calls it."""
+    """A look at a name: whether its model can be used, and the engine's name for it."""
 
     state: State
     model: Model | None
@@ -38,7 +38,7 @@ class Look:
 
 @record
 class Step:
-    """A name on the way to candidates, and for whom it would take over (None: it is asked first)."""
+    """A name on the way to candidates, and the model for which it takes over (None: it is asked first)."""
 
     name: str
     reason: Reason
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass
 class Search:
-    """Looks for models on behalf of one request, and remembers what it passed over."""
+    """The search on behalf of one request; it remembers the models that it passed over."""
 
     config: RoutingConfig
     directory: Directory
@@ -60,13 +60,16 @@ class Search:
 
     @property
     def passed_over(self) -> tuple[Skipped, ...]:
+        """The models that were passed over."""
         return tuple(self.skipped.values())
 
     def skip(self, name: str, state: State) -> None:
+        """Pass over a model."""
         self.states[name] = state
         self.skipped[name] = Skipped(name, _WHY[state])
 
     def look(self, name: str) -> Look:
+        """Look at the model behind a name."""
         try:
             model: Model | None = self.directory.resolve(name)
         except ModelNotFoundError:
@@ -75,12 +78,12 @@ class Search:
         return Look(self._state(name, served, model), model, served)
 
     def _state(self, name: str, served: str, model: Model | None) -> State:
-        # First: when a model was retired, and what follows it, is told to those who might use it.
+        # This comes first: only those who may use a model are told when it was retired, and what follows it.
         if not self.may_use(served):
             return "denied"
         facts = self.config.models
         if facts and any(
-            facts[one].is_retired(self.today) for one in {name, served} & facts.keys()
+            facts[known].is_retired(self.today) for known in {name, served} & facts.keys()
         ):
             return "retired"
         if model is None:
@@ -89,7 +92,7 @@ class Search:
         return "task" if wrong else "usable"
 
     def cards(self, names: Iterable[str]) -> dict[str, ModelCard]:
-        """The cards of those that can be used."""
+        """The cards of those of these models that can be used."""
         found = {}
         for name in names:
             look = self.look(name)
@@ -102,8 +105,7 @@ class Search:
     def expand(self, steps: Sequence[Step]) -> tuple[Candidate, ...]:
         """The models of these steps and their fallbacks, nearest first, each once.
 
-        A model that is not deployed counts as one that failed: where its fallback answers `unhealthy`, that
-        takes its place.
+        A model that is not deployed counts as one that failed: a fallback for `unhealthy` takes its place.
         """
         found: dict[str, Candidate] = {}
         queue, seen = deque(steps), set[Step]()
@@ -136,5 +138,5 @@ def _add(found: dict[str, Candidate], step: Step, model_id: str, served: str) ->
     if known is None:
         found[served] = Candidate(model_id, served, step.reason, takes_over)
     elif known.takes_over and step.instead_of not in (None, served):
-        # Several models name it as their fallback: it takes over from each.
+        # It is the fallback of several models, and takes over from each.
         found[served] = replace(known, takes_over={**takes_over, **known.takes_over})

@@ -8,7 +8,7 @@ from serving.config.routing import RoutingConfig
 
 
 def unknown_models(config: RoutingConfig, known: Collection[str]) -> list[str]:
-    """Names in the configuration that no model of the site has, each in a sentence for `comptoir check`.
+    """A sentence for `comptoir check` on each name in the configuration that no model of the site has.
 
     Args:
         known: ids, aliases and adapters of the site's models.
@@ -16,20 +16,28 @@ def unknown_models(config: RoutingConfig, known: Collection[str]) -> list[str]:
     named = [
         *(
             (f"aliases.{name}", arm.model)
-            for name, one in config.aliases.items()
-            for arm in one.arms
+            for name, alias in config.aliases.items()
+            for arm in alias.arms
         ),
-        *((f"models.{name}", name) for name, one in config.models.items() if not one.retired_on),
+        *(
+            (f"models.{name}", name)
+            for name, facts in config.models.items()
+            if not facts.retired_on
+        ),
         *((f"fallbacks.{name}", name) for name in config.fallbacks),
-        *((f"fallbacks.{name}.to", to) for name, one in config.fallbacks.items() for to in one.to),
+        *(
+            (f"fallbacks.{name}.to", to)
+            for name, fallback in config.fallbacks.items()
+            for to in fallback.to
+        ),
         *((f"auto.{rule.name}", name) for rule in config.auto for name in rule.models),
     ]
     answering = {*known, *config.aliases, *((config.auto_name,) if config.auto else ())}
     successors = [
-        (f"{key}.{name}.successor", one.successor)
+        (f"{key}.{name}.successor", lifetime.successor)
         for key, lifetimes in (("aliases", config.aliases), ("models", config.models))
-        for name, one in lifetimes.items()
-        if one.successor
+        for name, lifetime in lifetimes.items()
+        if lifetime.successor
     ]
     names = ", ".join(sorted(known)) or "none"
     return [

@@ -1,4 +1,4 @@
-"""What a sample of text is written in: script, language, and how much of it is code. Pure."""
+"""The writing of a sample of text: script, language, share of code. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import get_args
 
 from serving.config.routing import Script
 
-# Scripts by the high byte of a UTF-16 unit: first, last, mark. Byte 0 is ASCII and Western Europe's letters,
-# 20 to 2D are signs, D8 to DF emoji and rare characters.
+# Scripts by the high byte of a UTF-16 unit: first byte, last byte, mark. Byte 0 is ASCII and Western Europe's
+# letters, 20 to 2D are signs, D8 to DF emoji and rare characters.
 _MARKS = dict(zip("lcgahitkuo", get_args(Script), strict=True))
 _BLOCKS = """
 01 02 l  03 03 g  04 04 c  05 05 h  06 08 a  09 0D i  0E 0E t  0F 1D o  1E 1E l  1F 1F g
@@ -25,9 +25,9 @@ _TOKENS_PER_OTHER_LETTER = 0.5
 
 _NOT_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha())
 _NOT_CODE = bytes(byte for byte in range(256) if byte not in b"{}()[]<>;=_&\\+$")
-# The share of such signs in prose and in source code; what lies between is code in part.
+# The share of such signs in prose and in source code; a text between the two is code in part.
 _PROSE_DENSITY, _CODE_DENSITY = 0.02, 0.06
-# So many characters of prose are added to every text: three brackets in a short question prove nothing.
+# Characters of prose that are added to every text: three brackets in a short question prove nothing.
 _PRIOR_CHARACTERS = 100
 
 _LANGUAGE_OF_SCRIPT = {"greek": "el", "hebrew": "he", "thai": "th", "hangul": "ko"}
@@ -83,7 +83,7 @@ def language_of(script: str, head: str, tail: str) -> str:
 
 
 def code_share(head: str, tail: str) -> float:
-    """How much of the sample is code: what stands in fences, and the rest by its density of signs."""
+    """The share of code in the sample: the text in fences, and the rest by its density of signs."""
     # A text begins and ends outside of a fence, so the tail is read from its end.
     outside = [*head.split("```")[::2], *tail.split("```")[::-2]]
     prose = "".join(outside)
