@@ -113,6 +113,16 @@ GOOD = {
         ("serving/replicas/wrong.py", "import serving.routing\n", "Arrows point downward"),
         ("serving/admission/wrong.py", "import serving.replicas\n", "Arrows point downward"),
         ("serving/discovery/wrong.py", "import serving.replicas\n", "Arrows point downward"),
+        (
+            "serving/replicas/wrong.py",
+            "from serving.discovery import replica_table\n",
+            "Only discovery reads the table",
+        ),
+        (
+            "serving/gateway/wrong.py",
+            "from serving.discovery import directory_ray\n",
+            "Only the gateway makes the directory",
+        ),
         ("serving/routing/wrong.py", "def f():\n    import ray\n", "Only the app, the engine"),
         ("serving/engine_plan/wrong.py", "import serving.engine\n", "Arrows point downward"),
         ("serving/engine_plan/wrong.py", "import vllm\n", "Only the engine imports vllm"),
@@ -142,6 +152,7 @@ def test_the_layers_are_enforced(
     for name, content in {
         "serving/errors.py": "",
         "serving/records.py": "",
+        "serving/discovery/replica_table.py": "",
         **GOOD,
         **({file: text} if file else {}),
     }.items():
