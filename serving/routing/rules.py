@@ -67,7 +67,7 @@ def judge(rule: AutoRule, features: RequestFeatures) -> Verdict:
         found = CONDITIONS[name].found(features)
         if not CONDITIONS[name].holds(wanted, found):
             return Verdict(
-                rule.name, False, f"it wants {name} {_said(wanted)}; here it is {_said(found)}"
+                rule.name, False, f"it wants {name} {_worded(wanted)}; here it is {_worded(found)}"
             )
     return Verdict(rule.name, True, f"all its conditions hold: {_listed(rule.when, features)}")
 
@@ -140,12 +140,12 @@ def _context_tokens(card: ModelCard) -> float:
 
 def _listed(when: When, features: RequestFeatures) -> str:
     return ", ".join(
-        f"{name} {_said(wanted)} ({_said(CONDITIONS[name].found(features))})"
+        f"{name} {_worded(wanted)} ({_worded(CONDITIONS[name].found(features))})"
         for name, wanted in when.conditions.items()
     )
 
 
-def _said(value: Any) -> str:
+def _worded(value: Any) -> str:
     if isinstance(value, tuple):
         return " or ".join(value)
     if isinstance(value, bool):
