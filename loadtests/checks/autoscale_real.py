@@ -81,17 +81,6 @@ def step_of(load: Scenario) -> Step:
     return Step(rates[0], high, begin_s, begin_s + rates.count(high) * part_s, load.duration_s)
 
 
-async def start() -> Stack:
-    """The stack, ready."""
-    stack = Stack(ENGINES, MODEL)
-    try:
-        await stack.ready()
-    except BaseException:
-        stack.stop()
-        raise
-    return stack
-
-
 def run(folder: Path) -> None:
     """Start the stack, send the load, stop the stack; the load generator leaves the run in the folder.
 
@@ -99,17 +88,15 @@ def run(folder: Path) -> None:
         ComptoirError: the stack or the load generator failed.
     """
     print("starting the engines ...", flush=True)
-    try:
-        stack = asyncio.run(start())
-    except ChaosError as error:
-        raise ComptoirError(str(error)) from None
-    ready_s = time.time()
-    try:
+    with Stack(ENGINES, MODEL) as stack:
+        try:
+            asyncio.run(stack.ready())
+        except ChaosError as error:
+            raise ComptoirError(str(error)) from None
+        ready_s = time.time()
         load = scenario(stack.url)
         print(f"sending {load.duration_s:.0f} s of load ...", flush=True)
         finished = launch.run(load, folder)
-    finally:
-        stack.stop()
     if finished.was_interrupted:
         raise ComptoirError("the run was stopped before its end: there is nothing to compare")
     if finished.summary["broken"]:

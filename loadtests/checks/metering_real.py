@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
 
 from loadtests.checks.metering_kinds import KINDS, Kind, Reading
 from loadtests.checks.stack import Stack, serve_config
@@ -231,10 +230,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> bool:
     """One stack, one run; returns whether the bills are what the engines counted."""
     keys = {name: f"sk-{secrets.token_hex(8)}" for name in (*TENANTS, "ops")}
     journal = folder / "journal"
-    config = folder / "metering.yaml"
-    config.write_text(yaml.safe_dump(deployment(journal, keys)))
-    stack = Stack(config, MODELS[0])
-    try:
+    with Stack.of(deployment(journal, keys), folder / "metering.yaml", MODELS[0]) as stack:
         await stack.ready()
         run = Run(stack, keys, journal, options.requests, options.seed)
         began_s = time.monotonic()
@@ -243,8 +239,6 @@ async def measure(options: argparse.Namespace, folder: Path) -> bool:
         engines, lines, settled_s = await run.settled()
         print(f"the load took {loaded_s:.0f} s, the last bill came {settled_s:.1f} s after it")
         return show(run, engines, lines)
-    finally:
-        stack.stop()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

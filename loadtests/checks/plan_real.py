@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from loadtests.analysis.rate_search import Search
 from loadtests.checks.stack import ChaosError, Stack, serve_config
@@ -79,32 +75,20 @@ def deployment(replicas: int) -> dict[str, Any]:
     return serve_config({}, model)
 
 
-@contextlib.contextmanager
-def stack_of(replicas: int, folder: Path) -> Iterator[Stack]:
-    """So many replicas, ready.
-
-    Raises:
-        ChaosError: they do not start.
-    """
-    config = folder / f"{replicas}.yaml"
-    config.write_text(yaml.safe_dump(deployment(replicas)))
-    stack = Stack(config, MODEL)
-    try:
-        asyncio.run(_ready(stack, replicas))
-        yield stack
-    finally:
-        stack.stop()
-
-
 async def _ready(stack: Stack, replicas: int) -> None:
     await stack.ready()
     await stack.whole(set(), replicas=replicas)
 
 
 def measure(replicas: int, folder: Path, options: argparse.Namespace) -> Measured:
-    """The sweep of so many replicas."""
+    """The sweep of so many replicas.
+
+    Raises:
+        ChaosError: they do not start.
+    """
     print(f"{replicas} replica{'s' if replicas > 1 else ''}:", flush=True)
-    with stack_of(replicas, folder) as stack:
+    with Stack.of(deployment(replicas), folder / f"{replicas}.yaml", MODEL) as stack:
+        asyncio.run(_ready(stack, replicas))
         load = scenario(stack.url, options.duration)
         # The first requests of an engine are slower than all others, and would count for the first rate.
         run(load.model_copy(update={"duration_s": WARM_S}), folder / f"warm-{replicas}")

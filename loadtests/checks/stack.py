@@ -13,10 +13,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import psutil
+import yaml
 
 from loadtests.processes.free_ports import free_port
 from loadtests.processes.titles import ENGINE, below, is_called, title_of
@@ -70,6 +71,18 @@ class Stack:
                 env=os.environ | {"COMPTOIR_CACHE_DIR": str(self._cache), "COMPTOIR_DEVICE": "cpu"},
                 start_new_session=True,
             )
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], path: Path, model: str) -> Self:
+        """A stack of this deployment file, which is written to `path`."""
+        path.write_text(yaml.safe_dump(document))
+        return cls(path, model)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     async def ready(self) -> None:
         """Wait until it says that it is.

@@ -10,12 +10,11 @@ import psutil
 
 from loadtests.analysis.stats import percentile
 from loadtests.bench import output
-from loadtests.bench.bars import IDLE_BARS, judge
+from loadtests.bench.bars import IDLE_BARS
 from loadtests.bench.null.engine import EXTRA_EVENTS
 from loadtests.bench.null.measure import WARM_UP_REQUESTS, Site, run, site
+from loadtests.bench.null.rounds import conclude
 from loadtests.bench.raw_http import Connection
-from loadtests.bench.summary import medians
-from loadtests.bench.tables import number, table
 from loadtests.processes.child import raise_open_files_limit, resident_bytes
 
 # Few, so that no freed memory of many streams lies ready for those that are measured.
@@ -58,18 +57,16 @@ def run_mode(plan: IdlePlan, rounds: int, *, strict: bool) -> int:
         with site(1000 * plan.interval_s) as place:
             results.append(run(measure(place, plan)))
         progress.done(f"{results[-1]['kib_per_stream']:.1f} KiB per stream")
-    figures = medians(results)
-    figures["errors"] = sum(found["errors"] for found in results)
-    rows = [
-        [text, number(figures[name], unit), *(number(found[name]) for found in results)]
-        for text, name, unit in ROWS
-    ]
-    head = [f"{plan.streams} idle streams, keys on", "median"]
-    print("\n" + table([*head, *(f"round {n + 1}" for n in range(rounds))], rows))
-    path = output.write("idle", {"plan": vars(plan), "median": figures, "rounds": results})
-    code = output.conclude(judge(IDLE_BARS, figures), strict=strict)
-    print(f"\nwritten to {path}")
-    return code
+    return conclude(
+        "idle",
+        f"{plan.streams} idle streams, keys on",
+        ROWS,
+        plan,
+        results,
+        sum(found["errors"] for found in results),
+        IDLE_BARS,
+        strict=strict,
+    )
 
 
 async def measure(place: Site, plan: IdlePlan) -> dict[str, float]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from loadtests.bench import output
-from loadtests.bench.bars import NULL_BARS, judge
+from loadtests.bench.bars import NULL_BARS
 from loadtests.bench.null.measure import NullPlan, measure
-from loadtests.bench.summary import medians
-from loadtests.bench.tables import number, table
+from loadtests.bench.null.rounds import conclude
 
 STEPS = 3
 ERRORS = ("latency_errors", "request_errors", "stream_errors", "lost_chunks")
@@ -35,15 +34,7 @@ def run(plan: NullPlan, rounds: int, *, strict: bool) -> int:
             progress.done(f"round {number_of_round} of {rounds}: {text}")
 
         results.append(measure(plan, say))
-    figures = medians(results)
-    figures["errors"] = sum(abs(found[name]) for found in results for name in ERRORS)
-    rows = [
-        [text, number(figures[name], unit), *(number(found[name]) for found in results)]
-        for text, name, unit in ROWS
-    ]
-    head = ["gateway alone, keys on", "median", *(f"round {n + 1}" for n in range(rounds))]
-    print("\n" + table(head, rows))
-    path = output.write("null", {"plan": vars(plan), "median": figures, "rounds": results})
-    code = output.conclude(judge(NULL_BARS, figures), strict=strict)
-    print(f"\nwritten to {path}")
-    return code
+    errors = sum(abs(found[name]) for found in results for name in ERRORS)
+    return conclude(
+        "null", "gateway alone, keys on", ROWS, plan, results, errors, NULL_BARS, strict=strict
+    )

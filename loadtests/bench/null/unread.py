@@ -15,7 +15,7 @@ import orjson
 
 from loadtests.analysis.stats import percentile
 from loadtests.bench import output
-from loadtests.bench.bars import UNREAD_BARS, judge
+from loadtests.bench.bars import UNREAD_BARS
 from loadtests.bench.null.engine import (
     CHUNK_FRAME,
     FINISH_FRAME,
@@ -24,9 +24,8 @@ from loadtests.bench.null.engine import (
 )
 from loadtests.bench.null.gateway import MODEL
 from loadtests.bench.null.measure import START_TIMEOUT_S, chat_body, run
+from loadtests.bench.null.rounds import conclude
 from loadtests.bench.raw_http import Connection, request_bytes
-from loadtests.bench.summary import medians
-from loadtests.bench.tables import number, table
 from loadtests.processes.child import Child, raise_open_files_limit
 from serving.settings import hash_key
 
@@ -99,18 +98,16 @@ def run_mode(plan: UnreadPlan, rounds: int, *, strict: bool) -> int:
         progress.begin(f"round {index + 1} of {rounds}: {plan.clients} clients that do not read")
         results.append(run(measure(plan)))
         progress.done(f"slots free after {results[-1]['free_after_s']:.1f} s")
-    figures = medians(results)
-    figures["errors"] = sum(found["errors"] for found in results)
-    rows = [
-        [text, number(figures[name], unit), *(number(found[name]) for found in results)]
-        for text, name, unit in ROWS
-    ]
-    head = [f"{plan.clients} clients never read, keys on", "median"]
-    print("\n" + table([*head, *(f"round {n + 1}" for n in range(rounds))], rows))
-    path = output.write("unread", {"plan": vars(plan), "median": figures, "rounds": results})
-    code = output.conclude(judge(UNREAD_BARS, figures), strict=strict)
-    print(f"\nwritten to {path}")
-    return code
+    return conclude(
+        "unread",
+        f"{plan.clients} clients never read, keys on",
+        ROWS,
+        plan,
+        results,
+        sum(found["errors"] for found in results),
+        UNREAD_BARS,
+        strict=strict,
+    )
 
 
 async def measure(plan: UnreadPlan) -> dict[str, float]:

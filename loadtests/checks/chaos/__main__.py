@@ -70,8 +70,7 @@ async def run(faults: list[Fault], *, scales: bool, workers: int) -> list[Verdic
     """Start the stack, break it in turn, stop it."""
     verdicts: list[Verdict] = []
     console.print("starting the stack of deployments/chaos.yaml")
-    stack = Stack(CONFIG, MODEL)
-    try:
+    with Stack(CONFIG, MODEL) as stack:
         await stack.ready()
         await stack.whole(set())
         for fault in faults:
@@ -88,8 +87,6 @@ async def run(faults: list[Fault], *, scales: bool, workers: int) -> list[Verdic
         if scales:
             console.print(f"{SCALE_DOWN} ...")
             verdicts.append(await scale_down(stack))
-    finally:
-        stack.stop()
     return verdicts
 
 
