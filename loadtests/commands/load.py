@@ -47,7 +47,8 @@ ScenarioArgument = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a shipped scenario.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="FOLDER", help="Where it is left. Default: runs/...")
+    Path | None,
+    typer.Option("--out", metavar="FOLDER", help="Folder of the result. Default: runs/..."),
 ]
 UrlOption = Annotated[
     str | None, typer.Option("--url", help="The endpoint. Default: what the scenario says.")
@@ -68,7 +69,9 @@ OutputOption = Annotated[
 ]
 KeyOption = Annotated[
     str | None,
-    typer.Option("--key", envvar=KEY_VARIABLE, help="If the endpoint needs one: for all tenants."),
+    typer.Option(
+        "--key", envvar=KEY_VARIABLE, help="API key, if the endpoint needs one: for all tenants."
+    ),
 ]
 KeyEnvOption = Annotated[
     list[str] | None,
@@ -104,7 +107,9 @@ def run(
     rate: Annotated[
         float | None, typer.Option("--rate", min=1e-6, help="Requests per second.")
     ] = None,
-    users: Annotated[int | None, typer.Option("--users", min=1, help="Of a closed loop.")] = None,
+    users: Annotated[
+        int | None, typer.Option("--users", min=1, help="Number of users of a closed loop.")
+    ] = None,
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.1, help="Seconds of sending.")
     ] = None,
@@ -161,7 +166,7 @@ def sweep(
     url: UrlOption = None,
     model: ModelOption = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Only this class of the scenario.")
+        str | None, typer.Option("--class", help="The one class of the scenario to send.")
     ] = None,
     input_tokens: InputOption = None,
     output_tokens: OutputOption = None,
@@ -172,13 +177,14 @@ def sweep(
         float, typer.Option("--duration", min=2, help="Seconds per rate, more for low ones.")
     ] = 60,
     precision: Annotated[
-        float, typer.Option("--precision", min=0.01, max=1, help="Of the rate: 0.1 is 10 %.")
+        float,
+        typer.Option("--precision", min=0.01, max=1, help="Precision of the rate: 0.1 is 10 %."),
     ] = 0.1,
     max_points: Annotated[
         int, typer.Option("--max-points", min=1, help="Runs at most, repetitions included.")
     ] = 20,
     replicas: Annotated[
-        int, typer.Option("--replicas", min=1, help="Of the model, while it is measured.")
+        int, typer.Option("--replicas", min=1, help="Replicas of the model while it is measured.")
     ] = 1,
     gpu: Annotated[str | None, typer.Option("--gpu", help="Which GPU, for the plan.")] = None,
     gpus_per_replica: Annotated[int, typer.Option("--gpus-per-replica", min=0)] = 1,
@@ -240,7 +246,9 @@ def sweep(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a run, or of a sweep.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of a run or of a sweep.")
+    ],
 ) -> None:
     """Make the summary and the report of a run anew, from its records.
 
@@ -266,9 +274,9 @@ def compare(
         float, typer.Option("--tolerance", min=0, max=10, help="0.05: five per cent are the same.")
     ] = 0.05,
     force: Annotated[
-        bool, typer.Option("--force", help="Also different workloads, and invalid runs.")
+        bool, typer.Option("--force", help="Compare different workloads and invalid runs, too.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Compare two runs, with confidence intervals; exits with 3 when the second is worse.
 

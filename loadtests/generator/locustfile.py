@@ -44,7 +44,7 @@ session = Session()
 def _arguments(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("Comptoir")
     group.add_argument("--scenario", metavar="FILE", help="The scenario, a YAML file", default="")
-    group.add_argument("--out", metavar="FOLDER", help="Where the run is left", default="run")
+    group.add_argument("--out", metavar="FOLDER", help="folder of the run", default="run")
 
 
 @events.init.add_listener

@@ -156,7 +156,7 @@ def _beside(found: Findings) -> list[Row]:
         return [*rows, ("its times", "a core to itself", "none", False)]
     calm_ms = found.calm["ttft_p99_ms"]
     bar_ms = max(TTFT_FLOOR_MS, TTFT_RATIO * calm_ms)
-    # Over the whole attack: two hundred requests that come in the same moment are worked off in turn.
+    # Over the whole attack: two hundred requests that come in the same moment are answered in turn.
     ttfts_ms = [one for period in fair.values() for one in period["ttfts_ms"]]
     ttft_ms = percentile(ttfts_ms, 99) if ttfts_ms else math.nan
     stalled = max(fair, key=lambda name: fair[name]["worst_gap_ms"])

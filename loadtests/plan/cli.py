@@ -25,10 +25,10 @@ def plan(
     sweep: Annotated[
         list[Path] | None,
         typer.Option(
-            "--sweep", metavar="SWEEP.json", help="What `comptoir load sweep` left; repeatable."
+            "--sweep", metavar="SWEEP.json", help="Result of `comptoir load sweep`; repeatable."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     autoscaling: Annotated[
         bool,
         typer.Option("--autoscaling", help="Print only the models' `replicas:`, to be pasted."),

@@ -201,8 +201,8 @@ def _need(signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s
         ahead_s = cold_start_s
         if state.short_since_s is not None:
             ahead_s = max(0.0, cold_start_s - (now_s - state.short_since_s))
-        # What will wait once the new replicas are there shall be gone soon after, but replicas that start
-        # longer than they then work would be a waste.
+        # The queue that is left when the new replicas are there must be gone soon after; but replicas that
+        # start longer than they then work would be a waste.
         backlog += max(0.0, arrivals_per_s - served_per_s) * ahead_s
         queue = (wanted + backlog * full_residence_s / (cold_start_s * DRAIN_SHARE)) / capacity
     return Need(

@@ -34,7 +34,7 @@ class SignalsPolicy:
         self._config = AutoscalingConfig.model_validate(dict(config))
         self._changes = metrics.Counter(
             "comptoir_autoscaling_changes",
-            description="Changes of the number of replicas that a model shall have, by what decided.",
+            description="Changes of a model's target number of replicas, by reason.",
             tag_keys=("model", "reason"),
         )
 

@@ -28,7 +28,7 @@ from serving.errors import ComptoirError, ConfigError
 
 app = typer.Typer(
     name="catalogue",
-    help="What can be hosted: models, their licences, and the GPUs they fit on.",
+    help="Models that can be hosted, their licences, and the GPUs they fit on.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -55,10 +55,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 @app.command("list")
 def list_models(
-    vendor: Annotated[str | None, typer.Option(help="Only vendors with this word.")] = None,
+    vendor: Annotated[str | None, typer.Option(help="Show only vendors with this word.")] = None,
     task: Annotated[str | None, typer.Option(help="chat, embed, rerank or guard.")] = None,
     eu_ok: Annotated[
-        bool, typer.Option("--eu-ok", help="Only what an EU site may offer: ok and duty.")
+        bool, typer.Option("--eu-ok", help="Show only what an EU site may offer: ok and duty.")
     ] = False,
     as_json: AsJson = False,
     file: Files = None,
@@ -87,7 +87,7 @@ def list_models(
 
 @app.command("show")
 def show_model(
-    model_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    model_id: Annotated[str, typer.Argument(metavar="ID", help="Identifier that `list` shows.")],
     jurisdiction: Jurisdiction = "EU",
     as_json: AsJson = False,
     file: Files = None,
@@ -111,7 +111,8 @@ def fit_models(
     count: Annotated[int, typer.Option(help="How many of them.")] = 1,
     jurisdiction: Jurisdiction = "EU",
     every: Annotated[
-        bool, typer.Option("--all", help="Also what does not fit, and what the licence excludes.")
+        bool,
+        typer.Option("--all", help="Show what does not fit and what the licence excludes, too."),
     ] = False,
     as_json: AsJson = False,
     file: Files = None,

@@ -23,7 +23,7 @@ def _keys() -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Who will use it.")],
+    name: Annotated[str, typer.Argument(help="Name of the tenant that uses it.")],
     scopes: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,7 +39,7 @@ def new(
         str, typer.Option(help="interactive, standard or batch: who goes first at a busy model.")
     ] = "standard",
     weight: Annotated[float, typer.Option(help="Share of a busy model.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Make a key. It is shown once; put the entry under `keys` of the gateway, or in its keys_file.
 

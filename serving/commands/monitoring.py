@@ -60,7 +60,8 @@ def check(
     url: Annotated[str, typer.Argument(help="A gateway, for instance http://127.0.0.1:8000")],
     settings: Settings = None,
     key: Annotated[
-        str | None, typer.Option(envvar="COMPTOIR_API_KEY", help="If the endpoint needs one.")
+        str | None,
+        typer.Option(envvar="COMPTOIR_API_KEY", help="API key, if the endpoint needs one."),
     ] = None,
 ) -> None:
     """Scrape a gateway and say what rules and dashboards need and it lacks; exit code 1 if anything.

@@ -20,18 +20,18 @@ from serving.settings import ProcessSettings
 
 
 def status(
-    port: Annotated[int | None, typer.Option(help="Of a stack on this machine.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of a stack on this machine.")] = None,
     url: Annotated[
-        str | None, typer.Option(help="Of any endpoint, for instance https://llm.example.eu")
+        str | None, typer.Option(help="URL of any endpoint, for instance https://llm.example.eu")
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(
             envvar="COMPTOIR_API_KEY",
-            help="If the endpoint needs one; with the scope operator it sees load and replicas.",
+            help="API key, if the endpoint needs one; with the scope operator it sees load and replicas.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Show models, replicas and their load; exit code 1 when nothing answers.
 

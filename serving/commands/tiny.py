@@ -25,14 +25,14 @@ app = typer.Typer(
 Names = Annotated[list[str] | None, typer.Argument(help="Models, as `comptoir tiny list` says.")]
 CacheDir = Annotated[
     Path | None,
-    typer.Option(help="Where models are kept. Default: COMPTOIR_CACHE_DIR or ~/.cache/comptoir."),
+    typer.Option(help="Folder of the models. Default: COMPTOIR_CACHE_DIR or ~/.cache/comptoir."),
 ]
 
 
 @app.command("list")
 def list_models(
     cache_dir: CacheDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Show the models there are, and which are built.
 

@@ -67,12 +67,16 @@ class GatewayMetrics:
         # At zero from the start: rates then show the first unexpected error.
         self.requests.labels("", "500")
         self.first_byte = self._seconds(
-            "first_byte_seconds", "From the request's body to the answer's first bytes", "model"
+            "first_byte_seconds",
+            "Time from the request's body to the answer's first bytes",
+            "model",
         )
         self.ttft = self._seconds(
-            "ttft_seconds", "From the request to the first bytes of a streamed answer", "model"
+            "ttft_seconds", "Time from the request to the first bytes of a streamed answer", "model"
         )
-        self.duration = self._seconds("request_seconds", "Whole requests", "model")
+        self.duration = self._seconds(
+            "request_seconds", "Time from the request to the end of the answer", "model"
+        )
         self.tokens = self._counter("tokens", "Tokens as the engines counted them", "model", "kind")
         self.broken_streams = self._counter(
             "broken_streams", "Streams ended by an error event", "model"
@@ -97,34 +101,45 @@ class GatewayMetrics:
         """Which model and which replica, and why."""
         self.model_choices = self._counter(
             "model_choices",
-            "Why a model was asked: named, alias, rule, fallback",
+            "Choices of a model by reason: named, alias, rule, fallback",
             "model",
             "reason",
         )
         self.failovers = self._counter(
-            "failovers", "A stand-in was asked after this failure", "failed_model", "failure"
+            "failovers",
+            "Requests passed to a stand-in, by the failure before",
+            "failed_model",
+            "failure",
         )
         self.replica_choices = self._counter(
-            "replica_choices", "Why a replica was chosen", "model", "policy", "reason"
+            "replica_choices",
+            "Choices of a replica by policy and reason",
+            "model",
+            "policy",
+            "reason",
         )
 
     def _count_prefills(self) -> None:
         """Prompts that prefill replicas computed."""
         self.prefills = self._counter(
             "prefills",
-            "How prompts of models with prefill replicas were computed",
+            "Prompts of models with prefill replicas, by how they were computed",
             "model",
             "outcome",
         )
         self.prefill_choices = self._counter(
-            "prefill_choices", "Why a prefill replica was chosen", "model", "policy", "reason"
+            "prefill_choices",
+            "Choices of a prefill replica by policy and reason",
+            "model",
+            "policy",
+            "reason",
         )
         self.prefill_tokens = self._counter(
             "prefill_tokens", "Tokens as prefill replicas' engines counted them", "model", "kind"
         )
         self.prefill_time = self._seconds(
             "prefill_seconds",
-            "From asking a prefill replica to its answer, or to giving up",
+            "Time from asking a prefill replica to its answer, or to giving up",
             "model",
         )
 

@@ -88,7 +88,7 @@ class Scaler(Protocol):
     """A policy as the controller runs it: metrics that travel, decisions several times a second."""
 
     def tick(self, now_s: float, fleet: Fleet) -> int:
-        """How many replicas there shall be."""
+        """The target number of replicas."""
         ...
 
 

@@ -24,18 +24,20 @@ HELP = """\
 
 def chat(
     model: Annotated[
-        str | None, typer.Argument(help="By default the first chat model that is listed.")
+        str | None,
+        typer.Argument(help="Name of the model; by default the first chat model that is listed."),
     ] = None,
     url: Annotated[
         str | None,
         typer.Option(
-            help="Of any OpenAI-compatible endpoint; by default the stack on this machine."
+            help="URL of any OpenAI-compatible endpoint; by default the stack on this machine."
         ),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(envvar="COMPTOIR_API_KEY", help="If the endpoint needs one.")
+        str | None,
+        typer.Option(envvar="COMPTOIR_API_KEY", help="API key, if the endpoint needs one."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Of a stack on this machine.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of a stack on this machine.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Limit of each answer; by default the endpoint's.")

@@ -54,7 +54,7 @@ def render(
         list[str] | None, typer.Option(help="A region in which pods may run; repeat.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the RayService.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Where it runs.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Namespace of the RayService.")] = None,
     kustomize_layout: Annotated[
         bool, typer.Option("--kustomize", help="Leave out what k8s/base holds.")
     ] = False,

@@ -38,20 +38,22 @@ app = typer.Typer(
     help="Change a running model step by step: start, weight, then promote or abort.",
 )
 
-Model = Annotated[str, typer.Argument(help="What clients call the model.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(help="Name by which clients call the model.", show_default=False)
+]
 Address = Annotated[
     str | None,
     typer.Option(
         envvar="RAY_DASHBOARD_ADDRESS",
-        help="Of Ray's dashboard, as for `serve deploy`; default: the stack on this machine.",
+        help="Address of Ray's dashboard, as for `serve deploy`; default: the stack on this machine.",
     ),
 ]
-Port = Annotated[int | None, typer.Option(help="Of a stack on this machine.")]
+Port = Annotated[int | None, typer.Option(help="Port of a stack on this machine.")]
 Url = Annotated[
-    str | None, typer.Option(help="Of the endpoint, for instance https://llm.example.eu")
+    str | None, typer.Option(help="URL of the endpoint, for instance https://llm.example.eu")
 ]
 Key = Annotated[
-    str | None, typer.Option(envvar="COMPTOIR_API_KEY", help="If the endpoint needs one.")
+    str | None, typer.Option(envvar="COMPTOIR_API_KEY", help="API key, if the endpoint needs one.")
 ]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for each step.")]
 DryRun = Annotated[
@@ -107,7 +109,10 @@ def start(
 def set_weight(
     model: Model,
     percent: Annotated[
-        float, typer.Argument(help="Of the requests, for the new one.", show_default=False)
+        float,
+        typer.Argument(
+            help="Percent of the requests that the new revision gets.", show_default=False
+        ),
     ],
     address: Address = None,
     port: Port = None,
@@ -199,7 +204,7 @@ def status(
     port: Port = None,
     url: Url = None,
     key: Key = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Show each rollout's revisions: weight, state, requests and the share of them that failed.
 

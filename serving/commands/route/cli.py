@@ -63,16 +63,21 @@ def explain(
     ] = api.CHAT,
     key_name: Annotated[
         str | None,
-        typer.Option("--key-name", help="As the owner of this API key. Default: may use all."),
+        typer.Option(
+            "--key-name",
+            help="Name of the API key that asks. Default: one that may use all models.",
+        ),
     ] = None,
     session: Annotated[
         str | None, typer.Option("--session", help="The session id that the client sends.")
     ] = None,
     on: Annotated[
         datetime | None,
-        typer.Option("--on", formats=["%Y-%m-%d"], help="As on this day (UTC). Default: today."),
+        typer.Option(
+            "--on", formats=["%Y-%m-%d"], help="Day of the request (UTC). Default: today."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Show which model would answer a request, who would take over, and why.
 

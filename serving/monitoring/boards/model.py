@@ -141,7 +141,7 @@ def _engines() -> list[Panel]:
             "ops",
             "Requests put back because the KV cache was full",
         ),
-        Panel("Prompt tokens worked off", [Query(_growth("prompt_tokens"), name)], "suffix: tok/s"),
+        Panel("Prompt tokens processed", [Query(_growth("prompt_tokens"), name)], "suffix: tok/s"),
     ]
 
 
