@@ -20,12 +20,12 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if importlib.util.find_spec("playwright") is None:
-        pytest.skip("needs the Python package playwright, which is not installed")
+        pytest.skip("needs the Python package playwright: make install-dev")
     sync_api = importlib.import_module("playwright.sync_api")
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     with sync_api.sync_playwright() as driver:
         if found is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("needs Chromium, which is not installed")
+            pytest.skip("needs Chromium: apt-get install chromium")
         running = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield running
         running.close()
