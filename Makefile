@@ -30,7 +30,7 @@ stop: ## stop the stack that listens on PORT
 	@test -x .venv/bin/comptoir || { echo "nothing is installed here, so nothing runs"; exit 0; }; \
 	exec .venv/bin/comptoir down --port "$(PORT)"
 
-test: install-dev ## run all tests, several at once, the fast ones first: ARGS="tests/gateway -x"
+test: install-dev ## run all tests, several at once, the fast ones first: ARGS="tests/gateway -x", ARGS="-n 0"
 	@exec .venv/bin/python -m pytest -n auto $(ARGS)
 
 check: install-dev ## lint, formatting, types, layers

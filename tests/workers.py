@@ -20,7 +20,6 @@ DEAR: dict[str, tuple[str, ...]] = {
     "rollouts": ("tests/stack/test_rollout",),
     "hostile clients": ("tests/loadtests/hostile/test_hostile",),
     "parity": ("tests/engine/test_parity",),
-    "two nodes": ("tests/cluster/test_two_nodes",),
     "load runs": ("tests/loadtests/commands/test_load_run",),
     "changes of the gateway": ("tests/stack/test_gateway",),
     "handover": ("tests/engine/test_handover_ray",),
@@ -36,6 +35,7 @@ DEAR: dict[str, tuple[str, ...]] = {
         "tests/engine/test_metered_engine",
     ),
     "prometheus": ("tests/monitoring/test_alerts", "tests/monitoring/test_prometheus"),
+    "two nodes": ("tests/cluster/test_two_nodes",),
     "browser": ("tests/loadtests/report/test_report_browser",),
 }
 # A worker may have a stack with three engines.
