@@ -137,7 +137,7 @@ def test_an_engine_prefills_one_prompt_at_a_time_and_has_so_many_slots() -> None
     engine.prefilling = None
     assert engine.start_next(0.0) is None
     engine.report(1.0)
-    assert (engine.stats["running"], engine.stats["waiting"]) == (2, 1)
+    assert (engine.stats.running, engine.stats.waiting) == (2, 1)
 
 
 def test_a_conversation_grows_and_shares_its_system_prompt() -> None:
