@@ -109,7 +109,7 @@ class Conversation:
             self._keep(question, parts)
             raise
         finally:
-            screen.end()
+            screen.end(is_whole=figures.finish is not None)
         self._keep(question, parts)
         return figures
 

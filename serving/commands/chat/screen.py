@@ -53,11 +53,11 @@ class Screen:
         )
         self._console.file.flush()
 
-    def end(self) -> None:
-        """The answer has ended, or was ended."""
+    def end(self, *, is_whole: bool) -> None:
+        """The answer has ended, or was ended; a whole one is a line even when it is empty."""
         if self._is_live:
             self._console.print()
-        elif self._held:
+        elif self._held or is_whole:
             # A program reads lines; `printf %b` gives it the line breaks back.
             line = "".join(self._held).replace("\\", "\\\\").replace("\n", "\\n")
             self._console.file.write(harmless(line) + "\n")

@@ -70,6 +70,11 @@ def test_line_breaks_of_an_answer_are_escaped(endpoint: FakeEndpoint) -> None:
     assert chat(endpoint, "m").stdout == "a\\nb\\\\n\n"
 
 
+def test_an_empty_answer_is_a_line_too(endpoint: FakeEndpoint) -> None:
+    endpoint.events = [chunk(finish="stop")]
+    assert chat(endpoint, "m", says="a\nb\n").stdout == "\n\n"
+
+
 def test_what_a_terminal_would_obey_is_shown_and_not_sent(endpoint: FakeEndpoint) -> None:
     endpoint.events = [chunk("\x1b]0;title\x07\x1b[2J"), chunk("\x9b1m\u202eok", finish="stop")]
     assert chat(endpoint, "m").stdout == "\\x1b]0;title\\x07\\x1b[2J\\x9b1m\\u202eok\n"
