@@ -197,12 +197,10 @@ def sweep(
 
     Example: comptoir load sweep chat --class chat --from 2 --duration 30 --gpu h100
     """
-    from loadtests.analysis.point import Point
-    from loadtests.analysis.rate_search import Search, rates_of
+    from loadtests.analysis.rate_search import Search
     from loadtests.commands.run_sweep import Hardware
     from loadtests.commands.run_sweep import sweep as sweep_now
-    from loadtests.plan.measured import wanted_s
-    from loadtests.plan.sweeps import parse_sweep
+    from loadtests.commands.sweep_view import show_found, show_rates
 
     asked = Asked(model, has_key=export_key(key))
     plan = adjusted(load(scenario), url, None, None, duration, None, key_env, asked=asked)
@@ -213,21 +211,8 @@ def sweep(
         raise ConfigError(f"--to: {high:g} is below --from, {low:g}", param="--to")
     search = Search(low, high, precision, max_points)
     document = sweep_now(plan, folder, search, hardware, processes, note)
-    table = Table("rate/s", "runs", "requests", "good", "at least", "TTFT p95", "verdict", box=None)
-    points = [Point(**one) for one in document["points"]]
-    for one in rates_of(points, plan.classes[0].slo.target):
-        ttft_ms = max(each.ttft_p95_ms for each in one.runs)
-        table.add_row(
-            f"{one.rate_per_s:.3g}",
-            str(len(one.runs)),
-            str(sum(each.requests for each in one.runs)),
-            f"{100 * one.attainment:.1f} %",
-            f"{100 * one.low:.1f} %",
-            f"{ttft_ms:.0f} ms",
-            one.verdict,
-        )
-    console.print(table)
-    if not document["confirmed"] and any(one.broken for one in points):
+    show_rates(document, plan.classes[0].slo.target)
+    if not document["confirmed"] and any(one["broken"] for one in document["points"]):
         say(
             "answers with status 200 were incomplete or malformed: no rate holds until they are not"
         )
@@ -235,13 +220,7 @@ def sweep(
     if not document["confirmed"]:
         say("no rate was confirmed to hold: lower --from, or look at the report")
         raise typer.Exit(EXIT_SLO)
-    say(f"holds {document['rate_per_s']:.3g} requests/s; sweep: {folder / 'sweep.json'}")
-    wanted = wanted_s(parse_sweep(document, str(folder)))
-    if wanted is not None:
-        note(
-            "its runs were short beside the time of one request, and may hold more than lasts: "
-            f"`comptoir plan` trusts those of --duration {wanted:.0f} and more"
-        )
+    show_found(document, folder)
 
 
 @app.command()

@@ -31,6 +31,9 @@ def _filled(head: bytes, unit: bytes, tail: bytes, size: int) -> bytes:
 
 _MODEL = b'{"model":"null","max_tokens":1,'
 _CONTENT = _MODEL + b'"messages":[{"role":"user","content":['
+_MESSAGES = _MODEL + b'"messages":['
+_MESSAGE = b'{"role":"user","content":"a"}'
+_PART = b'{"type":"text","text":"a"}'
 _TOOL = b'{"type":"function","function":{"name":"f","parameters":{"properties":{%b}}}}' % b",".join(
     b'"p%d":{"type":"string"}' % number for number in range(300)
 )
@@ -53,31 +56,39 @@ def _image(size: int) -> bytes:
 
 def nasty_bodies(size: int = SIZE) -> Iterator[Nasty]:
     """Every one of them, none longer than `size`."""
-    part = b'{"type":"text","text":"a"}'
-    message = b'{"role":"user","content":"a"}'
+    yield from _of_messages(size)
+    yield from _of_texts(size)
+    yield from _of_lists(size)
+    yield from _of_fields(size)
+
+
+def _chat(name: str, head: bytes, unit: bytes, tail: bytes, size: int) -> Nasty:
+    return Nasty(name, CHAT, _filled(head, unit, tail, size))
+
+
+def _of_messages(size: int) -> Iterator[Nasty]:
     call = b'{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}'
     calls = b'{"role":"assistant","tool_calls":[%b]}' % b",".join([call] * 128)
-    parts = b'{"role":"user","content":[%b]}' % b",".join([part] * 2000)
-    messages = _MODEL + b'"messages":['
+    parts = b'{"role":"user","content":[%b]}' % b",".join([_PART] * 2000)
 
-    def chat(name: str, head: bytes, unit: bytes, tail: bytes) -> Nasty:
-        return Nasty(name, CHAT, _filled(head, unit, tail, size))
-
-    yield chat("parts of a message", _CONTENT, part, b"]}]}")
-    yield chat("parts, the last one wrong", _CONTENT, part, b',{"type":3}]}]}')
-    yield chat("messages", messages, message, b"]}")
+    yield _chat("parts of a message", _CONTENT, _PART, b"]}]}", size)
+    yield _chat("parts, the last one wrong", _CONTENT, _PART, b',{"type":3}]}]}', size)
+    yield _chat("messages", _MESSAGES, _MESSAGE, b"]}", size)
     yield Nasty(
         "as many messages as are taken",
         CHAT,
-        messages + b",".join([b'{"role":"user","content":"%b"}' % (b"a" * 980)] * 2048) + b"]}",
+        _MESSAGES + b",".join([b'{"role":"user","content":"%b"}' % (b"a" * 980)] * 2048) + b"]}",
     )
-    yield Nasty("as many parts as are taken", CHAT, messages + b",".join([parts] * 15) + b"]}")
-    yield Nasty("as many calls as are taken", CHAT, messages + b",".join([calls] * 120) + b"]}")
+    yield Nasty("as many parts as are taken", CHAT, _MESSAGES + b",".join([parts] * 15) + b"]}")
+    yield Nasty("as many calls as are taken", CHAT, _MESSAGES + b",".join([calls] * 120) + b"]}")
     yield Nasty(
         "as many tools as are taken",
         CHAT,
-        messages + message + b'],"tools":[' + b",".join([_TOOL] * 100) + b"]}",
+        _MESSAGES + _MESSAGE + b'],"tools":[' + b",".join([_TOOL] * 100) + b"]}",
     )
+
+
+def _of_texts(size: int) -> Iterator[Nasty]:
     long = size - 200
     yield Nasty("one long text", CHAT, _CONTENT[:-1] + b'"' + b"a" * long + b'"}]}')
     sign = "é中".encode()
@@ -91,6 +102,9 @@ def nasty_bodies(size: int = SIZE) -> Iterator[Nasty]:
     )
     image = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,%b"}}'
     yield Nasty("one large image", CHAT, _CONTENT + image % _image(size * 3 // 4 - 400) + b"]}]}")
+
+
+def _of_lists(size: int) -> Iterator[Nasty]:
     ids = _MODEL + b'"prompt":['
     yield Nasty("token ids of one digit", COMPLETIONS, _filled(ids, b"1", b"]}", size))
     yield Nasty("token ids of five digits", COMPLETIONS, _filled(ids, b"12345", b"]}", size))
@@ -98,18 +112,21 @@ def nasty_bodies(size: int = SIZE) -> Iterator[Nasty]:
         "lists of token ids", COMPLETIONS, _filled(ids, b"[" + b"1," * 600 + b"1]", b"]}", size)
     )
     yield Nasty("short texts", COMPLETIONS, _filled(ids, b'"a"', b"]}", size))
-    yield chat("stop token ids", messages + message + b'],"stop_token_ids":[', b"1", b"]}")
-    yield chat("empty lists", _CONTENT, b"[]", b"]}]}")
-    yield chat("empty objects", _CONTENT, b"{}", b"]}]}")
+    yield _chat("stop token ids", _MESSAGES + _MESSAGE + b'],"stop_token_ids":[', b"1", b"]}", size)
+    yield _chat("empty lists", _CONTENT, b"[]", b"]}]}", size)
+    yield _chat("empty objects", _CONTENT, b"{}", b"]}]}", size)
+
+
+def _of_fields(size: int) -> Iterator[Nasty]:
     keys = b",".join(b'"k%06d":1' % number for number in range((size - 200) // 12))
     yield Nasty("unknown fields", CHAT, _MODEL + keys + b"}")
     yield Nasty(
         "fields of a schema",
         CHAT,
-        messages + message + b'],"tools":[{"type":"function",'
+        _MESSAGES + _MESSAGE + b'],"tools":[{"type":"function",'
         b'"function":{"name":"f","parameters":{' + keys[:-20].rsplit(b",", 1)[0] + b"}}}]}",
     )
     yield Nasty("deep lists", CHAT, _CONTENT + b"[" * (size - 200))
-    yield Nasty("no end", CHAT, _filled(_CONTENT, part, b"", size))
+    yield Nasty("no end", CHAT, _filled(_CONTENT, _PART, b"", size))
     yield Nasty("quotation marks", CHAT, b'"' * (size - 100))
     yield Nasty("backslashes", CHAT, _CONTENT + b'"' + b"\\" * (size - 200))
