@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from loadtests.processes.free_ports import free_port
+from serving.gateway.engine_errors import ENGINE_DEAD
 from serving.monitoring import manifests
 from serving.monitoring.dashboards import dashboards, expressions
 from serving.monitoring.external import DCGM, RAY
@@ -146,30 +147,35 @@ async def test_dashboards_have_values_and_alerts_fire_when_engines_break(
         for _ in range(3):
             await traffic.everything()
             await asyncio.sleep(SCRAPE_S)
-        await dashboards_have_values(prometheus)
+        ends = time.monotonic() + LIMIT_S
+        while empty := await without_values(prometheus):
+            # On a busy machine scrapes are missed, and what happened falls out of a rate's window.
+            assert time.monotonic() < ends, empty
+            await traffic.everything()
 
         going = asyncio.create_task(keep_going(traffic))
         try:
             await until(lambda: quiet(prometheus), "nothing fires while all is well")
             for engine in site.engines:
-                engine.error_after = 0
+                # Nothing in a request brings that about: a failure that may be its doing opens no breaker.
+                engine.status, engine.error_message = 500, ENGINE_DEAD.decode()
             await until(lambda: fire(prometheus), "alerts fire when engines break")
             await annotations_are_whole(prometheus)
             for engine in site.engines:
-                engine.error_after = None
+                engine.status = 200
             await until(lambda: breakers_closed(prometheus), "the alert ends with the fault")
         finally:
             going.cancel()
 
 
-async def dashboards_have_values(prometheus: Prometheus) -> None:
+async def without_values(prometheus: Prometheus) -> list[tuple[str, str]]:
     empty = []
     for board in dashboards(CONFIG):
         for expr in expressions(board):
             found = await prometheus.query(filled_in(expr))
             if not found and not metrics_in(expr) & (set(DCGM) | set(RAY)):
                 empty.append((board.name, expr))
-    assert not empty
+    return empty
 
 
 async def quiet(prometheus: Prometheus) -> bool:
