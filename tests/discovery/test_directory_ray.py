@@ -120,15 +120,15 @@ async def test_a_card_that_could_not_be_read_is_read_by_the_next_look(
             raise troubles.pop()
         return Handle(app_name)
 
-    monkeypatch.setattr(backend, "CHANGED_DEPLOYMENTS", {"qwen3"})
-    monkeypatch.setattr(backend, "DeploymentHandle", handle)
+    monkeypatch.setattr(directory_ray, "CHANGED_DEPLOYMENTS", {"qwen3"})
+    monkeypatch.setattr(directory_ray, "DeploymentHandle", handle)
     applications["qwen3"] = application(ApplicationStatus.RUNNING, "ModelReplica")
     directory = RayDirectory(60)
     with pytest.raises(RuntimeError):
         await directory._look()
     await directory._look()
     assert sorted(Handle.connected) == ["qwen3", "qwen3"]
-    assert not backend.CHANGED_DEPLOYMENTS
+    assert not directory_ray.CHANGED_DEPLOYMENTS
     await directory.stop()
 
 
