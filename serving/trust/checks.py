@@ -1,104 +1,23 @@
-"""Small checkers for JSON values: each says as a JSON schema what it accepts, and never shows a value.
-
-A checker tests a value without knowing where it stands. Only when something is wrong does the error
-collect its path, from the inside out, so that a good body costs no paths. Large bodies are checked in
-`steps`: between two of them others may run.
-"""
+"""Small checkers for JSON values: scalars, and what lists and objects are made of."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from serving.errors import (
-    InvalidFieldError,
-    MissingFieldError,
-    RequestError,
-    UnsupportedFieldError,
-)
+from pydantic_core import CoreSchema, core_schema
 
-Test = Callable[[Any], None]
-Steps = Callable[[Any], Iterator[None]]
-Schema = Mapping[str, Any]
+from serving.errors import MissingFieldError, UnsupportedFieldError
+from serving.trust.checker import STEP_ITEMS, Check, Schema, Test, WrongValueError
 
 INT64 = 2**63 - 1
 # As tuples: a union of types is made anew each time that it is written.
 _NESTED, _NUMBERS = (list, dict), (int, float)
-# Elements of a list that are tested in one step.
-STEP_ITEMS = 1024
 
 
-class WrongValueError(Exception):
-    """A value failed a test; who looked inside adds where. `{path}` in the text becomes its path."""
-
-    def __init__(self, text: str, error: type[RequestError] = InvalidFieldError) -> None:
-        super().__init__(text)
-        self._text = text
-        self._error = error
-        self._places: list[str] = []
-
-    def within(self, place: str) -> WrongValueError:
-        """The same, seen from one level further out; `place` is `.name` or `[3]`."""
-        self._places.append(place)
-        return self
-
-    def at(self, root: str) -> RequestError:
-        """What the client is told; `root` is the path of what was tested, empty for a whole body."""
-        path = root + "".join(reversed(self._places))
-        if not root:
-            path = path.removeprefix(".")
-        text = self._text if path else self._text.replace("'{path}'", "the body")
-        return self._error(text.replace("{path}", path), param=path or None)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One checker.
-
-    Attributes:
-        test: raises WrongValueError for a value that does not pass.
-        schema: JSON Schema 2020-12 of the values that pass.
-        steps: the same test in pieces, for values whose test may take long.
-    """
-
-    test: Test
-    schema: Schema
-    steps: Steps | None = None
-
-    def __call__(self, value: Any, path: str) -> None:
-        """Test a value that stands at `path`.
-
-        Raises:
-            InvalidFieldError, MissingFieldError, UnsupportedFieldError: naming the place.
-        """
-        try:
-            self.test(value)
-        except WrongValueError as wrong:
-            raise wrong.at(path) from None
-
-    def in_steps(self, value: Any) -> Iterator[None]:
-        """Test in as many steps as it takes."""
-        if self.steps is None:
-            self.test(value)
-        else:
-            yield from self.steps(value)
-
-
-def also(check: Check, test: Test, **schema: Any) -> Check:
-    """The check, and then another test; `schema` is what that adds to the schema."""
-
-    def both(value: Any) -> None:
-        check.test(value)
-        test(value)
-
-    def steps(value: Any) -> Iterator[None]:
-        yield from check.in_steps(value)
-        test(value)
-
-    return Check(both, {**check.schema, **schema}, steps if check.steps else None)
+# ---- scalars -------------------------------------------------------------------------------------------
 
 
 def _boolean(value: Any) -> None:
@@ -122,13 +41,25 @@ def _object(value: Any) -> None:
         raise WrongValueError("'{path}' must be an object")
 
 
-boolean = Check(_boolean, {"type": "boolean"})
-text = Check(_text, {"type": "string"})
-filled = Check(_filled, {"type": "string", "minLength": 1})
+boolean = Check({"type": "boolean"}, core_schema.bool_schema(strict=True), _boolean)
+text = Check({"type": "string"}, core_schema.str_schema(strict=True), _text)
+filled = Check(
+    {"type": "string", "minLength": 1}, core_schema.str_schema(strict=True, min_length=1), _filled
+)
+
+
+def custom(test: Test, schema: Schema) -> Check:
+    """Whatever passes the test, which takes a bounded time."""
+
+    def passed(value: Any) -> Any:
+        test(value)
+        return value
+
+    return Check(schema, core_schema.no_info_plain_validator_function(passed), test)
 
 
 # Every JSON object; how large it may be, `sizes` says.
-mapping = Check(_object, {"type": "object"})
+mapping = custom(_object, {"type": "object"})
 
 
 def refused(because: str = "") -> Check:
@@ -138,7 +69,7 @@ def refused(because: str = "") -> Check:
         reason = f": {because}" if because else ""
         raise WrongValueError("'{path}' is not supported" + reason, UnsupportedFieldError)
 
-    return Check(test, {"not": {}})
+    return custom(test, {"not": {}})
 
 
 def integer(low: int = -INT64 - 1, high: int = INT64) -> Check:
@@ -149,7 +80,8 @@ def integer(low: int = -INT64 - 1, high: int = INT64) -> Check:
             raise WrongValueError("'{path}' must be an integer")
         _bounded(value, low, high)
 
-    return Check(test, {"type": "integer", "minimum": low, "maximum": high})
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return Check(schema, core_schema.int_schema(ge=low, le=high, strict=True), test)
 
 
 def number(low: float, high: float, *, above: bool = False) -> Check:
@@ -164,8 +96,15 @@ def number(low: float, high: float, *, above: bool = False) -> Check:
             raise WrongValueError(f"'{{path}}' must be above {low}")
         _bounded(value, low, high)
 
+    core = core_schema.float_schema(
+        allow_inf_nan=False,
+        ge=None if above else low,
+        gt=low if above else None,
+        le=high,
+        strict=True,
+    )
     least = "exclusiveMinimum" if above else "minimum"
-    return Check(test, {"type": "number", least: low, "maximum": high})
+    return Check({"type": "number", least: low, "maximum": high}, core, test)
 
 
 def _bounded(value: float, low: float, high: float) -> None:
@@ -182,12 +121,15 @@ def one_of(*values: str) -> Check:
         if not isinstance(value, str) or value not in values:
             raise WrongValueError(f"'{{path}}' must be one of: {', '.join(values)}")
 
-    return Check(test, {"type": "string", "enum": list(values)})
+    schema = {"type": "string", "enum": list(values)}
+    return Check(schema, core_schema.literal_schema(list(values)), test)
+
+
+# ---- lists and objects ---------------------------------------------------------------------------------
 
 
 def many(item: Check, low: int = 0, high: int | None = None) -> Check:
     """A list of `low` to `high` items that pass `item`."""
-    test_item = item.test
 
     def frame(value: Any) -> None:
         if not isinstance(value, list):
@@ -199,103 +141,74 @@ def many(item: Check, low: int = 0, high: int | None = None) -> Check:
         if high is not None and len(value) > high:
             raise WrongValueError(f"'{{path}}' must have at most {high} items")
 
-    def test(value: Any) -> None:
+    def walk(value: Any) -> Iterator[None]:
         frame(value)
+        look = item.look
         for index, element in enumerate(value):
             try:
-                test_item(element)
-            except WrongValueError as wrong:
-                wrong.within(f"[{index}]")
-                raise
-
-    def steps(value: Any) -> Iterator[None]:
-        frame(value)
-        for index, element in enumerate(value):
-            try:
-                if item.steps is not None:
-                    yield from item.steps(element)
+                if look is None:
+                    yield from item.part_in_steps(element)
                 else:
-                    test_item(element)
+                    look(element)
                     if index % STEP_ITEMS == 0:
                         yield
             except WrongValueError as wrong:
                 wrong.within(f"[{index}]")
                 raise
-            if item.steps is not None:
-                yield
 
+    core = core_schema.list_schema(
+        item.core, min_length=low, max_length=high, fail_fast=True, strict=True
+    )
     schema: dict[str, Any] = {"type": "array", "items": item.schema}
     schema |= {"minItems": low} if low else {}
     schema |= {"maxItems": high} if high is not None else {}
-    return Check(test, schema, steps)
+    return Check(schema, core, walk=walk)
 
 
-def either(first: Check, second: Check, what: str) -> Check:
-    """A scalar that passes `first`, or a list or an object that passes `second`; `what` says it in words."""
+def either(scalar: Check, nested: Check, what: str) -> Check:
+    """What passes `scalar`, or a list or an object that passes `nested`; `what` says it in words."""
 
-    def simple(value: Any) -> None:
+    def walk(value: Any) -> Iterator[None]:
+        if isinstance(value, _NESTED):
+            yield from nested.in_steps(value)
+            return
         try:
-            first.test(value)
+            scalar.test(value)
         except WrongValueError:
             raise WrongValueError(f"'{{path}}' must be {what}") from None
 
-    def test(value: Any) -> None:
-        if isinstance(value, _NESTED):
-            second.test(value)
-        else:
-            simple(value)
-
-    def steps(value: Any) -> Iterator[None]:
-        if isinstance(value, _NESTED):
-            yield from second.in_steps(value)
-        else:
-            simple(value)
-
-    schema = {"anyOf": [first.schema, second.schema]}
-    return Check(test, schema, steps if second.steps else None)
+    core = core_schema.union_schema([scalar.core, nested.core], mode="left_to_right")
+    return Check({"anyOf": [scalar.schema, nested.schema]}, core, walk=walk)
 
 
 def keyed(fields: Mapping[str, Check], required: Collection[str] = ()) -> Check:
     """An object with these members and no others; JSON null counts as absent."""
-    tests = {name: check.test for name, check in fields.items()}
 
-    def frame(value: Any) -> None:
+    def walk(value: Any) -> Iterator[None]:
         _object(value)
         for name in required:
             if value.get(name) is None:
                 raise WrongValueError("'{path}' is required", MissingFieldError).within("." + name)
-
-    def test(value: Any) -> None:
-        frame(value)
-        for name, member in value.items():
-            test_member = tests.get(name)
-            if test_member is None:
-                raise unknown_member(name, fields)
-            if member is not None:
-                try:
-                    test_member(member)
-                except WrongValueError as wrong:
-                    wrong.within("." + name)
-                    raise
-
-    def steps(value: Any) -> Iterator[None]:
-        frame(value)
         for name, member in value.items():
             check = fields.get(name)
             if check is None:
                 raise unknown_member(name, fields)
             if member is not None:
                 try:
-                    if check.steps is None:
-                        check.test(member)
-                    else:
-                        yield from check.steps(member)
+                    yield from check.part_in_steps(member)
                 except WrongValueError as wrong:
                     wrong.within("." + name)
                     raise
 
-    has_steps = any(check.steps for check in fields.values())
-    return Check(test, _object_schema(fields, required), steps if has_steps else None)
+    members = {
+        name: core_schema.typed_dict_field(
+            check.core if name in required else core_schema.nullable_schema(check.core),
+            required=name in required,
+        )
+        for name, check in fields.items()
+    }
+    core = core_schema.typed_dict_schema(members, extra_behavior="forbid", strict=True)
+    return Check(_object_schema(fields, required), core, walk=walk)
 
 
 def _object_schema(fields: Mapping[str, Check], required: Collection[str]) -> Schema:
@@ -338,23 +251,27 @@ def shaped(shapes: Mapping[str, Check], default: str | None = None) -> Check:
     """An object whose `type` says which of several shapes it has; without one, that is `default`."""
     wrong_type = f"'{{path}}' must be one of: {', '.join(shapes)}"
 
-    def shape_of(value: Any) -> Check:
+    def walk(value: Any) -> Iterator[None]:
         _object(value)
         kind = value.get("type", default)
         shape = shapes.get(kind) if isinstance(kind, str) else None
         if shape is None:
             raise WrongValueError(wrong_type).within(".type")
-        return shape
+        yield from shape.in_steps(value)
 
-    def test(value: Any) -> None:
-        shape_of(value).test(value)
-
-    def steps(value: Any) -> Iterator[None]:
-        yield from shape_of(value).in_steps(value)
-
+    core: CoreSchema = core_schema.tagged_union_schema(
+        {kind: shape.core for kind, shape in shapes.items()}, "type", strict=True
+    )
+    if default is not None:
+        without_type = _without_type(shapes[default].core)
+        core = core_schema.union_schema([core, without_type], mode="left_to_right")
     schema = {"anyOf": [_typed(kind, shape, default) for kind, shape in shapes.items()]}
-    has_steps = any(shape.steps for shape in shapes.values())
-    return Check(test, schema, steps if has_steps else None)
+    return Check(schema, core, walk=walk)
+
+
+def _without_type(core: Any) -> CoreSchema:
+    members = {name: member for name, member in core["fields"].items() if name != "type"}
+    return core_schema.typed_dict_schema(members, extra_behavior="forbid", strict=True)
 
 
 def _typed(kind: str, shape: Check, default: str | None) -> Schema:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic_core import core_schema
+
+from serving.trust.checker import STEP_ITEMS, Check, WrongValueError
 from serving.trust.checks import (
-    STEP_ITEMS,
-    Check,
-    WrongValueError,
     boolean,
     either,
     filled,
@@ -59,11 +59,6 @@ def _all_ids(ids: list[Any], start: int = 0) -> None:
     ).within(f"[{start + index}]")
 
 
-def _ids(value: Any) -> None:
-    for _ in _ids_in_steps(value):
-        pass
-
-
 def _ids_in_steps(value: Any) -> Iterator[None]:
     if not isinstance(value, list):
         raise WrongValueError("'{path}' must be a list of token ids")
@@ -74,14 +69,11 @@ def _ids_in_steps(value: Any) -> Iterator[None]:
         yield
 
 
+_id = integer(0, MAX_TOKEN_ID)
 token_ids = Check(
-    _ids,
-    {
-        "type": "array",
-        "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID},
-        "minItems": 1,
-    },
-    _ids_in_steps,
+    {"type": "array", "items": _id.schema, "minItems": 1},
+    core_schema.list_schema(_id.core, min_length=1, fail_fast=True, strict=True),
+    walk=_ids_in_steps,
 )
 
 
@@ -102,14 +94,12 @@ def prompt(max_inputs: int) -> Check:
         first = value[0]
         return lists if isinstance(first, list) else texts if isinstance(first, str) else token_ids
 
-    def test(value: Any) -> None:
-        kind_of(value).test(value)
-
-    def steps(value: Any) -> Iterator[None]:
+    def walk(value: Any) -> Iterator[None]:
         yield from kind_of(value).in_steps(value)
 
     kinds = (text, texts, token_ids, lists)
-    return Check(test, {"anyOf": [kind.schema for kind in kinds]}, steps)
+    core = core_schema.union_schema([kind.core for kind in kinds], mode="left_to_right")
+    return Check({"anyOf": [kind.schema for kind in kinds]}, core, walk=walk)
 
 
 # ---- chat completions --------------------------------------------------------------------------------
@@ -149,37 +139,30 @@ _NEEDED = {"assistant": (), "tool": ("content", "tool_call_id")}
 _ANY_MESSAGE = keyed(_MESSAGE_FIELDS, ("role",))
 
 
-def _is_whole(value: Any) -> None:
+def _walk_message(value: Any) -> Iterator[None]:
+    yield from _ANY_MESSAGE.in_steps(value)
     role = value["role"]
     for name in _NEEDED.get(role, ("content",)):
         if value.get(name) is None:
             raise WrongValueError(f"'{{path}}' is required for role '{role}'").within("." + name)
 
 
-def _message_steps(value: Any) -> Iterator[None]:
-    yield from _ANY_MESSAGE.in_steps(value)
-    _is_whole(value)
-
-
-def _test_message(value: Any) -> None:
-    _ANY_MESSAGE.test(value)
-    _is_whole(value)
-
-
-def _message_schema() -> dict[str, Any]:
+def _message() -> Check:
     by_need: dict[tuple[str, ...], list[str]] = {}
     for role in _ROLES:
         by_need.setdefault(_NEEDED.get(role, ("content",)), []).append(role)
-    return {
-        "anyOf": [
-            dict(keyed(_MESSAGE_FIELDS | {"role": one_of(*roles)}, ("role", *needed)).schema)
-            for needed, roles in by_need.items()
-        ]
-    }
+    kinds = [
+        (roles, keyed(_MESSAGE_FIELDS | {"role": one_of(*roles)}, ("role", *needed)))
+        for needed, roles in by_need.items()
+    ]
+    core = core_schema.tagged_union_schema(
+        {role: kind.core for roles, kind in kinds for role in roles}, "role", strict=True
+    )
+    return Check({"anyOf": [kind.schema for _, kind in kinds]}, core, walk=_walk_message)
 
 
 # One message of a chat completion.
-chat_message = Check(_test_message, _message_schema(), _message_steps)
+chat_message = _message()
 
 _FUNCTION = keyed(
     {"name": filled, "description": text, "parameters": schema, "strict": boolean}, ("name",)

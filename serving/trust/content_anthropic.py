@@ -5,8 +5,8 @@ https://docs.anthropic.com/en/api/messages
 
 from __future__ import annotations
 
+from serving.trust.checker import Check
 from serving.trust.checks import (
-    Check,
     boolean,
     either,
     filled,

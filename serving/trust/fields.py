@@ -18,11 +18,9 @@ from serving import api
 from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.settings import RequestLimits
 from serving.trust import content, content_anthropic
+from serving.trust.checker import Check, Schema, WrongValueError
 from serving.trust.checks import (
     INT64,
-    Check,
-    Schema,
-    WrongValueError,
     boolean,
     either,
     filled,

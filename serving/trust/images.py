@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from serving.trust.checks import Check, WrongValueError
+from serving.trust.checker import WrongValueError
+from serving.trust.checks import custom, text
 
 TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _FORMATS = "PNG, JPEG, GIF or WebP"
@@ -32,14 +33,9 @@ def _is_inline(value: Any) -> None:
         raise WrongValueError("'{path}' must be a data:image/...;base64,... URL")
 
 
-def _is_text(value: Any) -> None:
-    if not isinstance(value, str):
-        raise WrongValueError("'{path}' must be a string")
-
-
 _DATA = f"Base64 of a {_FORMATS} image; its pixels count for the limits on images."
 # What they hold is looked at by `bounded`, for all of a request together.
-image_url = Check(
+image_url = custom(
     _is_inline,
     {
         "type": "string",
@@ -48,7 +44,9 @@ image_url = Check(
         "description": _DATA,
     },
 )
-image_data = Check(_is_text, {"type": "string", "format": "image-base64", "description": _DATA})
+image_data = replace(
+    text, schema={"type": "string", "format": "image-base64", "description": _DATA}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from serving.trust.checks import Check, WrongValueError, mapping
+from pydantic_core import core_schema
+
+from serving.trust.checker import Check, WrongValueError
+from serving.trust.checks import mapping
+from serving.trust.measure import fits
 
 # A grammar compiler's time grows faster than the schema, and it cannot be interrupted.
 MAX_SCHEMA_VALUES = 1000
@@ -56,19 +60,23 @@ def _free(
 ) -> Check:
     """A checker of such a value: one step for each, for a list may have many of them."""
 
-    def test(value: Any) -> None:
+    def test(value: Any) -> Any:
         if is_object:
             mapping.test(value)
-        sized(value, values, depth, characters)
+        if not fits(value, values, depth, characters):
+            # Slower, and says which bound it is.
+            sized(value, values, depth, characters)
+        return value
 
-    def steps(value: Any) -> Iterator[None]:
+    def walk(value: Any) -> Iterator[None]:
         test(value)
         yield
 
     bounds = f"{what}At most {values} values and {depth} levels"
     bounds += f", {characters} characters." if characters else "."
     kind = {"type": "object"} if is_object else {}
-    return Check(test, {**kind, "description": bounds}, steps)
+    core = core_schema.no_info_plain_validator_function(test)
+    return Check({**kind, "description": bounds}, core, walk=walk)
 
 
 schema = _free(
