@@ -21,7 +21,7 @@ from serving.gateway.json_pieces import parse_in_steps
 from serving.gateway.turns import Turns
 from serving.routing.features import RequestFeatures, features_of
 from serving.tenancy.keys import Caller
-from serving.trust.fields import Endpoint
+from serving.trust.endpoint import Endpoint
 
 # Texts up to here stay as they are.
 SMALL_CHARACTERS = 1024

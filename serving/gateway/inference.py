@@ -53,7 +53,7 @@ from serving.gateway.upstream import ReplicaBrokeError
 from serving.gateway.waiting_stream import DEADLINE_HEADER, WaitingStream, deadline_of
 from serving.http_protocol import ClientConnection, client_of
 from serving.tenancy.keys import Caller
-from serving.trust.fields import Endpoint
+from serving.trust.endpoint import Endpoint
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",

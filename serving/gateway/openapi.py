@@ -10,7 +10,7 @@ from serving.config.keys import SCOPES
 from serving.errors import ComptoirError
 from serving.replica_protocol import REQUEST_ID_HEADER
 from serving.settings import GatewayConfig
-from serving.trust.fields import Endpoint
+from serving.trust.endpoint import Endpoint
 
 Json = dict[str, Any]
 

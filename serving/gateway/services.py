@@ -24,7 +24,8 @@ from serving.settings import GatewayConfig
 from serving.telemetry.metrics import GatewayMetrics
 from serving.tenancy.bills import BillSink, NoSink
 from serving.tenancy.keys import KeyRing
-from serving.trust.fields import Endpoint, endpoints
+from serving.trust.endpoint import Endpoint
+from serving.trust.fields import endpoints
 
 
 @dataclass(frozen=True)

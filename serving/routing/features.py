@@ -77,7 +77,7 @@ class RequestFeatures:
 
 
 def features_of(path: str, body: Mapping[str, Any]) -> RequestFeatures:
-    """The features of a body that its endpoint has checked (`serving.trust.fields.Endpoint.check`).
+    """The features of a body that its endpoint has checked (`serving.trust.endpoint.Endpoint.check`).
 
     Raises:
         KeyError: no model answers at this path; `serving.api.ENDPOINTS` has those that there are.

@@ -54,6 +54,12 @@ class WrongValueError(ValueError):
         return self._error(text.replace("{path}", path), param=path or None)
 
 
+def exhaust(steps: Iterator[None]) -> None:
+    """Take all steps at once."""
+    for _ in steps:
+        pass
+
+
 def _no_walk(value: Any) -> Iterator[None]:
     raise NotImplementedError("a scalar has no parts")
 
@@ -95,8 +101,7 @@ class Check:
         if self.look is not None:
             self.look(value)
         elif not self.passes(value):
-            for _ in self.walk(value):
-                pass
+            exhaust(self.walk(value))
 
     def in_steps(self, value: Any) -> Iterator[None]:
         """Test in as many steps as it takes."""
@@ -105,13 +110,6 @@ class Check:
         else:
             yield from self.walk(value)
 
-    def part_in_steps(self, value: Any) -> Iterator[None]:
-        """Test a part of what is walked through: in one go, if it is small."""
-        if self.look is not None:
-            self.look(value)
-            return
-        if fits(value, STEP_ITEMS):
-            self.test(value)
-        else:
-            yield from self.walk(value)
-        yield
+    def passes_at_once(self, value: Any) -> bool:
+        """Whether a value passes that is small enough to be tested in one go."""
+        return fits(value, STEP_ITEMS) and self.passes(value)

@@ -143,15 +143,15 @@ def many(item: Check, low: int = 0, high: int | None = None) -> Check:
 
     def walk(value: Any) -> Iterator[None]:
         frame(value)
-        look = item.look
+        look, passes = item.look, item.passes_at_once
         for index, element in enumerate(value):
             try:
-                if look is None:
-                    yield from item.part_in_steps(element)
-                else:
+                if look is not None:
                     look(element)
-                    if index % STEP_ITEMS == 0:
-                        yield
+                elif not passes(element):
+                    yield from item.walk(element)
+                if look is None or index % STEP_ITEMS == 0:
+                    yield
             except WrongValueError as wrong:
                 wrong.within(f"[{index}]")
                 raise
@@ -195,7 +195,12 @@ def keyed(fields: Mapping[str, Check], required: Collection[str] = ()) -> Check:
                 raise unknown_member(name, fields)
             if member is not None:
                 try:
-                    yield from check.part_in_steps(member)
+                    if check.look is not None:
+                        check.look(member)
+                    else:
+                        if not check.passes_at_once(member):
+                            yield from check.walk(member)
+                        yield
                 except WrongValueError as wrong:
                     wrong.within("." + name)
                     raise

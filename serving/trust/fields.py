@@ -1,24 +1,19 @@
-"""The allow-list of request fields: what each endpoint accepts, drops and refuses.
+"""The table of request fields: what each endpoint sends on, reads itself, drops and refuses.
 
 Fields that reach into the engine (chat templates, cache salts, KV transfer, priorities, prompt
 embeddings, media options) are refused by name; fields that only other services need are dropped, so
-that ordinary clients work. Everything else is refused without repeating its name.
+that ordinary clients work. A field without a row is refused without repeating its name.
 Field names and ranges: https://platform.openai.com/docs/api-reference,
 https://docs.anthropic.com/en/api/messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Mapping
 
 from serving import api
-from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.settings import RequestLimits
 from serving.trust import content, content_anthropic
-from serving.trust.checker import Check, Schema, WrongValueError
 from serving.trust.checks import (
     INT64,
     boolean,
@@ -30,10 +25,12 @@ from serving.trust.checks import (
     number,
     one_of,
     text,
-    unknown_member,
 )
+from serving.trust.endpoint import Endpoint, Fate, Field
 from serving.trust.images import ImageLimits
 from serving.trust.sizes import anything
+
+Rows = tuple[Field, ...]
 
 _STOP = "a string that is not empty, or a list of such strings"
 
@@ -45,194 +42,69 @@ SCORE_PAIRS = (
     ("queries", "items"),
 )
 
-# Accepted and not sent on: they mean something to other services only, and may hold personal data.
-DROPPED = frozenset(
-    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+# Rows of every endpoint that has none of its own for the field. What is not sent on may be personal data.
+EVERYWHERE = (
+    Field.honoured("user", "its hash tells sessions apart"),
+    Field.honoured("prompt_cache_key", "its hash tells sessions apart"),
+    Field.dropped("metadata", "nothing is stored"),
+    Field.dropped("store", "nothing is stored"),
+    Field.dropped("service_tier", "priorities belong to the API key"),
+    Field.dropped("safety_identifier", "nothing is reported by it"),
+    Field.refused("chat_template", "templates come with the model"),
+    Field.refused("mm_processor_kwargs", "it changes how the engine reads media"),
+    Field.refused("media_io_kwargs", "it changes how the engine reads media"),
+    Field.refused("kv_transfer_params", "it is internal to the engine"),
+    Field.refused("ec_transfer_params", "it is internal to the engine"),
+    Field.refused("vllm_xargs", "it is internal to the engine"),
+    Field.refused("priority", "priorities belong to the API key"),
+    Field.refused("prompt_logprobs", "it would recompute cached prompts"),
+    Field.refused("use_beam_search", "beam search is not offered"),
+    Field.refused("prompt_embeds", "embeddings as prompts are not offered"),
+    Field.refused("watermarking", "marking is the host's decision"),
+    Field.refused("cache_salt", "the prefix cache is separated per tenant by the gateway"),
+    Field.refused("request_id", "the gateway assigns request ids"),
+    Field.refused("echo", "echoing prompts is not offered"),
+    Field.refused("documents", "put documents into the messages"),
+    Field.refused("background", "background responses would have to be stored"),
+    Field.refused("previous_response_id", "nothing is stored: send the earlier turns in 'input'"),
+    Field.refused("logit_bias", "token biases are not offered"),
+    Field.refused("audio", "audio is not offered"),
+    Field.refused("modalities", "only text is generated"),
+    Field.refused("prediction", "predicted outputs are not offered"),
+    Field.refused("web_search_options", "web search is not offered"),
+    Field.refused("functions", "use 'tools'"),
+    Field.refused("function_call", "use 'tool_choice'"),
+    Field.refused("best_of", "it is not offered"),
+    Field.refused("suffix", "it is not offered"),
+    Field.refused("verbosity", "it is not offered"),
+    Field.refused("conversation", "nothing is stored: send the earlier turns in 'input'"),
+    Field.refused("prompt", f"it belongs to {api.COMPLETIONS}"),
+    Field.refused("messages", f"it belongs to {api.CHAT} and {api.MESSAGES}"),
+    Field.refused("input", f"it belongs to {api.RESPONSES} and {api.EMBEDDINGS}"),
 )
-
-REFUSED: Mapping[str, str] = {
-    "chat_template": "templates come with the model",
-    "mm_processor_kwargs": "it changes how the engine reads media",
-    "media_io_kwargs": "it changes how the engine reads media",
-    "kv_transfer_params": "it is internal to the engine",
-    "ec_transfer_params": "it is internal to the engine",
-    "vllm_xargs": "it is internal to the engine",
-    "priority": "priorities belong to the API key",
-    "prompt_logprobs": "it would recompute cached prompts",
-    "use_beam_search": "beam search is not offered",
-    "prompt_embeds": "embeddings as prompts are not offered",
-    "watermarking": "marking is the host's decision",
-    "cache_salt": "the prefix cache is separated per tenant by the gateway",
-    "request_id": "the gateway assigns request ids",
-    "echo": "echoing prompts is not offered",
-    "documents": "put documents into the messages",
-    "background": "background responses would have to be stored",
-    "previous_response_id": "nothing is stored: send the earlier turns in 'input'",
-    "logit_bias": "token biases are not offered",
-    "audio": "audio is not offered",
-    "modalities": "only text is generated",
-    "prediction": "predicted outputs are not offered",
-    "web_search_options": "web search is not offered",
-    "functions": "use 'tools'",
-    "function_call": "use 'tool_choice'",
-    "best_of": "it is not offered",
-    "suffix": "it is not offered",
-    "verbosity": "it is not offered",
-    "conversation": "nothing is stored: send the earlier turns in 'input'",
-    "prompt": f"it belongs to {api.COMPLETIONS}",
-    "messages": f"it belongs to {api.CHAT} and {api.MESSAGES}",
-    "input": f"it belongs to {api.RESPONSES} and {api.EMBEDDINGS}",
-}
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One path of the API: what it accepts and which model tasks serve it."""
-
-    path: str
-    fields: Mapping[str, Check]
-    required: tuple[str, ...]
-    tasks: frozenset[api.Task]
-    images: ImageLimits
-    streams: bool = False
-    dialect: api.Dialect = "openai"
-    pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
-
-    def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Validate a body and return what may be sent to an engine.
-
-        Raises:
-            MissingFieldError, InvalidFieldError, UnsupportedFieldError: naming the field.
-        """
-        try:
-            kept = self._listed(body)
-            self._members.test(kept)
-            self._rules(kept)
-            for _ in self.images.steps(kept):
-                pass
-        except WrongValueError as wrong:
-            raise wrong.at("") from None
-        return kept
-
-    def check_in_steps(self, body: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
-        """The same for a large body: others may run between two steps."""
-        try:
-            kept = self._listed(body)
-            yield from self._members.in_steps(kept)
-            self._rules(kept)
-            yield from self.images.steps(kept)
-        except WrongValueError as wrong:
-            raise wrong.at("") from None
-        return kept
-
-    @cached_property
-    def _members(self) -> Check:
-        return keyed(self.fields, self.required)
-
-    @cached_property
-    def schema(self) -> Schema:
-        """JSON Schema of the bodies that it accepts."""
-        dropped = {
-            name: {"description": "Accepted and not sent on."}
-            for name in sorted(DROPPED - self.fields.keys())
-        }
-        members = self._members.schema
-        schema: dict[str, Any] = {
-            **members,
-            "properties": {**members["properties"], **dropped},
-            "title": self.path,
-        }
-        rules: list[Schema] = []
-        if self.pairs:
-            given = {
-                name: {"not": {"type": "null"}}
-                for name in {name for pair in self.pairs for name in pair}
-            }
-            rules.append(
-                {
-                    "anyOf": [
-                        {"required": list(pair), "properties": {name: given[name] for name in pair}}
-                        for pair in self.pairs
-                    ]
-                }
-            )
-        if "stream_options" in self.fields:
-            rules.append(_STREAM_OPTIONS_RULE)
-        if "n" in self.fields:
-            rules.append(_GREEDY_RULE)
-        return schema | ({"allOf": rules} if rules else {})
-
-    def _listed(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that are sent on, if all fields are known; JSON null counts as absent, everywhere."""
-        kept = {}
-        fields = self.fields
-        for name, value in body.items():
-            if name in fields:
-                if value is not None:
-                    kept[name] = value
-            elif name in REFUSED:
-                raise WrongValueError(
-                    f"'{{path}}' is not supported: {REFUSED[name]}", UnsupportedFieldError
-                ).within("." + name)
-            elif name not in DROPPED:
-                raise unknown_member(name, fields)
-        return kept
-
-    def _rules(self, kept: Mapping[str, Any]) -> None:
-        """What concerns two fields."""
-        if self.pairs:
-            self._require_pair(kept)
-        if "stream_options" in kept and not kept.get("stream"):
-            raise WrongValueError("'{path}' is only allowed with 'stream': true").within(
-                ".stream_options"
-            )
-        if kept.get("n", 1) > 1 and kept.get("temperature", 1.0) < GREEDY:
-            raise WrongValueError(
-                "'{path}' must be 1 with temperature 0: all choices would be the same"
-            ).within(".n")
-
-    def _require_pair(self, kept: Mapping[str, Any]) -> None:
-        if any(kept.keys() >= set(pair) for pair in self.pairs):
-            return
-        begun = next((pair for pair in self.pairs if kept.keys() & set(pair)), self.pairs[0])
-        missing = next(name for name in begun if name not in kept)
-        choices = ", or ".join(f"'{first}' and '{second}'" for first, second in self.pairs)
-        raise WrongValueError(f"'{{path}}' is required; send {choices}", MissingFieldError).within(
-            "." + missing
-        )
-
-
-# Below it vLLM takes the likeliest token (`_SAMPLING_EPS`), and refuses several choices.
-GREEDY = 1e-5
-_STREAM_OPTIONS_RULE: Schema = {
-    "anyOf": [
-        {"properties": {"stream_options": {"type": "null"}}},
-        {"properties": {"stream": {"const": True}}, "required": ["stream"]},
-    ]
-}
-_GREEDY_RULE: Schema = {
-    "anyOf": [
-        {"properties": {"n": {"anyOf": [{"type": "null"}, {"const": 1}]}}},
-        {"properties": {"temperature": {"anyOf": [{"type": "null"}, {"minimum": GREEDY}]}}},
-    ]
-}
+# By name, what is not sent on, and what is refused with which reason.
+DROPPED = frozenset(row.name for row in EVERYWHERE if row.fate is not Fate.REFUSED)
+REFUSED: Mapping[str, str] = {row.name: row.why for row in EVERYWHERE if row.name not in DROPPED}
 
 
 def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
     """Every endpoint that takes a body, by path: what `serving.api` says of it, and its fields."""
-    fields: Mapping[api.Kind, tuple[dict[str, Check], tuple[str, ...]]] = {
-        "chat": (_chat(limits), ("model", "messages")),
-        "completions": (_completions(limits), ("model", "prompt")),
-        "responses": (_responses(limits), ("model", "input")),
-        "messages": (_messages(limits), ("model", "messages", "max_tokens")),
-        "embeddings": (_embeddings(limits), ("model", "input")),
-        "rerank": (_rerank(limits), ("model", "query", "documents")),
-        "score": (_score(limits), ("model",)),
+    tables: Mapping[api.Kind, Rows] = {
+        "chat": _chat(limits),
+        "completions": _completions(limits),
+        "responses": _responses(limits),
+        "messages": _messages(limits),
+        "embeddings": _embeddings(limits),
+        "rerank": _rerank(limits),
+        "score": _score(limits),
     }
     images = ImageLimits(limits.max_images, limits.max_image_pixels)
     return {
         path: Endpoint(
-            *(path, *fields[row.kind], row.tasks, images),
+            path,
+            _table(tables[row.kind]),
+            row.tasks,
+            images,
             streams=row.generates,
             dialect=row.dialect,
             pairs=SCORE_PAIRS if row.kind == "score" else (),
@@ -241,139 +113,152 @@ def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
     }
 
 
-def _sampling(limits: RequestLimits) -> dict[str, Check]:
-    return {
-        "model": filled,
-        "stream": boolean,
-        "temperature": number(0, 2),
-        "top_p": number(0, 1, above=True),
-        "top_k": integer(-1),
-        "min_p": number(0, 1),
-        "seed": integer(-INT64 - 1, INT64),
-        "presence_penalty": number(-2, 2),
-        "frequency_penalty": number(-2, 2),
-        "repetition_penalty": number(0.01, 10),
-        "stop": either(filled, many(filled, high=limits.max_stop), _STOP),
-        "stop_token_ids": many(integer(0, content.MAX_TOKEN_ID), high=limits.max_stop),
-        "ignore_eos": boolean,
-        "skip_special_tokens": boolean,
-        "include_stop_str_in_output": boolean,
-    }
+def _table(rows: Rows) -> Mapping[str, Field]:
+    own = {row.name: row for row in rows}
+    return own | {row.name: row for row in EVERYWHERE if row.name not in own}
 
 
-def _stream_options() -> Check:
-    return keyed(
-        {
-            "include_usage": boolean,
-            "continuous_usage_stats": boolean,
-            "include_obfuscation": boolean,
-        }
+def _sampling(limits: RequestLimits) -> Rows:
+    return (
+        Field("model", filled, required=True),
+        Field("stream", boolean),
+        Field("stream_options", _STREAM_OPTIONS),
+        Field("temperature", number(0, 2)),
+        Field("top_p", number(0, 1, above=True)),
+        Field("top_k", integer(-1)),
+        Field("min_p", number(0, 1)),
+        Field("n", integer(1, limits.max_n)),
+        Field("seed", integer(-INT64 - 1, INT64)),
+        Field("max_tokens", integer(1, limits.max_output_tokens)),
+        Field("min_tokens", integer(0, limits.max_output_tokens)),
+        Field("presence_penalty", number(-2, 2)),
+        Field("frequency_penalty", number(-2, 2)),
+        Field("repetition_penalty", number(0.01, 10)),
+        Field("stop", either(filled, many(filled, high=limits.max_stop), _STOP)),
+        Field("stop_token_ids", many(integer(0, content.MAX_TOKEN_ID), high=limits.max_stop)),
+        Field("ignore_eos", boolean),
+        Field("skip_special_tokens", boolean),
+        Field("include_stop_str_in_output", boolean),
+        Field("response_format", content.response_format),
     )
 
 
-def _chat(limits: RequestLimits) -> dict[str, Check]:
-    return _sampling(limits) | {
-        "messages": many(content.chat_message, low=1, high=limits.max_messages),
-        "max_tokens": integer(1, limits.max_output_tokens),
-        "max_completion_tokens": integer(1, limits.max_output_tokens),
-        "min_tokens": integer(0, limits.max_output_tokens),
-        "n": integer(1, limits.max_n),
-        "logprobs": boolean,
-        "top_logprobs": integer(0, 20),
-        "stream_options": _stream_options(),
-        "response_format": content.response_format,
-        "tools": many(content.chat_tool, low=1, high=content.MAX_TOOLS),
-        "tool_choice": content.tool_choice,
-        "parallel_tool_calls": boolean,
-        "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
-        "include_reasoning": boolean,
-        "chat_template_kwargs": keyed({"enable_thinking": boolean, "thinking": boolean}),
+_STREAM_OPTIONS = keyed(
+    {
+        "include_usage": boolean,
+        "continuous_usage_stats": boolean,
+        "include_obfuscation": boolean,
     }
+)
 
 
-def _completions(limits: RequestLimits) -> dict[str, Check]:
-    return _sampling(limits) | {
-        "prompt": content.prompt(limits.max_inputs),
-        "max_tokens": integer(1, limits.max_output_tokens),
-        "min_tokens": integer(0, limits.max_output_tokens),
-        "n": integer(1, limits.max_n),
-        "logprobs": integer(0, 20),
-        "stream_options": _stream_options(),
-        "response_format": content.response_format,
-    }
-
-
-def _responses(limits: RequestLimits) -> dict[str, Check]:
-    return {
-        "model": filled,
-        "input": either(
-            text,
-            many(content.response_item, low=1, high=limits.max_messages),
-            "a string or a list of items",
+def _chat(limits: RequestLimits) -> Rows:
+    efforts = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+    thinking = keyed({"enable_thinking": boolean, "thinking": boolean})
+    return (
+        *_sampling(limits),
+        Field(
+            "messages",
+            many(content.chat_message, low=1, high=limits.max_messages),
+            required=True,
         ),
-        "instructions": text,
-        "max_output_tokens": integer(1, limits.max_output_tokens),
-        "stream": boolean,
-        "temperature": number(0, 2),
-        "top_p": number(0, 1, above=True),
-        "top_logprobs": integer(0, 20),
-        "text": keyed({"format": content.text_format}),
-        "tools": many(content.response_tool, high=content.MAX_TOOLS),
-        "tool_choice": content.tool_choice,
-        "parallel_tool_calls": boolean,
-        "reasoning": keyed({"effort": text, "summary": text}),
-        "include": many(
-            one_of("message.output_text.logprobs", "reasoning.encrypted_content"), high=16
+        Field("max_completion_tokens", integer(1, limits.max_output_tokens)),
+        Field("logprobs", boolean),
+        Field("top_logprobs", integer(0, 20)),
+        Field("tools", many(content.chat_tool, low=1, high=content.MAX_TOOLS)),
+        Field("tool_choice", content.tool_choice),
+        Field("parallel_tool_calls", boolean),
+        Field("reasoning_effort", one_of(*efforts)),
+        Field("include_reasoning", boolean),
+        Field("chat_template_kwargs", thinking),
+    )
+
+
+def _completions(limits: RequestLimits) -> Rows:
+    return (
+        *_sampling(limits),
+        Field("prompt", content.prompt(limits.max_inputs), required=True),
+        Field("logprobs", integer(0, 20)),
+    )
+
+
+def _responses(limits: RequestLimits) -> Rows:
+    items = many(content.response_item, low=1, high=limits.max_messages)
+    included = one_of("message.output_text.logprobs", "reasoning.encrypted_content")
+    return (
+        Field("model", filled, required=True),
+        Field("input", either(text, items, "a string or a list of items"), required=True),
+        Field("instructions", text),
+        Field("max_output_tokens", integer(1, limits.max_output_tokens)),
+        Field("stream", boolean),
+        Field("temperature", number(0, 2)),
+        Field("top_p", number(0, 1, above=True)),
+        Field("top_logprobs", integer(0, 20)),
+        Field("text", keyed({"format": content.text_format})),
+        Field("tools", many(content.response_tool, high=content.MAX_TOOLS)),
+        Field("tool_choice", content.tool_choice),
+        Field("parallel_tool_calls", boolean),
+        Field("reasoning", keyed({"effort": text, "summary": text})),
+        Field("include", many(included, high=16)),
+        Field("truncation", one_of("auto", "disabled")),
+        Field("presence_penalty", number(-2, 2)),
+        Field("frequency_penalty", number(-2, 2)),
+        Field("seed", integer(-INT64 - 1, INT64)),
+        Field("stop", either(filled, many(filled, high=limits.max_stop), _STOP)),
+    )
+
+
+def _messages(limits: RequestLimits) -> Rows:
+    blocks = content_anthropic.blocks
+    return (
+        Field("model", filled, required=True),
+        Field(
+            "messages",
+            many(content_anthropic.message, low=1, high=limits.max_messages),
+            required=True,
         ),
-        "truncation": one_of("auto", "disabled"),
-        "presence_penalty": number(-2, 2),
-        "frequency_penalty": number(-2, 2),
-        "seed": integer(-INT64 - 1, INT64),
-        "stop": either(filled, many(filled, high=limits.max_stop), _STOP),
-    }
+        Field("max_tokens", integer(1, limits.max_output_tokens), required=True),
+        Field("system", either(text, blocks, "a string or a list of blocks")),
+        Field("stop_sequences", many(filled, high=limits.max_stop)),
+        Field("stream", boolean),
+        Field("temperature", number(0, 1)),
+        Field("top_p", number(0, 1, above=True)),
+        Field("top_k", integer(0)),
+        Field("tools", many(content_anthropic.tool, high=content.MAX_TOOLS)),
+        Field("tool_choice", content_anthropic.tool_choice),
+        Field("thinking", content_anthropic.thinking),
+    )
 
 
-def _messages(limits: RequestLimits) -> dict[str, Check]:
-    return {
-        "model": filled,
-        "messages": many(content_anthropic.message, low=1, high=limits.max_messages),
-        "max_tokens": integer(1, limits.max_output_tokens),
-        "system": either(text, content_anthropic.blocks, "a string or a list of blocks"),
-        "stop_sequences": many(filled, high=limits.max_stop),
-        "stream": boolean,
-        "temperature": number(0, 1),
-        "top_p": number(0, 1, above=True),
-        "top_k": integer(0),
-        "tools": many(content_anthropic.tool, high=content.MAX_TOOLS),
-        "tool_choice": content_anthropic.tool_choice,
-        "thinking": content_anthropic.thinking,
-    }
+_TRUNCATE = Field("truncate_prompt_tokens", integer(-1, INT64))
 
 
-def _embeddings(limits: RequestLimits) -> dict[str, Check]:
-    return {
-        "model": filled,
-        "input": content.prompt(limits.max_inputs),
-        "encoding_format": one_of("float", "base64"),
-        "dimensions": integer(1),
-        "truncate_prompt_tokens": integer(-1, INT64),
-    }
+def _embeddings(limits: RequestLimits) -> Rows:
+    return (
+        Field("model", filled, required=True),
+        Field("input", content.prompt(limits.max_inputs), required=True),
+        Field("encoding_format", one_of("float", "base64")),
+        Field("dimensions", integer(1)),
+        _TRUNCATE,
+    )
 
 
-def _rerank(limits: RequestLimits) -> dict[str, Check]:
-    return {
-        "model": filled,
-        "query": filled,
-        "documents": many(text, low=1, high=limits.max_inputs),
-        "top_n": integer(0),
-        "truncate_prompt_tokens": integer(-1, INT64),
-    }
+def _rerank(limits: RequestLimits) -> Rows:
+    return (
+        Field("model", filled, required=True),
+        Field("query", filled, required=True),
+        Field("documents", many(text, low=1, high=limits.max_inputs), required=True),
+        Field("top_n", integer(0)),
+        _TRUNCATE,
+    )
 
 
-def _score(limits: RequestLimits) -> dict[str, Check]:
+def _score(limits: RequestLimits) -> Rows:
     texts = either(text, many(text, low=1, high=limits.max_inputs), "a string or a list of strings")
-    return {name: texts for pair in SCORE_PAIRS for name in pair} | {
-        "model": filled,
-        "truncate_prompt_tokens": integer(-1, INT64),
-        "encoding_format": anything,
-    }
+    sides = dict.fromkeys(name for pair in SCORE_PAIRS for name in pair)
+    return (
+        Field("model", filled, required=True),
+        *(Field(name, texts) for name in sides),
+        _TRUNCATE,
+        Field("encoding_format", anything),
+    )

@@ -37,7 +37,8 @@ from serving.routing.route import Candidate, Route
 from serving.routing.router import ModelRouter
 from serving.settings import GatewayConfig, KeyConfig, ModelConfig, ProcessSettings
 from serving.tenancy.keys import ANONYMOUS, Caller
-from serving.trust.fields import Endpoint, endpoints
+from serving.trust.endpoint import Endpoint
+from serving.trust.fields import endpoints
 
 app = typer.Typer(no_args_is_help=True, help="Which model answers a request, and why.")
 
