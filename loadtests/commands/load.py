@@ -5,8 +5,9 @@ What takes long to import (numpy, plotly) is imported when a command needs it: e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -133,15 +134,7 @@ def run(
     asked = Asked(model, input_tokens, output_tokens, export_key(key))
     plan = adjusted(load(scenario), url, rate, users, duration, seed, key_env, asked=asked)
     folder = out or default_folder(plan.name)
-    note(
-        f"{plan.name}: {arrivals_in_words(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
-    )
-    for model in sorted({one.model for one in plan.classes} - {*plan.target.tokenizers}):
-        note(
-            f"prompts for {model} are as long as asked for only roughly: no target.tokenizers for it"
-        )
-    if web is not None:
-        note(f"Locust's web UI: http://127.0.0.1:{web} (Ctrl-C ends it)")
+    _announce(plan, folder, web)
     with ProgressBar(plan.duration_s) as show:
         finished = run_now(plan, folder, processes, web, show)
     if as_json:
@@ -149,14 +142,32 @@ def run(
     else:
         show_summary(finished.summary)
         say(f"report: {folder / 'report.html'}")
-    if not finished.valid:
+    _end_run(plan.target.url, finished.summary, require_slo=require_slo)
+
+
+def _announce(plan: Scenario, folder: Path, web: int | None) -> None:
+    """What will be sent, and where what comes of it is found."""
+    note(
+        f"{plan.name}: {arrivals_in_words(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
+    )
+    for model in sorted({each.model for each in plan.classes} - {*plan.target.tokenizers}):
+        note(
+            f"prompts for {model} are as long as asked for only roughly: no target.tokenizers for it"
+        )
+    if web is not None:
+        note(f"Locust's web UI: http://127.0.0.1:{web} (Ctrl-C ends it)")
+
+
+def _end_run(url: str, summary: dict[str, Any], *, require_slo: bool) -> None:
+    """The exit code of a run that has been shown."""
+    if not summary["valid"]:
         raise typer.Exit(EXIT_INVALID)
-    if finished.summary["broken"]:
+    if summary["broken"]:
         raise typer.Exit(EXIT_BROKEN)
-    if require_slo and any(not holds(one) for one in finished.summary["groups"]):
+    if require_slo and any(not holds(one) for one in summary["groups"]):
         raise typer.Exit(EXIT_SLO)
-    if finished.summary["requests"] and not finished.summary["ok"]:
-        raise StackError(no_answer_in_words(plan.target.url, finished.summary))
+    if summary["requests"] and not summary["ok"]:
+        raise StackError(no_answer_in_words(url, summary))
 
 
 @app.command()
@@ -212,15 +223,21 @@ def sweep(
     search = Search(low, high, precision, max_points)
     document = sweep_now(plan, folder, search, hardware, processes, note)
     show_rates(document, plan.classes[0].slo.target)
-    if not document["confirmed"] and any(one["broken"] for one in document["points"]):
+    _refuse_unconfirmed(document)
+    show_found(document, folder)
+
+
+def _refuse_unconfirmed(document: Mapping[str, Any]) -> None:
+    """The exit code of a sweep that found no rate, and why it did not."""
+    if document["confirmed"]:
+        return
+    if any(one["broken"] for one in document["points"]):
         say(
             "answers with status 200 were incomplete or malformed: no rate holds until they are not"
         )
         raise typer.Exit(EXIT_BROKEN)
-    if not document["confirmed"]:
-        say("no rate was confirmed to hold: lower --from, or look at the report")
-        raise typer.Exit(EXIT_SLO)
-    show_found(document, folder)
+    say("no rate was confirmed to hold: lower --from, or look at the report")
+    raise typer.Exit(EXIT_SLO)
 
 
 @app.command()
