@@ -1,4 +1,4 @@
-"""The code keeps its measures: short files and functions, return types, no packages that import each other."""
+"""The code keeps its measures: short files and functions, return types, no folders that import each other."""
 
 from __future__ import annotations
 
