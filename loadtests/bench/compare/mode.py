@@ -31,7 +31,8 @@ def run(plan: ComparePlan, *, strict: bool) -> int:
         turns.take_all()
     results = turns.results
     figures = bar_figures(results)
-    print("\n" + report.tables(results, plan.cells, plan.contenders))
+    for table in report.tables(results, plan.cells, plan.contenders):
+        output.show_below(table)
     if disturbed := results.disturbed():
         print(f"\n{disturbed} bursts were disturbed by other processes of this machine")
     if results.texts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rich.table import Table
+
 from loadtests.analysis.stats import percentile
 from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.contenders import BASELINE, CONTENDERS
@@ -46,13 +48,13 @@ def title_of(cell: Cell) -> str:
     return f"{cell.streams} parallel × {tokens}, not streamed"
 
 
-def tables(results: Results, cells: Sequence[Cell], contenders: Sequence[str]) -> str:
+def tables(results: Results, cells: Sequence[Cell], contenders: Sequence[str]) -> list[Table]:
     """Everything but the bars."""
-    parts = [_cell(results, cell, contenders) for cell in cells]
+    parts: list[Table | None] = [_cell(results, cell, contenders) for cell in cells]
     parts.append(_cross_check(results, cells, contenders))
     parts += [_cpu(results, cell, contenders) for cell in _for_cpu(cells)]
     parts.append(_memory(results, contenders))
-    return "\n\n".join(part for part in parts if part)
+    return [part for part in parts if part is not None and part.rows]
 
 
 def _for_cpu(cells: Sequence[Cell]) -> list[Cell]:
@@ -61,7 +63,7 @@ def _for_cpu(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in wanted if cell in cells] or list(cells[:1])
 
 
-def _cell(results: Results, cell: Cell, contenders: Sequence[str]) -> str:
+def _cell(results: Results, cell: Cell, contenders: Sequence[str]) -> Table:
     client = results.client_of(cell)
     columns = STREAMED if cell.stream else WHOLE
     if cell.tokens == 1:
@@ -82,15 +84,17 @@ def _cell(results: Results, cell: Cell, contenders: Sequence[str]) -> str:
             if name == SPREAD_OF:
                 row.append(_spread(results.ratios(contender, cell, name)))
         rows.append(row)
-    return table(head, rows) if rows else ""
+    return table(head, rows)
 
 
-def _cross_check(results: Results, cells: Sequence[Cell], contenders: Sequence[str]) -> str:
+def _cross_check(
+    results: Results, cells: Sequence[Cell], contenders: Sequence[str]
+) -> Table | None:
     """The same ratios by both clients, where both have measured."""
     clients = {client for _, _, client in results.bursts}
     shared = [cell for cell in cells if cell.stream]
     if len(clients) < 2 or not shared or BASELINE not in contenders:
-        return ""
+        return None
     head = ["requests/s, multiple of vLLM's, by client", "client"]
     rows = [
         [CONTENDERS[contender].title, CLIENT_TITLES[client]]
@@ -102,7 +106,7 @@ def _cross_check(results: Results, cells: Sequence[Cell], contenders: Sequence[s
     return table([*head, *(cell.name for cell in shared)], rows, left=2)
 
 
-def _cpu(results: Results, cell: Cell, contenders: Sequence[str]) -> str:
+def _cpu(results: Results, cell: Cell, contenders: Sequence[str]) -> Table:
     rows = []
     for contender in contenders:
         found = results.medians(contender, cell)
@@ -112,10 +116,10 @@ def _cpu(results: Results, cell: Cell, contenders: Sequence[str]) -> str:
             total = sum(by_role) - by_role[ROLES.index("client")]
             rows.append([CONTENDERS[contender].title, *map(_seconds, by_role), _seconds(total)])
     head = [f"CPU seconds per 1,000 tokens, {title_of(cell)}", *ROLES, "server"]
-    return table(head, rows) if rows else ""
+    return table(head, rows)
 
 
-def _memory(results: Results, contenders: Sequence[str]) -> str:
+def _memory(results: Results, contenders: Sequence[str]) -> Table:
     rows = []
     for contender in contenders:
         if contender not in results.resident_mib:
@@ -127,7 +131,7 @@ def _memory(results: Results, contenders: Sequence[str]) -> str:
         cells = [number(value) if value else "–" for value in (*by_role, sum(by_role))]
         rows.append([CONTENDERS[contender].title, *cells, _times(idle), number(started, "s")])
     head = ["resident memory, MiB", *ROLES[1:], "all", "idle cores", "started in"]
-    return table(head, rows) if rows else ""
+    return table(head, rows)
 
 
 def _times(value: float) -> str:

@@ -138,7 +138,7 @@ def run(plan: SoakPlan, *, strict: bool) -> int:
         "at the end",
         "growth",
     ]
-    print("\n" + table(head, rows, left=2))
+    output.show_below(table(head, rows, left=2))
     print(f"\n{totals['requests']:,.0f} requests, {totals['errors']:.0f} errors")
     looks = [
         {"pid": process.pid, "role": process.role, "title": process.title, "mib": seen}

@@ -36,7 +36,7 @@ def conclude(
         for text, name, unit in rows
     ]
     head = [title, "median", *(f"round {n + 1}" for n in range(len(results)))]
-    print("\n" + table(head, cells))
+    output.show_below(table(head, cells))
     path = output.write(kind, {"plan": vars(plan), "median": figures, "rounds": results})
     code = output.conclude(judge(bars, figures), strict=strict)
     print(f"\nwritten to {path}")

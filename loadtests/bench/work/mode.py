@@ -69,11 +69,10 @@ def run(plan: WorkPlan, *, strict: bool) -> int:
         "longest stall",
         "answer after",
     ]
-    print("\n" + table(head, rows))
+    output.show_below(table(head, rows))
     looks = measure_looks()
-    print(
-        "\n" + table(["a site of so many models", "one look", "after a change"], looks_rows(looks))
-    )
+    looks_head = ["a site of so many models", "one look", "after a change"]
+    output.show_below(table(looks_head, looks_rows(looks)))
     worst = max(found[1:], key=lambda one: one.stall_ms)
     figures = {"worst_stall_ms": worst.stall_ms, "idle_stall_ms": found[0].stall_ms}
     path = output.write(

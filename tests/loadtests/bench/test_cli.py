@@ -17,23 +17,27 @@ from loadtests.bench.compare.plan import ComparePlan
             "--contenders: there is no contender 'foo'; there are: vllm",
         ),
         (["--contenders", ""], "--contenders: there is no contender ''"),
-        (["--rounds", "0"], "--rounds: '0' is not a whole number of 1 or more"),
-        (["null", "--requests", "10"], "--requests: '10' is not a whole number of 500 or more"),
-        (["null", "--interval-ms", "-1"], "--interval-ms: '-1' is not a number above 0"),
-        (["soak", "--minutes", "nan"], "--minutes: 'nan' is not a number above 0"),
-        (["--quick", "--all-cells"], "--all-cells: not allowed with argument --quick"),
-        (["--client", "curl"], "--client: invalid choice: 'curl' (choose from"),
+        (["--rounds", "0"], "'--rounds': Input should be greater than or equal to 1"),
+        (
+            ["null", "--requests", "10"],
+            "'--requests': Input should be greater than or equal to 500",
+        ),
+        (["null", "--interval-ms", "-1"], "'--interval-ms': '-1' is not a number above 0"),
+        (["soak", "--minutes", "nan"], "'--minutes': 'nan' is not a number above 0"),
+        (["--quick", "--all-cells"], "--all-cells: not with --quick"),
+        (
+            ["--client", "curl"],
+            "'--client': Value error, 'curl' is not one of 'vllm', 'own', 'both'",
+        ),
         (["--picture", "a.gif"], "--picture: 'a.gif' does not end in .svg or .png"),
         (["--paired", "--contenders", "ray"], "--paired: nobody is measured beside vllm"),
-        (["idle", "--strem", "3"], "unrecognized arguments: --strem 3"),
+        (["idle", "--strem", "3"], "No such option: --strem"),
     ],
 )
 def test_wrong_input_is_answered_in_one_line_that_names_the_option(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2
+    assert cli.main(arguments) == 2
     printed = capsys.readouterr().err
     assert complaint in printed
     assert printed.startswith("bench: ")
@@ -44,9 +48,7 @@ def test_wrong_input_is_answered_in_one_line_that_names_the_option(
 def test_help_teaches_with_an_example(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([*command, "--help"])
-    assert stopped.value.code == 0
+    assert cli.main([*command, "--help"]) == 0
     assert "make bench ARGS=" in capsys.readouterr().out
 
 

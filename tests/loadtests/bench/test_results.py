@@ -8,6 +8,7 @@ from loadtests.bench.compare.cells import Cell
 from loadtests.bench.compare.report import tables
 from loadtests.bench.compare.results import CPU_PREFIX, Results, bar_figures, with_cpu
 from loadtests.bench.compare.texts import Comparison
+from serving.commands.output import as_lines
 
 MANY, ALONE = Cell(64, 64), Cell(1, 64)
 
@@ -103,12 +104,13 @@ def test_cpu_seconds_are_counted_per_thousand_tokens() -> None:
 def test_tables_show_medians_and_multiples_and_leave_out_what_was_not_measured(
     results: Results,
 ) -> None:
-    text = tables(results, [MANY, ALONE], ["vllm", "ray", "comptoir"])
-    (row,) = [line for line in text.splitlines() if line.startswith("Comptoir") and "5,120" in line]
+    made = tables(results, [MANY, ALONE], ["vllm", "ray", "comptoir"])
+    lines = [line for table in made for line in as_lines(table)]
+    (row,) = [line for line in lines if line.startswith("Comptoir") and "5,120" in line]
     assert row.split()[3:6] == ["80.0", "0.82", "0.80–0.90"]
-    assert "64 streams × 64 tokens (vllm bench serve; ms)" in text
-    assert "1 stream × 64 tokens (our own client; ms)" in text
-    assert not [line for line in text.splitlines() if line.startswith("Ray") and "req" in line]
+    assert "64 streams × 64 tokens (vllm bench serve; ms)" in "\n".join(lines)
+    assert "1 stream × 64 tokens (our own client; ms)" in "\n".join(lines)
+    assert not [line for line in lines if line.startswith("Ray") and "req" in line]
 
 
 def test_json_holds_every_pair_of_bursts_and_the_median(results: Results) -> None:
