@@ -7,17 +7,18 @@ Exits with 1 if a prompt takes longer than it may.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+import typer
 
+from loadtests.bench.tables import table
 from serving import api
+from serving.commands.output import run, say, show
 from serving.gateway.body import encode
 from serving.replicas.prompt_prefix import prompt_prefix
 
@@ -30,6 +31,8 @@ ENGLISH = ("The quick brown fox jumps over the lazy dog. " * 3000)[: 128 * 1024]
 FRENCH = ("Élève à l’école, où êtes-vous allé cet été ? " * 3000)[: 120 * 1024]
 CHINESE = ("请介绍一下北京的历史与文化，谢谢。" * 3000)[:48_000]
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -41,10 +44,10 @@ class Timing:
     median_us: float
 
     @property
-    def row(self) -> str:
+    def row(self) -> list[str]:
         """One line of the table."""
-        size = f"{self.prompt_bytes / 1024:6.0f} KiB {self.points:5} hashes"
-        return f"{self.name:32} {size} {self.median_us:7.1f} µs"
+        size = f"{self.prompt_bytes / 1024:.0f} KiB"
+        return [self.name, size, str(self.points), f"{self.median_us:.1f} µs"]
 
 
 def conversation(text: str, messages: int) -> dict[str, Any]:
@@ -86,21 +89,26 @@ def measure(name: str, body: Mapping[str, Any], repeats: int) -> Timing:
     return Timing(name, prompt.total_bytes, len(prompt.hashes), statistics.median(times_s) * 1e6)
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """The command: prints the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.bench.routing_hash", description=str(__doc__).partition("\n")[0]
-    )
-    parser.add_argument("--repeats", type=int, default=500, help="of which the median is shown")
-    parser.add_argument("--most-us", type=float, default=MOST_US, help="what one may take, in µs")
-    chosen = parser.parse_args(command_line)
-    timings = [measure(name, body, chosen.repeats) for name, body in BODIES.items()]
-    print("\n".join(timing.row for timing in timings))
-    slow = [timing.name for timing in timings if timing.median_us > chosen.most_us]
+@app.command()
+def routing_hash(
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Times that each prompt is hashed; the median is shown.")
+    ] = 500,
+    most_us: Annotated[
+        float, typer.Option(help="Microseconds that one prompt may take.")
+    ] = MOST_US,
+) -> None:
+    """Time the hashing of long prompts; exits with 1 if a prompt takes longer than it may.
+
+    Example: python -m loadtests.bench.routing_hash --repeats 2000
+    """
+    timings = [measure(name, body, repeats) for name, body in BODIES.items()]
+    show(table(["prompt", "size", "hashes", "median"], [timing.row for timing in timings]))
+    slow = [timing.name for timing in timings if timing.median_us > most_us]
     if slow:
-        print(f"longer than {chosen.most_us:g} µs: {'; '.join(slow)}")
-    return 1 if slow else 0
+        say(f"longer than {most_us:g} µs: {'; '.join(slow)}")
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(app)

@@ -8,24 +8,31 @@ than the objective, or never. Replica-hours count from the moment a replica is a
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
-from loadtests.simulation.autoscaling import picture
+import typer
+from rich.table import Table
+
+from loadtests.simulation.autoscaling import picture as drawing
 from loadtests.simulation.autoscaling.policies import RayScaler, SignalsScaler
 from loadtests.simulation.autoscaling.replicas import Fleet, Outcome, ReplicaModel, Scaler
 from loadtests.simulation.autoscaling.traces import TRACES, Trace
+from serving.commands.output import note, run, show
 from serving.config.autoscaling import AutoscalingConfig
+from serving.errors import ConfigError
 
 LOST_SHARE = 0.05
 # Of the targets from 20 to 40 requests, 20 loses Ray's default the fewest seconds in the step.
 ROOMY = 20 / 32
+ALL = "all"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
@@ -131,65 +138,73 @@ def score(outcome: Outcome, trace: Trace, scenario: Scenario) -> Score:
 
 
 HEAD = (
-    f"{'trace':8} {'policy':12} {'lost s':>7} {'late':>7} {'replica-h':>10} "
-    f"{'most':>5} {'changes':>8} {'turns':>6} {'decides':>8}"
+    *("trace", "policy", "lost s", "late", "replica-h"),
+    *("most", "changes", "turns", "decides"),
 )
 
 
-def row(trace: Trace, policy: str, scored: Score) -> str:
+def row(trace: Trace, policy: str, scored: Score) -> tuple[str, ...]:
     """One line of the table."""
     decides = "" if scored.decision_s is None else f"{scored.decision_s:.1f} s"
-    return (
-        f"{trace.name:8} {policy:12} {scored.lost_s:7} {scored.late_share:7.1%} "
-        f"{scored.replica_hours:10.2f} {scored.most_replicas:5} {scored.changes:8} "
-        f"{scored.turns:6} {decides:>8}"
-    ).rstrip()
+    counts = (str(scored.most_replicas), str(scored.changes), str(scored.turns))
+    costs = (str(scored.lost_s), f"{scored.late_share:.1%}", f"{scored.replica_hours:.2f}")
+    return (trace.name, policy, *costs, *counts, decides)
 
 
-def arguments_of(command_line: Sequence[str] | None) -> argparse.Namespace:
-    """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.simulation.compare_autoscaling",
-        description=str(__doc__).partition("\n")[0],
-    )
-    parser.add_argument("--trace", choices=[*TRACES, "all"], default="all")
-    parser.add_argument("--cold-start", type=float, default=30.0, metavar="SECONDS")
-    parser.add_argument("--max", type=int, default=16, metavar="REPLICAS")
-    parser.add_argument(
-        "--target", type=float, default=32.0, metavar="REQUESTS", help="that a replica should have"
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
-    parser.add_argument(
-        "--picture", type=Path, metavar="PATH", help="draw what happened (PNG, SVG)"
-    )
-    return parser.parse_args(command_line)
+@app.command()
+def compare_autoscaling(
+    trace: Annotated[
+        str, typer.Option(metavar="NAME", help=f"One of {', '.join(TRACES)}, or all.")
+    ] = ALL,
+    cold_start: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="Seconds that a replica takes to start.")
+    ] = 30.0,
+    most: Annotated[
+        int, typer.Option("--max", metavar="REPLICAS", min=1, help="Replicas at most.")
+    ] = 16,
+    target: Annotated[
+        float, typer.Option(metavar="REQUESTS", help="Requests that a replica should have.")
+    ] = 32.0,
+    seed: Annotated[int, typer.Option(help="Seed of the arrivals.")] = 1,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Draw what happened (PNG, SVG).")
+    ] = None,
+) -> None:
+    """Compare the autoscaling policy with Ray Serve's default one on simulated replicas.
 
-
-def main(command_line: Sequence[str] | None = None) -> int:
-    """The command: prints the table, draws the picture."""
-    chosen = arguments_of(command_line)
+    Example: python -m loadtests.simulation.compare_autoscaling --trace step --picture step.png
+    """
+    if trace not in (*TRACES, ALL):
+        raise ConfigError(f"--trace: '{trace}' is unknown; known are: {', '.join(TRACES)}, {ALL}")
+    if picture is not None and not drawing.is_possible():
+        raise ConfigError("--picture: it needs matplotlib: pip install matplotlib")
     scenario = Scenario(
-        model=replace(ReplicaModel(), cold_start_s=chosen.cold_start),
-        max_replicas=chosen.max,
-        target_requests=chosen.target,
-        seed=chosen.seed,
+        model=replace(ReplicaModel(), cold_start_s=cold_start),
+        max_replicas=most,
+        target_requests=target,
+        seed=seed,
     )
-    if chosen.picture is not None and not picture.is_possible():
-        print("a picture needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    played: dict[str, dict[str, Outcome]] = {}
-    print(HEAD)
-    for name in TRACES if chosen.trace == "all" else [chosen.trace]:
-        trace = TRACES[name]()
-        for policy in POLICIES:
-            outcome = play(trace, policy, scenario)
-            played.setdefault(name, {})[policy] = outcome
-            print(row(trace, policy, score(outcome, trace, scenario)), flush=True)
-    if chosen.picture is not None:
-        traces = {name: TRACES[name]() for name in played}
-        picture.draw(traces, played, scenario.ttft_objective_s, chosen.picture)
-    return 0
+    traces = {name: TRACES[name]() for name in (TRACES if trace == ALL else [trace])}
+    played = {name: _play_all(one, scenario) for name, one in traces.items()}
+    table = Table(*HEAD, box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name, outcomes in played.items():
+        for policy, outcome in outcomes.items():
+            table.add_row(*row(traces[name], policy, score(outcome, traces[name], scenario)))
+    show(table)
+    if picture is not None:
+        drawing.draw(traces, played, scenario.ttft_objective_s, picture)
+
+
+def _play_all(trace: Trace, scenario: Scenario) -> dict[str, Outcome]:
+    """The trace through every policy."""
+    played = {}
+    for policy in POLICIES:
+        note(f"{trace.name}: {policy} ...")
+        played[policy] = play(trace, policy, scenario)
+    return played
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(app)

@@ -8,25 +8,32 @@ Every policy gets the same conversations; their next turns follow the answers, a
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import itertools
 import math
 import random
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
+
+import typer
+from rich.table import Table
 
 from loadtests.analysis.stats import percentile
 from loadtests.simulation.routing.engines import Engine, SimRequest
 from loadtests.simulation.routing.policies import CHOOSERS, Chooser, Sight, chooser
 from loadtests.simulation.routing.workloads import WORKLOADS, Conversation, Workload
+from serving.commands.output import note, run, say, show
 from serving.config.replicas import ReplicaRoutingConfig
+from serving.errors import ConfigError
 
 REPORT_PERIOD_S = 0.5
+ALL = "all"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
@@ -161,59 +168,64 @@ def p99_difference(workload: Workload, seeds: int) -> tuple[float, float]:
     return statistics.mean(ratios) - 1, half
 
 
-def arguments_of(command_line: Sequence[str] | None) -> argparse.Namespace:
-    """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.simulation.compare_routing",
-        description=str(__doc__).partition("\n")[0],
-    )
-    parser.add_argument("--workload", choices=[*WORKLOADS, "all"], default="all")
-    parser.add_argument("--gateways", type=int, default=1, help="that share the requests")
-    parser.add_argument("--seed", type=int, default=1, help="of the arrivals and the policies")
-    parser.add_argument(
-        "--seeds", type=int, help="only compare the p99 of prefix and least-loaded, over so many"
-    )
-    arguments = parser.parse_args(command_line)
-    if arguments.seeds is not None and arguments.seeds < 2:
-        parser.error("--seeds: must be at least 2")
-    return arguments
+HEAD = ("workload", "policy", "cached", "TTFT p50", "TTFT p99", "spread", "spilt")
 
 
-HEAD = (
-    f"{'workload':15} {'policy':13} {'cached':>7} {'TTFT p50':>10} {'TTFT p99':>10} "
-    f"{'spread':>7} {'spilt':>6}"
-)
-
-
-def row(workload: Workload, policy: str, score: Score) -> str:
+def row(workload: Workload, policy: str, score: Score) -> tuple[str, ...]:
     """One line of the table."""
-    return (
-        f"{workload.name:15} {policy:13} {score.cached_share:7.1%} "
-        f"{score.ttft_p50_s * 1e3:7.0f} ms {score.ttft_p99_s * 1e3:7.0f} ms "
-        f"{score.spread:7.2f} {score.spilt_share:6.1%}"
-    )
+    ttfts = (f"{score.ttft_p50_s * 1e3:.0f} ms", f"{score.ttft_p99_s * 1e3:.0f} ms")
+    shares = (f"{score.spread:.2f}", f"{score.spilt_share:.1%}")
+    return (workload.name, policy, f"{score.cached_share:.1%}", *ttfts, *shares)
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """The command: prints the table."""
-    chosen = arguments_of(command_line)
-    names = WORKLOADS if chosen.workload == "all" else [chosen.workload]
-    workloads = [replace(WORKLOADS[name], gateways=chosen.gateways) for name in names]
-    if chosen.seeds is not None:
-        for workload in workloads:
-            mean, half = p99_difference(workload, chosen.seeds)
-            print(
-                f"{workload.name:15} TTFT p99 of prefix against least-loaded, {chosen.seeds} seeds: "
-                f"{mean:+.1%} ± {half:.1%}",
-                flush=True,
-            )
-        return 0
-    print(HEAD)
+@app.command()
+def compare_routing(
+    workload: Annotated[
+        str, typer.Option(metavar="NAME", help=f"One of {', '.join(WORKLOADS)}, or all.")
+    ] = ALL,
+    gateways: Annotated[int, typer.Option(min=1, help="Gateways that share the requests.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the arrivals and the policies.")] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Compare only the p99 of prefix and least-loaded, over so many seeds."
+        ),
+    ] = None,
+) -> None:
+    """Compare replica policies on simulated engines with prefix caches.
+
+    Example: python -m loadtests.simulation.compare_routing --workload nothing-shared --gateways 4 --seeds 24
+    """
+    if workload not in (*WORKLOADS, ALL):
+        known = ", ".join(WORKLOADS)
+        raise ConfigError(f"--workload: '{workload}' is unknown; known are: {known}, {ALL}")
+    names = WORKLOADS if workload == ALL else [workload]
+    workloads = [replace(WORKLOADS[name], gateways=gateways) for name in names]
+    if seeds is None:
+        _show_scores(workloads, seed)
+    else:
+        _show_differences(workloads, seeds)
+
+
+def _show_scores(workloads: Sequence[Workload], seed: int) -> None:
+    table = Table(*HEAD, box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
     for workload in workloads:
         for policy in CHOOSERS:
-            print(row(workload, policy, play(workload, policy, chosen.seed)), flush=True)
-    return 0
+            note(f"{workload.name}: {policy} ...")
+            table.add_row(*row(workload, policy, play(workload, policy, seed)))
+    show(table)
+
+
+def _show_differences(workloads: Sequence[Workload], seeds: int) -> None:
+    for workload in workloads:
+        mean, half = p99_difference(workload, seeds)
+        say(
+            f"{workload.name}: TTFT p99 of prefix against least-loaded, {seeds} seeds: "
+            f"{mean:+.1%} ± {half:.1%}"
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(app)

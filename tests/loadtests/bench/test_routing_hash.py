@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
 from loadtests.bench import routing_hash
-from loadtests.bench.routing_hash import BODIES, conversation, main, measure
+from loadtests.bench.routing_hash import BODIES, app, conversation, measure
 
 
 def test_the_long_prompts_have_thirty_two_thousand_tokens_or_so() -> None:
@@ -21,10 +22,12 @@ def test_messages_share_the_text_and_lose_none_of_it() -> None:
 
 
 def test_a_prompt_that_takes_too_long_fails_the_command_and_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(routing_hash, "BODIES", {"short": conversation("text", 1)})
-    assert main(["--repeats", "3", "--most-us", "1e9"]) == 0
-    assert "short" in capsys.readouterr().out
-    assert main(["--repeats", "3", "--most-us", "0"]) == 1
-    assert "longer than 0 µs: short" in capsys.readouterr().out
+    passed = CliRunner().invoke(app, ["--repeats", "3", "--most-us", "1e9"])
+    assert passed.exit_code == 0
+    assert "short" in passed.stdout
+    missed = CliRunner().invoke(app, ["--repeats", "3", "--most-us", "0"])
+    assert missed.exit_code == 1
+    assert "longer than 0 µs: short" in missed.stdout

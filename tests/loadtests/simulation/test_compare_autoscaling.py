@@ -12,6 +12,7 @@ import pytest
 from ray.serve import autoscaling_policy
 from ray.serve.config import AutoscalingConfig as RayConfig
 from ray.serve.config import AutoscalingContext
+from typer.testing import CliRunner, Result
 
 from loadtests.simulation import compare_autoscaling
 from loadtests.simulation.autoscaling import picture
@@ -26,6 +27,7 @@ from loadtests.simulation.autoscaling.replicas import (
 )
 from loadtests.simulation.autoscaling.traces import TRACES, Trace
 from loadtests.simulation.compare_autoscaling import Scenario, Score, play, score
+from serving.errors import ConfigError
 
 SCENARIO = Scenario()
 
@@ -261,31 +263,37 @@ def test_a_target_that_is_wrong_is_corrected() -> None:
 # ---- the command -------------------------------------------------------------------------------------
 
 
+def command(*options: str) -> Result:
+    return CliRunner().invoke(compare_autoscaling.app, options)
+
+
 @pytest.fixture
 def short_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACES, "step", lambda: Trace("step", 60.0, lambda _: 1.0, step_s=30.0))
 
 
 @pytest.mark.usefixtures("short_trace")
-def test_the_command_prints_policies_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare_autoscaling.main(["--trace", "step"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_the_command_prints_policies_side_by_side() -> None:
+    ended = command("--trace", "step")
+    assert ended.exit_code == 0
+    lines = ended.stdout.splitlines()
     assert lines[0].split()[:2] == ["trace", "policy"]
     assert len(lines) == 1 + len(compare_autoscaling.POLICIES)
 
 
 @pytest.mark.usefixtures("short_trace")
 def test_without_matplotlib_the_command_says_so(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(picture, "find_spec", lambda _: None)
-    assert compare_autoscaling.main(["--trace", "step", "--picture", str(tmp_path / "p.png")]) == 2
-    assert "matplotlib" in capsys.readouterr().err
+    ended = command("--trace", "step", "--picture", str(tmp_path / "p.png"))
+    assert isinstance(ended.exception, ConfigError)
+    assert "matplotlib" in ended.exception.message
 
 
 @pytest.mark.usefixtures("short_trace")
 def test_the_command_draws(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "step.png"
-    assert compare_autoscaling.main(["--trace", "step", "--picture", str(path)]) == 0
+    assert command("--trace", "step", "--picture", str(path)).exit_code == 0
     assert path.read_bytes().startswith(b"\x89PNG")

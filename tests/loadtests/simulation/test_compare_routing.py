@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from loadtests.simulation.compare_routing import main, play
+from loadtests.simulation.compare_routing import app, play
 from loadtests.simulation.routing.engines import BLOCK_TOKENS, CachingModel, Engine, SimRequest
 from loadtests.simulation.routing.policies import CHOOSERS
 from loadtests.simulation.routing.workloads import (
@@ -184,27 +186,30 @@ def test_the_configuration_reaches_the_policies() -> None:
     )
 
 
-def test_the_command_prints_a_line_for_every_policy(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def command(*options: str) -> Result:
+    return CliRunner().invoke(app, options)
+
+
+def test_the_command_prints_a_line_for_every_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORKLOADS, "pair", SMALL)
-    assert main(["--workload", "pair", "--gateways", "2", "--seed", "4"]) == 0
-    lines: list[str] = capsys.readouterr().out.splitlines()
-    assert [line[16:29].strip() for line in lines] == ["policy", *CHOOSERS]
+    ended = command("--workload", "pair", "--gateways", "2", "--seed", "4")
+    assert ended.exit_code == 0
+    lines = [re.split(r" {2,}", line) for line in ended.stdout.splitlines()]
+    assert [cells[1] for cells in lines] == ["policy", *CHOOSERS]
 
 
-def test_over_several_seeds_the_difference_has_an_interval(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_over_several_seeds_the_difference_has_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORKLOADS, "nothing-shared", replace(SMALL, name="nothing-shared"))
-    assert main(["--workload", "nothing-shared", "--gateways", "2", "--seeds", "3"]) == 0
-    assert "3 seeds" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["--seeds", "1"])
-    assert "--seeds: must be at least 2" in capsys.readouterr().err
+    ended = command("--workload", "nothing-shared", "--gateways", "2", "--seeds", "3")
+    assert ended.exit_code == 0
+    assert "3 seeds" in ended.stdout
+    refused = command("--seeds", "1")
+    assert refused.exit_code == 2
+    assert "--seeds" in refused.stderr
+    assert "greater than or equal to 2" in refused.stderr
 
 
-def test_the_command_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--workload", "nonsense"])
-    assert "nothing-shared" in capsys.readouterr().err
+def test_the_command_refuses_what_it_does_not_know() -> None:
+    refused = command("--workload", "nonsense").exception
+    assert isinstance(refused, ConfigError)
+    assert "nothing-shared" in refused.message
