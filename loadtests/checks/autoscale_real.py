@@ -9,16 +9,14 @@ replicas off the gateway's metrics. What a simulated replica can do is measured 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import orjson
+import typer
 
 from loadtests.answers.ends import broken_in_words
 from loadtests.checks.autoscaling import comparison_picture
@@ -37,8 +35,10 @@ from loadtests.workload.scenario import (
     TargetConfig,
     TokensConfig,
 )
+from serving.commands.output import run as run_command
+from serving.commands.output import show
 from serving.deployment_file import DeploymentFile, load_deployment_file
-from serving.errors import ComptoirError
+from serving.errors import ComptoirError, ConfigError
 from serving.settings import ProcessSettings
 
 ENGINES = Path(__file__).parent / "autoscaling" / "engines.yaml"
@@ -52,6 +52,8 @@ PARTS = (LOW_PER_S, HIGH_PER_S, HIGH_PER_S, LOW_PER_S, LOW_PER_S, LOW_PER_S)
 # Answers that are late in a simulation may be so by its seed: when replicas report.
 SEEDS = range(1, 21)
 READY = "ready.json"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def scenario(url: str) -> Scenario:
@@ -155,7 +157,7 @@ class Comparison:
         )
         real = figures(self.real, self.step, self.objective_s)
         simulated = [figures(each, self.step, self.objective_s) for each in self.simulated]
-        print(*table(real, simulated), sep="\n")
+        show(table(real, simulated))
         print(f"real:      {changes_of(self.real)}")
         print(f"simulated: {changes_of(self.simulated[0])}")
 
@@ -165,39 +167,34 @@ class Comparison:
         comparison_picture.draw(played, self.step, self.objective_s, path)
 
 
-def arguments_of(command_line: Sequence[str] | None) -> Any:
-    """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.checks.autoscale_real",
-        description=str(__doc__).partition("\n")[0],
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--out", type=Path, metavar="FOLDER", help="leave the run there")
-    where.add_argument("--again", type=Path, metavar="FOLDER", help="simulate a run that is there")
-    parser.add_argument("--picture", type=Path, metavar="PATH", help="draw both (PNG, SVG)")
-    return parser.parse_args(command_line)
+@app.command()
+def autoscale_real(
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Leave the run there.")] = None,
+    again: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Only simulate a run that is there.")
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="PATH", help="Draw both (PNG, SVG)."),
+    ] = None,
+) -> None:
+    """Hold the autoscaling simulator against real engines: one run, and the same arrivals simulated.
 
-
-def main(command_line: Sequence[str] | None = None) -> int:
-    """The command; returns 0, 1 when the run failed, 2 when a picture cannot be drawn."""
-    chosen = arguments_of(command_line)
-    if chosen.picture is not None and not picture.is_possible():
-        print("a picture needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    try:
-        with tempfile.TemporaryDirectory(prefix="comptoir-autoscale-") as scratch:
-            folder = chosen.again or chosen.out or Path(scratch) / "run"
-            if chosen.again is None:
-                run(folder)
-            compared = Comparison(folder)
-    except ComptoirError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return 1
+    Example: python -m loadtests.checks.autoscale_real --out runs/autoscale --picture runs/autoscale.png
+    """
+    if out is not None and again is not None:
+        raise ConfigError("--again: give either it or --out, not both", param="--again")
+    if draw is not None and not picture.is_possible():
+        raise ConfigError("--picture: it needs matplotlib: pip install matplotlib")
+    with tempfile.TemporaryDirectory(prefix="comptoir-autoscale-") as scratch:
+        folder = again or out or Path(scratch) / "run"
+        if again is None:
+            run(folder)
+        compared = Comparison(folder)
     compared.print()
-    if chosen.picture is not None:
-        compared.draw(chosen.picture)
-    return 0
+    if draw is not None:
+        compared.draw(draw)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(app)

@@ -9,25 +9,27 @@ each counted once, must be what the engines say in /status, to the token; and ea
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
 import secrets
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import aiohttp
+import typer
+from rich.table import Table
 
 from loadtests.checks.metering_kinds import KINDS, Kind, Reading
 from loadtests.checks.stack import Stack, serve_config
 from serving.api import STATUS
+from serving.commands.output import run as run_command
+from serving.commands.output import show
 from serving.settings import hash_key
 
 MODELS = ("qwen3", "qwen3-embedding", "qwen3-reranker")
@@ -37,6 +39,8 @@ TENANTS = ("acme", "bolt")
 GATEWAY = "ray::ServeReplica:gateway"
 # A killed gateway's bills are anybody's after ten seconds.
 SETTLE_TIMEOUT_S = 60.0
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass
@@ -201,20 +205,16 @@ def disagreeing(
     ]
 
 
-def show(run: Run, engines: Mapping[str, Counter[str]], lines: Sequence[Mapping[str, Any]]) -> bool:
-    """Print the comparison; returns whether it holds."""
-    for end, count in sorted(run.tally.ends.items()):
-        print(f"  {end:<40} {count:>5}")
+def print_comparison(
+    run: Run, engines: Mapping[str, Counter[str]], lines: Sequence[Mapping[str, Any]]
+) -> bool:
+    """How requests ended, and every token; returns whether the bills hold."""
+    show(_table(("request", "number"), sorted(run.tally.ends.items())))
     bills = billed(lines)
     unique = {line["bill"]: line for line in lines}
     outcomes = Counter(line["outcome"] for line in unique.values())
     print(f"{len(unique)} bills, {len(lines) - len(unique)} written twice, {dict(outcomes)}")
-    print(f"{'model':<18} {'':<7} {'engine':>9} {'bills':>9} {'nobody':>7}")
-    for model, counts in engines.items():
-        for kind in ("prompt", "output"):
-            apart = counts[f"unattributed_{kind}_tokens"]
-            mine = bills.get(model, Counter())[kind]
-            print(f"{model:<18} {kind:<7} {counts[kind]:>9} {mine:>9} {apart:>7}")
+    show(_table(("model", "", "engine", "bills", "nobody"), _tokens(engines, bills), left=2))
     wrong = disagreeing(run.tally.readings, lines)
     print(f"usage of {len(run.tally.readings)} answers: {len(wrong)} are not what their bills say")
     for reading, bill in wrong[:5]:
@@ -226,34 +226,57 @@ def show(run: Run, engines: Mapping[str, Counter[str]], lines: Sequence[Mapping[
     return same(engines, bills) and not wrong
 
 
-async def measure(options: argparse.Namespace, folder: Path) -> bool:
+def _tokens(
+    engines: Mapping[str, Counter[str]], bills: Mapping[str, Counter[str]]
+) -> Iterator[tuple[object, ...]]:
+    for model, counts in engines.items():
+        for kind in ("prompt", "output"):
+            mine = bills.get(model, Counter())[kind]
+            yield model, kind, counts[kind], mine, counts[f"unattributed_{kind}_tokens"]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> Table:
+    made = Table(*head, box=None, pad_edge=False)
+    for column in made.columns[left:]:
+        column.justify = "right"
+    for row in rows:
+        made.add_row(*map(str, row))
+    return made
+
+
+async def measure(requests: int, seed: int, folder: Path) -> bool:
     """One stack, one run; returns whether the bills are what the engines counted."""
     keys = {name: f"sk-{secrets.token_hex(8)}" for name in (*TENANTS, "ops")}
     journal = folder / "journal"
     with Stack.of(deployment(journal, keys), folder / "metering.yaml", MODELS[0]) as stack:
         await stack.ready()
-        run = Run(stack, keys, journal, options.requests, options.seed)
+        run = Run(stack, keys, journal, requests, seed)
         began_s = time.monotonic()
         await run.load()
         loaded_s = time.monotonic() - began_s
         engines, lines, settled_s = await run.settled()
         print(f"the load took {loaded_s:.0f} s, the last bill came {settled_s:.1f} s after it")
-        return show(run, engines, lines)
+        return print_comparison(run, engines, lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--requests", type=int, default=200, help="of each kind")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(argv)
+@app.command()
+def metering_real(
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each kind.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the requests and of who leaves when.")] = 1,
+) -> None:
+    """Hold bills against the engines' own counters: all kinds of requests, a killed gateway.
+
+    Ends with 1 when they differ.
+
+    Example: python -m loadtests.checks.metering_real --requests 50
+    """
     with tempfile.TemporaryDirectory(prefix="comptoir-metering-") as folder:
-        holds = asyncio.run(measure(options, Path(folder)))
+        holds = asyncio.run(measure(requests, seed, Path(folder)))
     print(
         "every token is on exactly one bill" if holds else "the bills are NOT what the engines say"
     )
-    return 0 if holds else 1
+    raise typer.Exit(0 if holds else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(app)

@@ -10,16 +10,16 @@ planner never sees. The bar: the number is right in 95 % of the scenarios, and n
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.progress import track
+from rich.table import Table
 
 from loadtests.analysis.point import Point, backlog_grows
 from loadtests.analysis.rate_search import Search, as_document
@@ -41,13 +41,16 @@ from loadtests.simulation.queueing import (
 )
 from loadtests.workload.scenario import SloConfig, TokensConfig
 from serving.catalogue.catalogue import Catalogue
-from serving.commands.output import errors
+from serving.commands.output import errors, show
+from serving.commands.output import run as run_command
 from serving.config.base import validated
 
 BAR_SHARE, BAR_SHORT = 0.95, 1
 # How much more often than the target idle replicas must keep an SLO.
 FEASIBLE = 0.02
 EMPTY = Catalogue(models={}, licences={})
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
@@ -253,10 +256,10 @@ def _config(case: Case) -> PlanConfig:
 
 
 def run(
-    count: int, seed: int, effort: Effort, show: Callable[[Iterator[Case]], Iterator[Case]]
+    count: int, seed: int, effort: Effort, watch: Callable[[Iterator[Case]], Iterable[Case]]
 ) -> list[Verdict]:
     """The verdicts of so many scenarios."""
-    return [judge(case, effort) for case in show(cases(count, seed))]
+    return [judge(case, effort) for case in watch(cases(count, seed))]
 
 
 def share_right(verdicts: Sequence[Verdict]) -> float:
@@ -270,35 +273,50 @@ def holds(verdicts: Sequence[Verdict]) -> bool:
     return share_right(verdicts) >= BAR_SHARE and worst >= -BAR_SHORT
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command; 1 where the bar is missed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.checks.plan_bar", description=__doc__
-    )
-    parser.add_argument("--scenarios", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--requests", type=int, default=Effort.requests, help="of each point")
-    parser.add_argument("--precision", type=float, default=Effort.precision, help="of the rate")
-    parser.add_argument("--sweeps", type=int, default=Effort.sweeps, help="of a scenario, at most")
-    args = parser.parse_args(argv)
-    effort = Effort(args.requests, args.precision, args.sweeps)
+def histogram(verdicts: Sequence[Verdict]) -> Table:
+    """How many scenarios were planned with so many replicas too few or too many."""
+    made = Table("off by", "scenarios", "", box=None, pad_edge=False)
+    for column in made.columns[:2]:
+        column.justify = "right"
+    counts = Counter(one.difference for one in verdicts)
+    for difference, number in sorted(counts.items()):
+        made.add_row(f"{difference:+d}", str(number), "#" * (60 * number // len(verdicts)))
+    return made
+
+
+@app.command()
+def plan_bar(
+    scenarios: Annotated[int, typer.Option(min=1, help="Number of random scenarios.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 1,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of a point.")] = Effort.requests,
+    precision: Annotated[
+        float, typer.Option(min=0, help="Precision of the rate: 0.01 is 1 %.")
+    ] = Effort.precision,
+    sweeps: Annotated[
+        int, typer.Option(min=1, help="Sweeps of a scenario, at most.")
+    ] = Effort.sweeps,
+) -> None:
+    """Check the planner against simulated replicas: does it plan as many as are needed?
+
+    Ends with 1 when the bar is missed.
+
+    Example: nice python -m loadtests.checks.plan_bar --scenarios 200
+    """
     verdicts = run(
-        args.scenarios,
-        args.seed,
-        effort,
-        lambda some: iter(track(some, "scenarios", total=args.scenarios, console=errors)),
+        scenarios,
+        seed,
+        Effort(requests, precision, sweeps),
+        lambda some: track(some, "scenarios", total=scenarios, console=errors),
     )
-    histogram = Counter(one.difference for one in verdicts)
-    for difference, number in sorted(histogram.items()):
-        print(f"{difference:+3d} replicas: {number:4d}  {'#' * (60 * number // len(verdicts))}")
-    sweeps = sum(len(one.sweeps) for one in verdicts) / len(verdicts)
+    show(histogram(verdicts))
+    measured = sum(len(one.sweeps) for one in verdicts) / len(verdicts)
     print(
         f"right: {share_right(verdicts):.1%} of {len(verdicts)}; needed 1 to "
-        f"{max(one.true for one in verdicts)} replicas; {sweeps:.2f} sweeps a scenario"
+        f"{max(one.true for one in verdicts)} replicas; {measured:.2f} sweeps a scenario"
     )
     print("the bar is met" if holds(verdicts) else "the bar is MISSED")
-    return 0 if holds(verdicts) else 1
+    raise typer.Exit(0 if holds(verdicts) else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(app)

@@ -9,12 +9,14 @@ replica is as many slots more.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from loadtests.analysis.rate_search import Search
 from loadtests.checks.stack import ChaosError, Stack, serve_config
@@ -25,6 +27,7 @@ from loadtests.plan.sources import capacities
 from loadtests.plan.sweeps import Measured, parse_sweep
 from loadtests.workload.scenario import Scenario
 from serving.catalogue.catalogue import Catalogue
+from serving.commands.output import run as run_command
 from serving.config.base import validated
 from serving.errors import ComptoirError
 
@@ -34,6 +37,17 @@ INPUT, OUTPUT = 64, 16
 SLOTS = 8
 SLO_TTFT_MS = 150
 WARM_S = 15.0
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How well is measured: seconds of a rate, the search's precision, its first rate for each replica."""
+
+    duration_s: float
+    precision: float
+    low_per_s: float
 
 
 def scenario(url: str, duration_s: float) -> Scenario:
@@ -80,8 +94,8 @@ async def _ready(stack: Stack, replicas: int) -> None:
     await stack.whole(set(), replicas=replicas)
 
 
-def measure(replicas: int, folder: Path, options: argparse.Namespace) -> Measured:
-    """The sweep of so many replicas.
+def measure(replicas: int, folder: Path, effort: Effort, out: Path | None) -> Measured:
+    """The sweep of so many replicas, left in `out`.
 
     Raises:
         ChaosError: they do not start.
@@ -89,13 +103,13 @@ def measure(replicas: int, folder: Path, options: argparse.Namespace) -> Measure
     print(f"{replicas} replica{'s' if replicas > 1 else ''}:", flush=True)
     with Stack.of(deployment(replicas), folder / f"{replicas}.yaml", MODEL) as stack:
         asyncio.run(_ready(stack, replicas))
-        load = scenario(stack.url, options.duration)
+        load = scenario(stack.url, effort.duration_s)
         # The first requests of an engine are slower than all others, and would count for the first rate.
         run(load.model_copy(update={"duration_s": WARM_S}), folder / f"warm-{replicas}")
         found = sweep(
             load,
-            Path(options.out or folder) / f"replicas-{replicas}",
-            Search(options.low * replicas, 1000.0, options.precision, max_points=20),
+            (out or folder) / f"replicas-{replicas}",
+            Search(effort.low_per_s * replicas, 1000.0, effort.precision, max_points=20),
             Hardware(gpu=None, gpus_per_replica=0, replicas=replicas),
             processes=1,
             say=lambda text: print(f"  {text}", flush=True),
@@ -123,27 +137,33 @@ def predicted(one: Measured) -> tuple[float, float, float]:
     )
 
 
-def main() -> int:
-    """Returns 0 when what was predicted is within 15 % of what two replicas carry."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.checks.plan_real",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--duration", type=float, default=120.0, help="seconds of each rate")
-    parser.add_argument("--precision", type=float, default=0.05, help="of the rate")
-    parser.add_argument(
-        "--low", type=float, default=10.0, help="first rate, per replica and second"
-    )
-    parser.add_argument("--out", help="where the sweeps are left (nowhere)")
-    options = parser.parse_args()
+@app.command()
+def plan_real(
+    duration: Annotated[float, typer.Option(min=2, help="Seconds of each rate.")] = 120.0,
+    precision: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Precision of the rate: 0.05 is 5 %.")
+    ] = 0.05,
+    low: Annotated[
+        float, typer.Option(min=1e-3, help="The first rate, per replica and second.")
+    ] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the sweeps are left. Default: nowhere.")
+    ] = None,
+) -> None:
+    """Check a plan against the local stack: what two replicas carry, predicted from a sweep of one.
+
+    Ends with 1 when it is off by more than 15 %, with 2 when nothing could be measured.
+
+    Example: python -m loadtests.checks.plan_real --duration 60 --out runs/plan
+    """
+    effort = Effort(duration, precision, low)
     try:
         with tempfile.TemporaryDirectory(prefix="comptoir-plan-") as folder:
-            one = measure(1, Path(folder), options)
-            two = measure(2, Path(folder), options)
+            one = measure(1, Path(folder), effort, out)
+            two = measure(2, Path(folder), effort, out)
     except (ChaosError, ComptoirError) as error:
         print(f"plan_real: {error}", file=sys.stderr)
-        return 2
+        raise typer.Exit(2) from None
     sure, probably, most = predicted(one)
     off = probably / two.likely_per_s - 1
     print(
@@ -152,8 +172,8 @@ def main() -> int:
         f"two, measured: {two.held_per_s:.2f}/s confirmed, {two.likely_per_s:.2f}/s likely\n"
         f"off by {100 * off:+.1f} %; the bar is {100 * WITHIN:.0f} %"
     )
-    return 0 if abs(off) <= WITHIN else 1
+    raise typer.Exit(0 if abs(off) <= WITHIN else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(app)

@@ -8,20 +8,20 @@ engine that gets everything: nothing that was computed before is ever computed a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import aiohttp
+import typer
+from rich.table import Table
 
 from loadtests.answers.dialects import reading
 from loadtests.answers.ends import in_words
@@ -31,6 +31,7 @@ from loadtests.processes.child import Child
 from loadtests.processes.free_ports import free_port
 from serving import api
 from serving.catalogue import tiny
+from serving.commands.output import run, show
 from serving.config.replicas import ReplicaRoutingConfig
 from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError
@@ -64,6 +65,8 @@ WORDS = [
     "xi",
     "omicron",
 ]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
@@ -214,13 +217,8 @@ async def compare(urls: Sequence[str], *, is_streamed: bool) -> dict[str, Found]
     return found
 
 
-def main() -> int:
-    """Returns 0 when `prefix` finds 90 % of what the oracle does, and more than the others; else 1."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--whole", action="store_true", help="answers are not streamed")
-    options = parser.parse_args()
+def found_by_policies(*, is_streamed: bool) -> dict[str, Found]:
+    """Two engines for as long as it takes."""
     model = tiny.build(tiny.family("qwen3"), ProcessSettings.load().cache_dir)
     with tempfile.TemporaryDirectory() as folder:
         ports = [free_port(), free_port()]
@@ -233,21 +231,39 @@ def main() -> int:
         ]
         try:
             urls = [f"http://127.0.0.1:{port}" for port in ports]
-            found = asyncio.run(compare(urls, is_streamed=not options.whole))
+            return asyncio.run(compare(urls, is_streamed=is_streamed))
         finally:
             for engine in engines:
                 engine.stop()
+
+
+@app.command()
+def routing_real(
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Ask for answers that are not streamed.")
+    ] = False,
+) -> None:
+    """Compare replica policies on two real engines: how much of the prompts each finds cached.
+
+    Ends with 0 when `prefix` finds 90 % of what the oracle does, and more than the others; else with 1.
+
+    Example: python -m loadtests.checks.routing_real --whole
+    """
+    found = found_by_policies(is_streamed=not whole)
     best = found["oracle"].cached_tokens
     print(f"{CONVERSATIONS} conversations of {TURNS} turns, two engines")
+    head = ("policy", "cached tokens", "prompt tokens", "share", "of the oracle's")
+    table = Table(*head, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
     for policy, one in found.items():
-        print(
-            f"  {policy:13} {one.cached_tokens:6} of {one.prompt_tokens} prompt tokens cached "
-            f"({100 * one.share:.0f} %), {100 * one.cached_tokens / best:.0f} % of the oracle's"
-        )
+        tokens = (f"{one.cached_tokens:,}", f"{one.prompt_tokens:,}")
+        table.add_row(policy, *tokens, f"{one.share:.0%}", f"{one.cached_tokens / best:.0%}")
+    show(table)
     ours = found["prefix"].cached_tokens
     others = max(found[name].cached_tokens for name in ("round-robin", "least-loaded"))
-    return 0 if ours >= 0.9 * best and ours > others else 1
+    raise typer.Exit(0 if ours >= 0.9 * best and ours > others else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(app)

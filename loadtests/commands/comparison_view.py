@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from loadtests.analysis.comparison import compare
-from serving.commands.output import console, note
+from serving.commands.output import console, note, show
 
 
 def show_comparison(
@@ -28,7 +28,7 @@ def show_comparison(
                 f"{one['low']:.3f} to {one['high']:.3f}",
                 one["verdict"],
             )
-        console.print(table)
+        show(table)
         for remark in result["notes"]:
             note(remark)
     return bool(result["worse"])

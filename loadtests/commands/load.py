@@ -31,7 +31,7 @@ from loadtests.commands.scenario_options import (
     one_class,
 )
 from loadtests.workload.scenario import MOST_TOKENS, Scenario
-from serving.commands.output import console, note, say
+from serving.commands.output import console, note, say, show
 from serving.errors import ConfigError, StackError
 
 EXIT_WORSE, EXIT_INVALID, EXIT_SLO, EXIT_BROKEN = 3, 4, 5, 6
@@ -93,7 +93,7 @@ def list_() -> None:
     table = Table("scenario", "what it does", box=None, pad_edge=False)
     for path in sorted(SHIPPED.glob("*.yaml")):
         table.add_row(path.stem, escape(" ".join(Scenario.load(path).description.split())))
-    console.print(table)
+    show(table)
 
 
 @app.command()

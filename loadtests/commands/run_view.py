@@ -11,7 +11,7 @@ from rich.table import Table
 
 from loadtests.answers.ends import broken_in_words, counts_in_words, remarks
 from loadtests.workload.scenario import Scenario
-from serving.commands.output import console, errors, say
+from serving.commands.output import errors, say, show
 
 
 def arrivals_in_words(scenario: Scenario) -> str:
@@ -71,7 +71,7 @@ def show_summary(summary: dict[str, Any]) -> None:
             _pair(latency.get("e2e_intended_ms"), "p50", "p95"),
             f"{100 * one['attainment']:.1f} % {slo_in_words(one)}",
         )
-    console.print(table)
+    show(table)
     say(
         f"{summary['ok']} of {summary['requests']} requests answered, "
         f"{summary['rate_per_s']:.2f}/s, {summary['output_tokens_per_s']:.0f} tokens/s; "

@@ -12,7 +12,7 @@ from loadtests.analysis.point import Point
 from loadtests.analysis.rate_search import rates_of
 from loadtests.plan.measured import wanted_s
 from loadtests.plan.sweeps import parse_sweep
-from serving.commands.output import console, note, say
+from serving.commands.output import note, say, show
 
 
 def show_rates(document: Mapping[str, Any], target: float) -> None:
@@ -28,7 +28,7 @@ def show_rates(document: Mapping[str, Any], target: float) -> None:
             f"{max(each.ttft_p95_ms for each in one.runs):.0f} ms",
             one.verdict,
         )
-    console.print(table)
+    show(table)
 
 
 def show_found(document: dict[str, Any], folder: Path) -> None:

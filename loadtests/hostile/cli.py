@@ -19,6 +19,7 @@ from loadtests.hostile.ready import unfit
 from loadtests.hostile.run import Findings, run
 from loadtests.hostile.target import Target
 from loadtests.processes.child import raise_open_files_limit
+from serving.commands import output
 
 # What a good client may notice: its p99 TTFT times this, and its longest gap between two tokens.
 TTFT_RATIO = 2.0
@@ -99,7 +100,7 @@ def _list(cases: list[Case]) -> None:
     table = Table("case", "what must hold", box=None, pad_edge=False)
     for case in cases:
         table.add_row(f"{case.group}/{case.name}", case.holds)
-    console.print(table)
+    output.show(table)
 
 
 def show(found: Findings) -> bool:
@@ -126,7 +127,7 @@ def show(found: Findings) -> bool:
     ]
     for name, bar, measured, is_met in rows:
         table.add_row(name, bar, measured, "yes" if is_met else "NO")
-    console.print(table)
+    output.show(table)
     return all(is_met for *_, is_met in rows)
 
 

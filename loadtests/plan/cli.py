@@ -16,7 +16,7 @@ from loadtests.plan.sources import capacities
 from loadtests.plan.sweeps import Measured, read_sweep
 from loadtests.plan.uncertainty import bounds, effects, unsettled
 from serving.catalogue.catalogue import Catalogue, load_catalogue
-from serving.commands.output import console
+from serving.commands.output import console, show
 from serving.errors import ConfigError
 
 
@@ -58,7 +58,7 @@ def plan(
         header = [f"{report.plan.name}: {report.basis}", *notes(report)]
         typer.echo(as_yaml(list(report.args), header), nl=False)
     else:
-        console.print(as_tables(report))
+        show(as_tables(report))
 
 
 def make(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
+from rich.table import Table
+
 from loadtests.analysis.stats import percentile
 from loadtests.simulation.autoscaling.policies import SignalsScaler
 from loadtests.simulation.autoscaling.replicas import Fleet, Outcome, ReplicaModel
@@ -124,18 +126,16 @@ def _earlier(counts: Sequence[tuple[float, int]], by_s: float) -> list[tuple[flo
     return [(max(0.0, at_s - by_s), count) for at_s, count in counts]
 
 
-def table(real: Figures, simulated: Sequence[Figures]) -> list[str]:
-    """Lines: each figure as measured, and as simulated: the median, the least and the most."""
-    lines = [f"{'':32} {'real':>8} {'simulated':>10} {'from':>8} {'to':>8}"]
+def table(real: Figures, simulated: Sequence[Figures]) -> Table:
+    """Each figure as measured, and as simulated: the median, the least and the most."""
+    made = Table("", *("real", "simulated", "from", "to"), box=None, pad_edge=False)
+    for column in made.columns[1:]:
+        column.justify = "right"
     for name, title in TITLES.items():
         values = sorted(getattr(one, name) for one in simulated)
         cells = (getattr(real, name), median(values), values[0], values[-1])
-        lines.append(f"{title:32} {_cell(cells[0]):>8} {_cell(cells[1]):>10} " + _ends(cells[2:]))
-    return lines
-
-
-def _ends(cells: tuple[float, ...]) -> str:
-    return " ".join(f"{_cell(cell):>8}" for cell in cells)
+        made.add_row(title, *map(_cell, cells))
+    return made
 
 
 def _cell(value: float) -> str:

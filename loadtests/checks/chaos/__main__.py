@@ -7,18 +7,20 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import time
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 from rich.table import Table
 
 from loadtests.checks.chaos.faults import FAULTS, MODEL, Fault, Verdict, inject, judge
 from loadtests.checks.chaos.load import Load, Outcome
 from loadtests.checks.stack import ChaosError, Stack
+from serving.commands.output import run as run_command
+from serving.commands.output import show
+from serving.errors import ConfigError
 
 CONFIG = Path(__file__).parents[3] / "deployments" / "chaos.yaml"
 # Before and after each fault, so that what it costs stands out.
@@ -27,7 +29,7 @@ SCALE_DOWN = "scale down under long streams"
 LONG_TOKENS = 1500
 STREAM_TOKENS = 400
 
-console = Console()
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 async def hit(fault: Fault, stack: Stack, load: Load) -> Verdict:
@@ -69,12 +71,12 @@ async def scale_down(stack: Stack) -> Verdict:
 async def run(faults: list[Fault], *, scales: bool, workers: int) -> list[Verdict]:
     """Start the stack, break it in turn, stop it."""
     verdicts: list[Verdict] = []
-    console.print("starting the stack of deployments/chaos.yaml")
+    print("starting the stack of deployments/chaos.yaml", flush=True)
     with Stack(CONFIG, MODEL) as stack:
         await stack.ready()
         await stack.whole(set())
         for fault in faults:
-            console.print(f"{fault.name} ...")
+            print(f"{fault.name} ...", flush=True)
             outcomes: list[Outcome] = []
             async with Load(
                 stack.url,
@@ -85,12 +87,12 @@ async def run(faults: list[Fault], *, scales: bool, workers: int) -> list[Verdic
             ) as load:
                 verdicts.append(await hit(fault, stack, load))
         if scales:
-            console.print(f"{SCALE_DOWN} ...")
+            print(f"{SCALE_DOWN} ...", flush=True)
             verdicts.append(await scale_down(stack))
     return verdicts
 
 
-def show(verdicts: list[Verdict]) -> None:
+def print_verdicts(verdicts: list[Verdict]) -> None:
     """The table, and what went wrong."""
     table = Table("fault", "requests", "not started", "error event", "silent", "whole after", "")
     for verdict in verdicts:
@@ -101,33 +103,38 @@ def show(verdicts: list[Verdict]) -> None:
             f"{verdict.recovery_s:.1f} s",
             "holds" if verdict.holds else "BROKEN",
         )
-    console.print(table)
+    show(table)
     for verdict in verdicts:
         for detail in verdict.details:
-            console.print(f"{verdict.fault}: {detail}")
+            print(f"{verdict.fault}: {detail}")
 
 
-def main() -> int:
-    """Returns 0 when every fault cost no more than it may, 1 otherwise, 2 when nothing could be tried."""
-    parser = argparse.ArgumentParser(
-        prog="make chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", help="only faults whose name has this word (engine, replica ...)")
-    parser.add_argument("--workers", type=int, default=12, help="requests in flight (12)")
-    options = parser.parse_args()
-    faults = [fault for fault in FAULTS if not options.only or options.only in fault.name]
-    scales = not options.only or options.only in SCALE_DOWN
+@app.command()
+def chaos(
+    only: Annotated[
+        str, typer.Option(help="Only faults whose name has this word: engine, replica ...")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 12,
+) -> None:
+    """Hit each kind of process under load; no request that had not begun may fail.
+
+    Ends with 1 when a fault cost more than it may, with 2 when nothing could be tried.
+
+    Example: make chaos ARGS="--only replica --workers 32"
+    """
+    faults = [fault for fault in FAULTS if only in fault.name]
+    scales = only in SCALE_DOWN
     if not faults and not scales:
         names = ", ".join(fault.name for fault in FAULTS)
-        parser.error(f"--only {options.only}: no such fault; there are: {names}, {SCALE_DOWN}")
+        raise ConfigError(f"--only: '{only}' is in no fault; there are: {names}, {SCALE_DOWN}")
     try:
-        verdicts = asyncio.run(run(faults, scales=scales, workers=options.workers))
+        verdicts = asyncio.run(run(faults, scales=scales, workers=workers))
     except ChaosError as error:
-        console.print(f"chaos: {error}")
-        return 2
-    show(verdicts)
-    return 0 if all(verdict.holds for verdict in verdicts) else 1
+        print(f"chaos: {error}")
+        raise typer.Exit(2) from None
+    print_verdicts(verdicts)
+    raise typer.Exit(0 if all(verdict.holds for verdict in verdicts) else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(app)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from loadtests.checks.referee.truth import CHECKS, Check
-from serving.commands.output import console, note, run
+from serving.commands.output import note, run, show
 from serving.errors import ConfigError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ def _show(checks: list[Check]) -> None:
     table = Table("", "found", "wanted", "", box=None)
     for one in checks:
         table.add_row(one.name, one.found, one.wanted, "holds" if one.holds else "MISSED")
-    console.print(table)
+    show(table)
     if not all(one.holds for one in checks):
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner
 
 from loadtests.checks import autoscale_real
 from loadtests.checks.autoscaling import comparison_picture
@@ -24,6 +25,7 @@ from loadtests.checks.autoscaling.measured import (
 from loadtests.run.folder import BEGUN
 from loadtests.run.record import METRICS, RECORDS, SCENARIO, Record
 from loadtests.simulation.autoscaling.replicas import Outcome, ReplicaModel, Request
+from serving.commands.output import as_lines
 from serving.config.autoscaling import AutoscalingConfig
 from serving.errors import ComptoirError
 
@@ -199,7 +201,7 @@ def test_what_never_happened_is_infinite() -> None:
 def test_the_table_has_the_median_and_the_range_of_the_simulations() -> None:
     real = figures(Outcome([], [(0.0, 1)], [(0.0, 1)], 60.0), STEP, ttft_objective_s=2.0)
     simulated = [replace(real, decision_s=value) for value in (5.5, 4.0, 3.0)]
-    lines = table(real, simulated)
+    lines = as_lines(table(real, simulated))
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split()[-4:] == ["never", "4", "3", "5.5"]
 
@@ -263,17 +265,16 @@ def finished_run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_command_compares_a_run_that_is_there(
-    finished_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert autoscale_real.main(["--again", str(finished_run)]) == 0
-    out = capsys.readouterr().out
-    assert "decision after the step, s" in out
-    assert "real:      1 at 0 s, 2 at 40 s" in out
+def test_the_command_compares_a_run_that_is_there(finished_run: Path) -> None:
+    ended = CliRunner().invoke(autoscale_real.app, ["--again", str(finished_run)])
+    assert ended.exit_code == 0
+    assert "decision after the step, s" in ended.stdout
+    assert "real:      1 at 0 s, 2 at 40 s" in ended.stdout
 
 
 def test_the_command_draws_both(finished_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "both.png"
-    assert autoscale_real.main(["--again", str(finished_run), "--picture", str(path)]) == 0
+    options = ["--again", str(finished_run), "--picture", str(path)]
+    assert CliRunner().invoke(autoscale_real.app, options).exit_code == 0
     assert path.read_bytes().startswith(b"\x89PNG")
