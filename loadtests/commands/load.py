@@ -114,7 +114,9 @@ def run(
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.1, help="Seconds of sending.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the arrivals and the prompts.")
+    ] = None,
     key_env: KeyEnvOption = None,
     processes: ProcessesOption = 1,
     web: Annotated[
@@ -198,7 +200,9 @@ def sweep(
         int, typer.Option("--replicas", min=1, help="Replicas of the model while it is measured.")
     ] = 1,
     gpu: Annotated[str | None, typer.Option("--gpu", help="Which GPU, for the plan.")] = None,
-    gpus_per_replica: Annotated[int, typer.Option("--gpus-per-replica", min=0)] = 1,
+    gpus_per_replica: Annotated[
+        int, typer.Option("--gpus-per-replica", min=0, help="GPUs of a replica, for the plan.")
+    ] = 1,
     key_env: KeyEnvOption = None,
     processes: ProcessesOption = 1,
 ) -> None:

@@ -7,7 +7,6 @@ A process of its own, so that parsing does not delay the generator. Sources that
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
@@ -134,12 +133,6 @@ def watch(folder: Path) -> None:
             time.sleep(max(0.0, target.scrape_s - (time.perf_counter() - at_s)))
 
 
-def main() -> None:
-    """`python -m loadtests.generator.scrape FOLDER`."""
-    parser = argparse.ArgumentParser(description="Scrape metrics beside a run's records.")
-    parser.add_argument("folder", type=Path)
-    watch(parser.parse_args().folder)
-
-
 if __name__ == "__main__":
-    main()
+    # No command for people: the coordinator starts it, and a library of options would delay the first look.
+    watch(Path(sys.argv[1]))

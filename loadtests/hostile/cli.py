@@ -61,6 +61,8 @@ def hostile(
 
     Ends with 1 when a case is broken or the good client notices something, with 2 when the endpoint does not
     answer or refuses the keys. Attack only what is yours.
+
+    Example: make hostile ARGS="http://127.0.0.1:8000 --only slow"
     """
     cases = [case for case in every_case() if only in f"{case.group}/{case.name}"]
     if not cases:

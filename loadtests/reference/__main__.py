@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from loadtests.reference.cli import main
+from loadtests.reference.cli import app
+from serving.commands.output import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(app)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.processes.child import Child
-from loadtests.reference.cli import arguments
+from loadtests.reference.config import ReferenceConfig
 from loadtests.reference.truth import Truth
 from serving import api
+from serving.config.base import validated
 
 START_S = 30.0
 # It may stand still meanwhile.
@@ -75,12 +76,15 @@ def running(**options: Any) -> Iterator[Running]:
         ConfigError: naming the key that does not fit.
         ProcessError: it did not start.
     """
-    line = arguments(options)
+    config = validated(ReferenceConfig, options, "options of the reference server")
     # From whatever folder this runs.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     child = Child.module(
-        "the reference server", "loadtests.reference", *line, env={"PYTHONPATH": path}
+        "the reference server",
+        "loadtests.reference.listening",
+        config.model_dump_json(exclude_unset=True),
+        env={"PYTHONPATH": path},
     )
     with child:
         first = json.loads(child.read_line(START_S))

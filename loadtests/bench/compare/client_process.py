@@ -5,7 +5,6 @@ Reads one job per line from stdin (JSON) and answers each with one line.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -107,12 +106,10 @@ def serve(jobs: TextIO, answers: TextIO, *, with_vllm: bool) -> None:
 
 def main() -> None:
     """Keep stdout for answers: what vLLM prints goes to the log."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--with-vllm", action="store_true")
-    options = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(sys.stdin, answers, with_vllm=options.with_vllm)
+    # No command for people: the benchmark starts it, with this word or none.
+    serve(sys.stdin, answers, with_vllm="--with-vllm" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ def _show(checks: list[Check]) -> None:
 def truth(
     only: Annotated[str | None, typer.Option("--only", help=f"One of {', '.join(CHECKS)}.")] = None,
 ) -> None:
-    """The reference server, which knows when it sent each token."""
+    """The reference server, which knows when it sent each token.
+
+    Example: make bench-referee ARGS="truth"
+    """
     if only is not None and only not in CHECKS:
         raise ConfigError(f"--only: '{only}' is unknown; known are: {', '.join(CHECKS)}")
     checks: list[Check] = []
@@ -47,7 +50,7 @@ def truth(
 def tools(
     url: Annotated[str, typer.Option("--url", help="A running stack.")] = "http://127.0.0.1:8000",
     model: Annotated[str, typer.Option("--model", help="A tiny model that it serves.")] = "qwen3",
-    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each tool.")] = 3,
 ) -> None:
     """The running stack: vllm bench serve, GuideLLM and comptoir load in turn, the same requests.
 
@@ -56,6 +59,8 @@ def tools(
 
     taskset -c 0 .venv/bin/comptoir up deployments/local.yaml
     taskset -c 1 make bench-referee ARGS="tools"
+
+    Example: make bench-referee ARGS="tools --rounds 5"
     """
     from loadtests.checks.referee.tools import compare_tools
 

@@ -11,13 +11,15 @@ import numpy as np
 import openai
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from loadtests.bench.raw_http import TimedConnection, request_bytes
 from loadtests.reference import ReferenceConfig, Running, Truth, running
-from loadtests.reference.cli import main
+from loadtests.reference.cli import app
 from loadtests.reference.plans import planner
 from loadtests.reference.wheel import TICK_S, EngineClock, Wheel
 from loadtests.simulation.queueing import simulate
+from serving.commands.output import exit_code
 from serving.errors import ConfigError
 
 TTFT_MS, ITL_MS = 40, 8
@@ -452,17 +454,15 @@ def test_a_wrong_option_is_named_before_anything_starts() -> None:
         (["--host", "192.0.2.1"], "cannot listen"),
     ],
 )
-def test_the_command_says_what_is_wrong(
-    capsys: pytest.CaptureFixture[str], line: list[str], complaint: str
-) -> None:
-    assert main(line) == 2
-    assert complaint in capsys.readouterr().err
+def test_the_command_says_what_is_wrong(line: list[str], complaint: str) -> None:
+    refused = CliRunner().invoke(app, line).exception
+    assert isinstance(refused, ConfigError)
+    assert exit_code(refused) == 2
+    assert complaint in refused.message
 
 
-def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    shown = capsys.readouterr().out
+def test_the_help_names_every_option() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
     for option in ("--freeze-at ", "--freeze-for ", "--error-share ", "--port ", "--early-role "):
         assert option in shown
 
