@@ -161,7 +161,7 @@ def _no_name_twice(path: Path, models: list[ModelConfig]) -> None:
         for name in (model.id, *model.aliases, *model.adapters):
             if name in seen:
                 raise ConfigError(
-                    f"{path}: application {model.id!r}: the model name {name!r} stands twice",
+                    f"{path}: application {model.id!r}: the model name {name!r} appears twice",
                     param="aliases" if name != model.id else "id",
                 )
             seen.add(name)

@@ -169,7 +169,7 @@ class GatewayConfig(FrozenConfig):
             in_file: those of its `keys_file`.
 
         Raises:
-            ConfigError: a key stands twice, or none would be left where there are some.
+            ConfigError: a key appears twice, or none would be left where there are some.
         """
         keys = (in_args if live.keys is None else live.keys) + in_file
         if (wrong := twice(keys)) is not None:

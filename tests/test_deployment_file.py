@@ -146,7 +146,7 @@ def test_a_wrong_value_names_file_application_and_key(path: Path) -> None:
     ],
 )
 def test_a_name_belongs_to_one_model(path: Path, models: list[Any], name: str) -> None:
-    assert f"the model name {name!r} stands twice" in refusal(path, gateway(), *models).message
+    assert f"the model name {name!r} appears twice" in refusal(path, gateway(), *models).message
 
 
 def test_a_file_that_is_not_there_is_named(path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_file_that_is_not_there_is_named(path: Path) -> None:
         (b"- a", "must be a mapping"),
         (b"applications: {}", "must be a list"),
         (b"applications: []", "must be a list"),
-        (b"other: 1", "other: unknown key; known are: applications"),
+        (b"other: 1", "other: unknown key; known: applications"),
     ],
 )
 def test_what_is_no_serve_config_is_refused(path: Path, content: bytes, telling: str) -> None:

@@ -274,7 +274,7 @@ def test_a_misspelt_key_comes_with_the_one_that_was_meant(
     args: dict[str, Any], known: str, meant: str
 ) -> None:
     message = refusal(gateway, **args).message
-    assert known in message.partition("known are: ")[2]
+    assert known in message.partition("known: ")[2]
     assert message.endswith(f"did you mean {meant}?")
 
 
@@ -419,14 +419,14 @@ def test_a_name_stands_once_in_args_and_file_together(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(yaml.safe_dump([key("acme", "b")]))
     assert (
-        "'acme' stands twice" in refusal(gateway, keys=[key("acme", "a")], keys_file=path).message
+        "'acme' appears twice" in refusal(gateway, keys=[key("acme", "a")], keys_file=path).message
     )
-    assert "'acme' stands twice" in refusal(gateway, keys=[key("acme", "a"), key()]).message
+    assert "'acme' appears twice" in refusal(gateway, keys=[key("acme", "a"), key()]).message
 
 
 def test_one_key_has_one_name() -> None:
     error = refusal(gateway, keys=[key("a", "same"), key("b", "same")])
-    assert "the hash of 'a' stands twice" in error.message
+    assert "the hash of 'a' appears twice" in error.message
 
 
 # ---- the document ------------------------------------------------------------------------------------

@@ -56,26 +56,26 @@ def test_a_text_may_hold_several_documents() -> None:
     assert parse("", "input") is None
 
 
-# ---- keys that stand twice ---------------------------------------------------------------------------
+# ---- keys that appear twice ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("keys: [a]\nlimits: {}\nkeys: []", "the key 'keys' stands twice, in lines 1 and 3"),
+        ("keys: [a]\nlimits: {}\nkeys: []", "the key 'keys' appears twice, in lines 1 and 3"),
         (
             "a:\n  b:\n  - users: 1\n    x: 2\n    users: 2",
-            "'users' stands twice, in lines 3 and 5",
+            "'users' appears twice, in lines 3 and 5",
         ),
-        ("{a: 1, a: 2}", "the key 'a' stands twice in line 1"),
-        ("a: 1\n'a': 2\n", "the key 'a' stands twice, in lines 1 and 2"),
-        ("1: a\n0x1: b", "the key '1' stands twice, in lines 1 and 2"),
-        ("1: a\ntrue: b", "stands twice, in lines 1 and 2"),
-        ("ok: 1\n---\na: 1\na: 2", "the key 'a' stands twice, in lines 3 and 4"),
-        ("x: &x {a: 1, a: 2}", "the key 'a' stands twice in line 1"),
+        ("{a: 1, a: 2}", "the key 'a' appears twice in line 1"),
+        ("a: 1\n'a': 2\n", "the key 'a' appears twice, in lines 1 and 2"),
+        ("1: a\n0x1: b", "the key '1' appears twice, in lines 1 and 2"),
+        ("1: a\ntrue: b", "appears twice, in lines 1 and 2"),
+        ("ok: 1\n---\na: 1\na: 2", "the key 'a' appears twice, in lines 3 and 4"),
+        ("x: &x {a: 1, a: 2}", "the key 'a' appears twice in line 1"),
         (
             "x: &x {a: 1}\ny: &y {b: 1}\nz:\n  <<: *x\n  <<: *y",
-            "the key '<<' stands twice, in lines 4 and 5: give it a list, `<<: [*a, *b]`",
+            "the key '<<' appears twice, in lines 4 and 5: give it a list, `<<: [*a, *b]`",
         ),
     ],
 )
@@ -96,7 +96,7 @@ def test_merged_keys_give_way_to_those_that_are_written() -> None:
 
 def test_a_key_that_stands_twice_in_json_is_refused() -> None:
     assert parse_json('{"a": {"a": 1}}') == {"a": {"a": 1}}
-    with pytest.raises(ConfigError, match="the key 'b' stands twice"):
+    with pytest.raises(ConfigError, match="the key 'b' appears twice"):
         parse_json('{"a": {"b": 1, "b": 1}}')
 
 

@@ -100,7 +100,7 @@ def broken_in_words(summary: Mapping[str, Any]) -> str:
     return (
         f"{summary['broken']} of {summary['requests']} requests: "
         f"{counts_in_words(summary['errors'], BROKEN)}; "
-        "they count as failed, and nothing should be built on this run before the server is mended"
+        "they count as failed, do not build on this run until the server is fixed"
     )
 
 

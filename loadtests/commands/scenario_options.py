@@ -73,7 +73,7 @@ def load(name: str) -> Scenario:
     if not shipped.exists():
         known = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.yaml")))
         raise ConfigError(
-            f"there is no scenario '{name}'; shipped are: {known}; or name a YAML file",
+            f"there is no scenario '{name}'; shipped: {known}; or name a YAML file",
             param="SCENARIO",
         )
     return Scenario.load(shipped)
@@ -125,7 +125,7 @@ def _key_variable(scenario: Scenario, pair: str) -> tuple[str, str]:
     if not tenant or not variable:
         problem = f"'{pair}' is not TENANT=VARIABLE"
     elif tenant not in tenants:
-        problem = f"no class has the tenant '{tenant}'; there are: {', '.join(sorted(tenants))}"
+        problem = f"no class has the tenant '{tenant}'; available: {', '.join(sorted(tenants))}"
     elif not os.environ.get(variable):
         # Not its value, should somebody write the key itself here.
         problem = (
@@ -150,7 +150,7 @@ def one_class(
     found = [one for one in scenario.classes if name in (None, one.name)]
     if not found:
         raise ConfigError(
-            f"--class: there is no class '{name}'; there are: {known}", param="--class"
+            f"--class: there is no class '{name}'; available: {known}", param="--class"
         )
     document = found[0].model_dump(mode="json", exclude_unset=True)
     _set_lengths(document, input_tokens, output_tokens)

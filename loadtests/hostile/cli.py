@@ -45,28 +45,35 @@ def hostile(
         str, typer.Option(help="The environment variable with the attacker's API key.")
     ] = "HOSTILE_KEY",
     other_key_env: Annotated[
-        str, typer.Option(help="The one with another tenant's, who must notice nothing.")
+        str,
+        typer.Option(
+            help="The environment variable with another tenant's API key; that tenant must notice nothing."
+        ),
     ] = "HOSTILE_OTHER_KEY",
-    model: Annotated[str, typer.Option(help="A chat model that both may use.")] = "qwen3",
-    other_model: Annotated[str, typer.Option(help="One that the attacker may not use.")] = "",
+    model: Annotated[str, typer.Option(help="A chat model that both keys may use.")] = "qwen3",
+    other_model: Annotated[str, typer.Option(help="A model that the attacker may not use.")] = "",
     cut: Annotated[
         float, typer.Option(min=1, help="The longest of the endpoint's own limits, in seconds.")
     ] = 90.0,
-    requests: Annotated[int, typer.Option(min=0, help="Generated requests.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Makes the same requests again.")] = 1,
-    only: Annotated[str, typer.Option(help="Cases whose group/name has this word.")] = "",
-    list_: Annotated[bool, typer.Option("--list", help="List the cases and end.")] = False,
+    requests: Annotated[int, typer.Option(min=0, help="Number of generated requests.")] = 10_000,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the generated requests: the same seed, the same requests.")
+    ] = 1,
+    only: Annotated[str, typer.Option(help="Only cases whose group/name contains this word.")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False,
 ) -> None:
     """Attack an endpoint as a hostile client would, with a good client beside it.
 
-    Ends with 1 when a case is broken or the good client notices something, with 2 when the endpoint does not
+    Exits with 1 when a case is broken or the good client notices something, with 2 when the endpoint does not
     answer or refuses the keys. Attack only what is yours.
 
     Example: make hostile ARGS="http://127.0.0.1:8000 --only slow"
     """
     cases = [case for case in every_case() if only in f"{case.group}/{case.name}"]
     if not cases:
-        raise typer.BadParameter("no case has this word; --list shows them", param_hint="--only")
+        raise typer.BadParameter(
+            "no case contains this word; --list shows them", param_hint="--only"
+        )
     if list_:
         _list(cases)
         return

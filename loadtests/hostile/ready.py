@@ -40,13 +40,11 @@ def _asked(target: Target, env: str, key: str) -> str | None:
     except (Unreachable, NotHttp) as error:
         return f"{url} cannot be attacked: {error}"
     if answer.status == 401:
-        return (
-            f"{env}: {'the endpoint does not know this key' if key else 'the endpoint wants a key'}"
-        )
+        return f"{env}: {'the endpoint does not know this key' if key else 'the endpoint requires a key'}"
     if answer.status == 403:
         return f"{env}: this key may not ask the model that --model names"
     if answer.status == 404:
         return "--model: the endpoint has no such model"
     if answer.status != 200:
-        return f"{url} answers a small chat with status {answer.status}: it must be well before an attack"
+        return f"{url} answers a small chat with status {answer.status}: it must be healthy before an attack"
     return None

@@ -31,7 +31,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     autoscaling: Annotated[
         bool,
-        typer.Option("--autoscaling", help="Print only the models' `replicas:`, to be pasted."),
+        typer.Option(
+            "--autoscaling", help="Print only the `replicas:` of each model, for a deployment file."
+        ),
     ] = False,
     measured_only: Annotated[
         bool, typer.Option("--measured-only", help="Refuse to estimate what no sweep measured.")

@@ -159,7 +159,7 @@ class HostedConfig(FrozenConfig):
     def _known(cls, value: str | None) -> str | None:
         lower = None if value is None else value.lower()
         if lower not in (None, CPU, *GPUS):
-            raise ValueError(f"{value!r} is unknown; known are: {', '.join(GPUS)}, {CPU}")
+            raise ValueError(f"{value!r} is unknown; known: {', '.join(GPUS)}, {CPU}")
         return lower
 
 
@@ -188,7 +188,7 @@ class SiteConfig(FrozenConfig):
     def _known(cls, value: Mapping[str, Span]) -> Mapping[str, Span]:
         for kind in value:
             if kind not in (CPU, *GPUS):
-                raise ValueError(f"{kind!r} is unknown; known are: {', '.join(GPUS)}, {CPU}")
+                raise ValueError(f"{kind!r} is unknown; known: {', '.join(GPUS)}, {CPU}")
         return value
 
     @field_validator("country")
@@ -200,7 +200,7 @@ class SiteConfig(FrozenConfig):
         known = grid_table()["gco2e_per_kwh"]
         if code not in known:
             raise ValueError(
-                f"{value!r} is not in the table of grid intensities; known are: {', '.join(known)}; "
+                f"{value!r} is not in the table of grid intensities; known: {', '.join(known)}; "
                 "or leave it out and set grid_gco2e_per_kwh"
             )
         return code
@@ -266,7 +266,7 @@ class PlanConfig(FrozenConfig):
         used = {one.model for one in self.traffic}
         for name in self.models:
             if name not in used:
-                raise ValueError(f"models.{name}: no class of traffic asks it: take it out")
+                raise ValueError(f"models.{name}: no class of traffic asks it: remove it")
         return self
 
     def hosted(self, model: str) -> HostedConfig:

@@ -58,7 +58,7 @@ def layout_for(spec: ModelSpec, gpu: Gpu, hosted: HostedConfig) -> GpuLayout:
     if hosted.quantisation is not None:
         if hosted.quantisation not in BYTES_PER_PARAMETER:
             raise ConfigError(
-                f"models: quantisation {hosted.quantisation!r} is unknown; known are: "
+                f"models: quantisation {hosted.quantisation!r} is unknown; known: "
                 f"{', '.join(BYTES_PER_PARAMETER)}",
                 param="quantisation",
             )

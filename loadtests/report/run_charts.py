@@ -154,7 +154,7 @@ def _timeline(
         ]
         # Scrapes may be further apart than windows are: lines go from one to the next.
         lines = [_without_gaps(one) for one in lines]
-        alt = f"As the server says: {_highs(lines, panel.unit)}."
+        alt = f"As reported by the server: {_highs(lines, panel.unit)}."
         top = (0.0, 100.0) if panel.unit == "%" else None
         key = f"server-{panel.key}"
         chart = _over_time(key, panel.title, alt, panel.unit, lines, bands, extent, top)

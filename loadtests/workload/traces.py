@@ -52,7 +52,7 @@ def read_trace(path: Path, form: str, speed: float, until_s: float) -> Trace:
     read = _READERS.get(form)
     if read is None:
         raise ConfigError(
-            f"format: '{form}' is unknown; known are: {', '.join(_READERS)}", param="format"
+            f"format: '{form}' is unknown; known: {', '.join(_READERS)}", param="format"
         )
     found: list[TraceRequest] = []
     left_out, first_s = 0, None

@@ -160,7 +160,7 @@ def _parse(name: str, text: str) -> Mapping[str, Any]:
     unknown = sorted(str(key) for key in content if key not in _FILE_KEYS)
     if unknown:
         raise CatalogueError(
-            f"{name}: unknown key {unknown[0]!r}; known are: {', '.join(sorted(_FILE_KEYS))}",
+            f"{name}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_FILE_KEYS))}",
             param=unknown[0],
         )
     return content
@@ -211,5 +211,5 @@ def _validated(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
 def _unknown(kind: str, wanted: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(wanted.lower(), names, n=5, cutoff=0.4)
-    hint = f"nearest are: {', '.join(near)}" if near else f"there are {len(names)}"
+    hint = f"nearest: {', '.join(near)}" if near else f"there are {len(names)}"
     return f"{kind} {wanted!r} is unknown; {hint}"

@@ -48,5 +48,5 @@ def get_gpu(kind: str) -> Gpu:
     """
     gpu = GPUS.get(kind.lower())
     if gpu is None:
-        raise ConfigError(f"gpu {kind!r} is unknown; known are: {', '.join(GPUS)}", param="gpu")
+        raise ConfigError(f"gpu {kind!r} is unknown; known: {', '.join(GPUS)}", param="gpu")
     return gpu

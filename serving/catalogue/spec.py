@@ -183,7 +183,7 @@ class ModelSpec(Frozen):
             return self.checkpoints[wanted]
         if not self.can_be_served_at(wanted):
             raise CatalogueError(
-                f"{self.id}: no weights for quantisation {wanted!r}; there are: "
+                f"{self.id}: no weights for quantisation {wanted!r}; available: "
                 f"{', '.join([self.native_dtype, *self.checkpoints])}",
                 param="quantisation",
             )

@@ -44,7 +44,7 @@ _LEGEND = (
 Files = Annotated[
     list[Path] | None,
     typer.Option(
-        "--file", help="Your own catalogue file, in addition (repeatable).", metavar="YAML"
+        "--file", help="A catalogue file of your own, in addition; repeatable.", metavar="YAML"
     ),
 ]
 Jurisdiction = Annotated[
@@ -72,7 +72,7 @@ def list_models(
         if vendor is not None and not catalogue.filter(vendor=vendor):
             known = sorted({spec.vendor for spec in catalogue})
             raise ConfigError(
-                f"vendor {vendor!r} is unknown; known are: {', '.join(known)}", param="vendor"
+                f"vendor {vendor!r} is unknown; known: {', '.join(known)}", param="vendor"
             )
         specs = [
             spec
@@ -92,7 +92,7 @@ def show_model(
     as_json: AsJson = False,
     file: Files = None,
 ) -> None:
-    """Show one model: weights, layouts, licence and its clause, what vLLM is given.
+    """Show one model: weights, layouts, licence with its clause, engine arguments.
 
     Example: comptoir catalogue show qwen3-32b
     """
@@ -108,11 +108,13 @@ def show_model(
 @app.command("fit")
 def fit_models(
     gpu: Annotated[str, typer.Option(help="Kind of GPU: l40s, h100 or h200.")],
-    count: Annotated[int, typer.Option(help="How many of them.")] = 1,
+    count: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
     jurisdiction: Jurisdiction = "EU",
     every: Annotated[
         bool,
-        typer.Option("--all", help="Show what does not fit and what the licence excludes, too."),
+        typer.Option(
+            "--all", help="Also show models that do not fit or that their licence excludes."
+        ),
     ] = False,
     as_json: AsJson = False,
     file: Files = None,
@@ -276,9 +278,7 @@ def _task(task: str | None) -> Task | None:
     match task:
         case None | "chat" | "embed" | "rerank" | "guard":
             return task
-    raise ConfigError(
-        f"task {task!r} is unknown; known are: chat, embed, rerank, guard", param="task"
-    )
+    raise ConfigError(f"task {task!r} is unknown; known: chat, embed, rerank, guard", param="task")
 
 
 def _as_dict(catalogue: Catalogue, spec: ModelSpec, jurisdiction: str) -> dict[str, Any]:

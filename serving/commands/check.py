@@ -1,4 +1,4 @@
-"""`comptoir check`: is this file right? Without starting anything."""
+"""`comptoir check`: validate a file without starting anything."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from serving.settings import ModelConfig, ProcessSettings
 def check(
     files: Annotated[list[Path], typer.Argument(help="Serve config files, as in deployments/.")],
     strict: Annotated[
-        bool, typer.Option("--strict", help="Warnings fail too: for production.")
+        bool, typer.Option("--strict", help="Fail on warnings, too: for production.")
     ] = False,
     engine: Annotated[
-        bool, typer.Option("--engine", help="Let vLLM judge the engine arguments too: 10 s more.")
+        bool,
+        typer.Option("--engine", help="Let vLLM check the engine arguments, too: takes 10 s more."),
     ] = False,
 ) -> None:
     """Check files: keys, values, catalogue entries, licences, GPU layouts, and Ray Serve's own schema.
@@ -53,11 +54,11 @@ def check(
             views = [_view(model, plan) for model, plan in pairs]
             seen = _ask_engine(file, plans, views) if engine else None
         except ComptoirError as error:
-            errors.print(f"[bold red]wrong[/bold red] {escape(str(path))}", soft_wrap=True)
+            errors.print(f"[bold red]invalid[/bold red] {escape(str(path))}", soft_wrap=True)
             errors.print(f"  {error.message}", markup=False, soft_wrap=True)
             failed = True
             continue
-        say(f"[bold green]right[/bold green] {escape(str(path))}")
+        say(f"[bold green]ok[/bold green] {escape(str(path))}")
         console.print(_table(plans))
         if seen is not None:
             say(f"  {seen}")
@@ -144,7 +145,7 @@ def _warnings(
     for key in file.gateway.keys:
         for unknown in sorted({*key.models} - names - {"*"}):
             warnings.append(
-                f"keys.{key.name}.models: there is no model '{unknown}' in this file; there are: "
+                f"keys.{key.name}.models: there is no model '{unknown}' in this file; available: "
                 + ", ".join(sorted(names))
             )
     if file.gateway.surge_percent and _takes_places(file.document):

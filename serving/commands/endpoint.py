@@ -39,7 +39,7 @@ def get(url: str, path: str, key: str | None, name: str, *, is_inside: bool = Fa
         raise not_an_endpoint(name)
     hint = ""
     if answer.status == 401:
-        lack = "the key is not known there" if key else "a key is wanted"
+        lack = "the endpoint does not know this key" if key else "an API key is required"
         hint = f": {lack}; give one with --key or COMPTOIR_API_KEY"
     elif answer.status == 403 and (said := refusal(answer.body)):
         hint = f": {said}"

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Make API keys; only their hashes a
 
 @app.callback()
 def _keys() -> None:
-    """Keeps `new` a subcommand."""
+    """Keep `new` a subcommand."""
 
 
 @app.command()

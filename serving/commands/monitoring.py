@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Settings = Annotated[
     Path | None,
-    typer.Option(help="YAML with objectives and thresholds that differ (docs/monitoring.md)."),
+    typer.Option(help="YAML with the site's own objectives and thresholds (docs/monitoring.md)."),
 ]
 Out = Annotated[Path, typer.Option(help="The folder to write to.")]
 
@@ -64,7 +64,7 @@ def check(
         typer.Option(envvar="COMPTOIR_API_KEY", help="API key, if the endpoint needs one."),
     ] = None,
 ) -> None:
-    """Scrape a gateway and say what rules and dashboards need and it lacks; exit code 1 if anything.
+    """Scrape a gateway and list the metrics that rules and dashboards need and it lacks; exit code 1 if any.
 
     Example: comptoir monitoring check http://127.0.0.1:8000
     """
@@ -78,7 +78,7 @@ def check(
     )
     if found.missing:
         raise typer.Exit(1)
-    say(f"[bold green]right[/bold green] all {len(found.present)} metrics are there")
+    say(f"[bold green]ok[/bold green] all {len(found.present)} metrics are there")
 
 
 def _config(path: Path | None) -> MonitoringConfig:

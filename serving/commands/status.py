@@ -28,7 +28,7 @@ def status(
         str | None,
         typer.Option(
             envvar="COMPTOIR_API_KEY",
-            help="API key, if the endpoint needs one; with the scope operator it sees load and replicas.",
+            help="API key, if the endpoint needs one; with the scope operator it shows load and replicas.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,

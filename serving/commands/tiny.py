@@ -34,7 +34,7 @@ def list_models(
     cache_dir: CacheDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Show the models there are, and which are built.
+    """List the models, and say which of them are built.
 
     Example: comptoir tiny list
     """
@@ -66,11 +66,11 @@ def list_models(
 @app.command()
 def build(
     names: Names = None,
-    every: Annotated[bool, typer.Option("--all", help="Build them all.")] = False,
-    force: Annotated[bool, typer.Option(help="Build again what is there.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Build all of them.")] = False,
+    force: Annotated[bool, typer.Option(help="Rebuild models that are already built.")] = False,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Build models and print their folders; what is built already costs nothing.
+    """Build models and print their folders; models that are already built are not built again.
 
     Example: comptoir tiny build qwen3 qwen3-embedding
     """
@@ -104,7 +104,7 @@ def path(
 
 @app.command()
 def clean(names: Names = None, cache_dir: CacheDir = None) -> None:
-    """Remove built models: those named, or all, in every version.
+    """Remove built models, in every version: the named ones, or all.
 
     Example: comptoir tiny clean qwen3
     """

@@ -95,7 +95,7 @@ def _plain(text: str) -> str:
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """What to say of a key that does not exist: those that do, and the one that was probably meant."""
     names = list(known)
-    text = "unknown key" + (f"; known are: {', '.join(names)}" if names else "")
+    text = "unknown key" + (f"; known: {', '.join(names)}" if names else "")
     near = difflib.get_close_matches(key, names, n=1)
     return text + (f"; did you mean {near[0]}?" if near else "")
 

@@ -63,14 +63,14 @@ def hash_key(key: str) -> str:
 
 
 def twice(keys: Iterable[KeyConfig]) -> str | None:
-    """What is wrong with these keys together: a name or a hash that stands twice; None when nothing is."""
+    """What is wrong with these keys together: a name or a hash that appears twice; None when nothing is."""
     found = tuple(keys)
     names, hashes = Counter(key.name for key in found), Counter(key.hash for key in found)
     for key in found:
         if names[key.name] > 1:
-            return f"keys: the name {key.name!r} stands twice"
+            return f"keys: the name {key.name!r} appears twice"
         if hashes[key.hash] > 1:
-            return f"keys: the hash of {key.name!r} stands twice"
+            return f"keys: the hash of {key.name!r} appears twice"
     return None
 
 
@@ -94,7 +94,7 @@ def read_keys(path: Path) -> tuple[KeyConfig, ...]:
         # Without keys everyone is let in, which nobody means who names a file of keys.
         raise ConfigError(
             f"keys_file {str(path)!r} holds no key: add one (`comptoir keys new NAME` makes it) or "
-            "take keys_file out",
+            "remove keys_file",
             param="keys_file",
         )
     return tuple(

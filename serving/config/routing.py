@@ -284,14 +284,14 @@ class RoutingConfig(FrozenConfig):
                     known = ", ".join(sorted(stated | KNOWN_CAPABILITIES))
                     raise ValueError(
                         f"auto: the rule {rule.name!r} needs {word!r}, which no model under "
-                        f"`routing.models` has as a capability; there are: {known}"
+                        f"`routing.models` has as a capability; available: {known}"
                     )
 
 
 def _no_name_twice(names: Iterable[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
-            raise ValueError(f"the name {name!r} stands twice")
+            raise ValueError(f"the name {name!r} appears twice")
 
 
 def _cycle(edges: Mapping[str, tuple[str, ...]]) -> list[str] | None:

@@ -112,7 +112,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ConfigError(f"the key {key[:64]!r} stands twice", param=key[:64])
+            raise ConfigError(f"the key {key[:64]!r} appears twice", param=key[:64])
         found[key] = value
     return found
 
@@ -206,8 +206,8 @@ def _refuse_doubled(loader: Any, mapping: yaml.MappingNode) -> None:
         if name in lines:
             remedy = ": give it a list, `<<: [*a, *b]`" if key.tag == _MERGE else ""
             raise _Refused(
-                f"the key {str(name)[:64]!r} stands twice, in lines {lines[name]} and {line}{remedy}"
+                f"the key {str(name)[:64]!r} appears twice, in lines {lines[name]} and {line}{remedy}"
                 if line != lines[name]
-                else f"the key {str(name)[:64]!r} stands twice in line {line}{remedy}"
+                else f"the key {str(name)[:64]!r} appears twice in line {line}{remedy}"
             )
         lines[name] = line

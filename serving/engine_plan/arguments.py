@@ -95,7 +95,7 @@ def check_names(args: Mapping[str, Any]) -> None:
             continue
         dashed = key.replace("-", "_")
         near = [dashed] if dashed in known else difflib.get_close_matches(key, sorted(known), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "take it out"
+        hint = f"did you mean {', '.join(near)}?" if near else "remove it"
         raise ConfigError(
             f"engine_args.{key}: the installed vLLM has no such argument; {hint}",
             param=f"engine_args.{key}",

@@ -118,7 +118,7 @@ def check(config: ModelConfig) -> None:
             if key in args:
                 raise ConfigError(
                     f"{where}.{key}: not with `prefill`, which sets the engine's one KV connector itself; "
-                    "take one of the two out",
+                    "remove one of the two",
                     param=f"{where}.{key}",
                 )
 
@@ -134,7 +134,7 @@ def check_plan(role: Role, task: str, parallel: Parallelism) -> None:
     if task not in ("chat", "guard"):
         raise ConfigError(
             f"prefill: the model's task is {task}: it decodes nothing, so there is nothing to hand over; "
-            "take `prefill` out",
+            "remove `prefill`",
             param="prefill",
         )
     if parallel.data > 1:

@@ -133,7 +133,7 @@ def _check_cpu(parallel: Parallelism, args: Mapping[str, Any]) -> None:
         # It crashed, or answered nonsense, in 0.32: its kernels do not look at the map of experts.
         raise ConfigError(
             "engine_args.enable_expert_parallel: vLLM's CPU workers do not know which experts are theirs; "
-            "take it out",
+            "remove it",
             param="engine_args.enable_expert_parallel",
         )
 

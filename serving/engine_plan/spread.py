@@ -73,7 +73,7 @@ def _shape_problems(parallel: Parallelism, shape: Shape) -> Iterator[tuple[str, 
         yield (
             "tensor_parallel_size",
             (
-                f"{shape.heads} attention heads cannot be divided by {parallel.tensor}; possible are "
+                f"{shape.heads} attention heads cannot be divided by {parallel.tensor}; possible: "
                 f"{', '.join(str(size) for size in _divisors(shape.heads))}"
             ),
         )
@@ -83,7 +83,7 @@ def _shape_problems(parallel: Parallelism, shape: Shape) -> Iterator[tuple[str, 
             f"{shape.layers} layers make no {parallel.pipeline} stages",
         )
     if not shape.experts and parallel.expert:
-        yield "enable_expert_parallel", "the model has no experts; take it out"
+        yield "enable_expert_parallel", "the model has no experts; remove it"
     if not shape.experts and parallel.data > 1:
         yield (
             "data_parallel_size",

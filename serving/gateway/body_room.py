@@ -31,9 +31,9 @@ class BodyRoom:
         left = limit - self._total - size
         if left < 0 or (who and self._held[who] + size > left):
             raise RateLimitedError(
-                "too much text of open requests is held here, most of it yours; try again later"
+                "the open requests hold too much text, most of it yours; try again later"
                 if who and self._held[who] * 2 > self._total
-                else "too much text of open requests is held here; try again later",
+                else "the open requests hold too much text; try again later",
                 retry_after_s=PLACE_RETRY_S,
             )
         self._held[who] += size

@@ -14,7 +14,7 @@ _REFUSALS: Mapping[str, tuple[str, Failure]] = {
         "saturated",
     ),
     "displaced": (
-        "the model is busy and its queue is full of requests of others, who have fewer in it; "
+        "the model is busy and its queue is full: this request made room for keys with fewer in it; "
         "try again later",
         "saturated",
     ),

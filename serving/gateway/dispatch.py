@@ -281,8 +281,8 @@ class Dispatcher:
             return
         if left_s := quarantine.left_s(prepared.suspect, self._clock()):
             raise EngineFailedError(
-                "several engines have just failed on this very request: it is not sent again for a while; "
-                "change it, or come back later",
+                "several engines have just failed on this request: it is not sent again for a while; "
+                "change it, or try again later",
                 retry_after_s=left_s,
             )
 

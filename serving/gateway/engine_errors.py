@@ -71,12 +71,12 @@ _CAUSES = (
     ),
     _cause(
         r"thinking_token_budget is set",
-        "this model cannot think within a budget; leave 'thinking' out",
+        "this model does not support a thinking budget; omit 'thinking'",
         "thinking",
     ),
     _cause(
         r"matryoshka|only supports dimensions",
-        "this model's embeddings do not come in this size; leave 'dimensions' out",
+        "this model does not support this embedding size; omit 'dimensions'",
         "dimensions",
     ),
     _cause(
@@ -96,7 +96,7 @@ _CAUSES = (
     ),
     _cause(
         r"not a multimodal model|at most 0 ",
-        "this model reads text only",
+        "this model accepts text only",
         *("messages", "input"),
     ),
     _cause(

@@ -26,10 +26,10 @@ class Gunzip:
         try:
             part = self._stream.decompress(data, PIECE_BYTES)
         except zlib.error:
-            raise MalformedJsonError("the body is not what gzip writes") from None
+            raise MalformedJsonError("the body is not valid gzip") from None
         self.rest = self._stream.unconsumed_tail
         if self._stream.unused_data:
-            raise MalformedJsonError("something follows the body's gzip stream")
+            raise MalformedJsonError("the body has data after its gzip stream")
         return part
 
     def check_end(self) -> None:
@@ -49,4 +49,4 @@ def unpacker(encoding: str) -> Gunzip | None:
         return Gunzip()
     if name in ("identity", ""):
         return None
-    raise UnsupportedEncodingError("the only Content-Encoding understood is gzip")
+    raise UnsupportedEncodingError("the only supported Content-Encoding is gzip")

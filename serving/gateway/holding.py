@@ -234,7 +234,7 @@ class Holding:
     def _in_vain(self, model_ids: Iterable[str]) -> ComptoirError:
         models = self._directory().models
         if all(model_id not in models for model_id in model_ids):
-            return ModelNotFoundError(f"the model is no more; {SEE_MODELS}", param="model")
+            return ModelNotFoundError(f"the model has been removed; {SEE_MODELS}", param="model")
         return ModelUnavailableError(
             "the model does not start: its replicas fail again and again",
             param="model",

@@ -115,7 +115,7 @@ class Inference:
             rules = self._services.rules
             endpoint = rules.endpoints[path]
             if scope["method"] != "POST":
-                raise MethodNotAllowedError("this endpoint has another HTTP method: POST")
+                raise MethodNotAllowedError("this endpoint takes POST only")
             headers = first_values(scope)
             request.caller = caller = rules.keys.admit(
                 INFERENCE, headers.get("authorization"), headers.get("x-api-key")
@@ -290,7 +290,7 @@ class Inference:
 
 
 def first_values(scope: Scope) -> dict[str, str]:
-    """A request's headers; of one that stands twice, the first. All at once cost less than each by itself."""
+    """A request's headers; of a repeated one, the first. All at once cost less than each by itself."""
     return {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in reversed(scope["headers"])
@@ -300,7 +300,7 @@ def first_values(scope: Scope) -> dict[str, str]:
 def leaving() -> ShuttingDownError:
     """What those are told who are still open when the gateway's time to stop is over."""
     return ShuttingDownError(
-        "this gateway is going away before the answer is complete: try again",
+        "this gateway is shutting down before the answer is complete: try again",
         retry_after_s=LEAVING_RETRY_S,
     )
 

@@ -167,7 +167,7 @@ def _others(config: GatewayConfig) -> Json:
     health = _get("health", "Whether this gateway lives", _OBJECT)
     ready = _get("ready", "Whether a model answers", _READY, parameters=[everyone])
     ready["get"]["responses"]["503"] = {
-        "description": "None does, or this gateway is going away.",
+        "description": "None does, or this gateway is shutting down.",
         "content": {"application/json": {"schema": _READY}},
     }
     sees = _security(config, "inference", "operator")

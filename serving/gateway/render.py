@@ -119,7 +119,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     if status == 405:
         ours: ComptoirError = MethodNotAllowedError(
-            "this endpoint has another HTTP method: see the header Allow"
+            "this endpoint does not take this HTTP method: see the header Allow"
         )
     elif status == 404:
         ours = RouteNotFoundError("there is no such endpoint; the API is under /v1")

@@ -198,7 +198,7 @@ class Upstream:
         Raises:
             LateError: it has none by then.
             ReplicaGoneError: no answer has begun; it is safe to ask another replica.
-            EngineTimeoutError: the engine is silent for too long.
+            EngineTimeoutError: the engine has been silent for too long.
         """
         pool = self._pool(replica.base_url)
         request = _request(replica, path, body, request_id, queued, payer)

@@ -269,7 +269,7 @@ class Exchange:
             self._connection.break_off(has_framing=framed)
             return
         error = (
-            ShuttingDownError("the server is going away; try again", retry_after_s=PLACE_RETRY_S)
+            ShuttingDownError("the server is shutting down; try again", retry_after_s=PLACE_RETRY_S)
             if self.is_cut
             else ComptoirError("internal error")
         )

@@ -81,15 +81,15 @@ def parse_proxy_header(data: bytes) -> tuple[Address | None, int] | None:
     if data.startswith(_V2_SIGNATURE[: len(data)]) and data[:1] == b"\r":
         return _parse_v2(data)
     if not data.startswith(b"PROXY "[: len(data)]):
-        raise MalformedHttpError("a header of the PROXY protocol is missing")
+        raise MalformedHttpError("the PROXY protocol header is missing")
     end = data.find(b"\r\n", 0, _V1_MAX_BYTES)
     if end < 0:
         if len(data) >= _V1_MAX_BYTES:
-            raise MalformedHttpError("the header of the PROXY protocol is too long")
+            raise MalformedHttpError("the PROXY protocol header is too long")
         return None
     found = _V1.fullmatch(data, 0, end + 2)
     if found is None:
-        raise MalformedHttpError("the header of the PROXY protocol is malformed")
+        raise MalformedHttpError("the PROXY protocol header is malformed")
     return (parse_address(found[1].decode()) if found[1] else None), end + 2
 
 
@@ -98,7 +98,7 @@ def _parse_v2(data: bytes) -> tuple[Address | None, int] | None:
         return None
     command, family, length = data[12], data[13], struct.unpack_from("!H", data, 14)[0]
     if command >> 4 != 2 or command & 15 > 1 or length > _V2_MAX_BYTES:
-        raise MalformedHttpError("the header of the PROXY protocol is malformed")
+        raise MalformedHttpError("the PROXY protocol header is malformed")
     if len(data) < 16 + length:
         return None
     place = _V2_SOURCES.get(family)
@@ -106,5 +106,5 @@ def _parse_v2(data: bytes) -> tuple[Address | None, int] | None:
         return None, 16 + length
     source = data[16 : 16 + length][place]
     if len(source) != place.stop:
-        raise MalformedHttpError("the header of the PROXY protocol is too short")
+        raise MalformedHttpError("the PROXY protocol header is too short")
     return parse_address(str(ipaddress.ip_address(source))), 16 + length

@@ -92,16 +92,16 @@ class Head:
             if value.strip().lower() == b"100-continue":
                 self.expects_continue = True
             else:
-                self._error = ExpectationFailedError("the only expectation met is '100-continue'")
+                self._error = ExpectationFailedError(
+                    "the only supported expectation is '100-continue'"
+                )
         elif name == b"content-length":
             if self.length is not None or not value.isdigit() or len(value) > 18:
                 self._error = MalformedHttpError("Content-Length must be one whole number")
             else:
                 self.length = int(value)
         elif self.is_chunked or value.strip().lower() != b"chunked":
-            self._error = TransferEncodingError(
-                "the only Transfer-Encoding understood is 'chunked'"
-            )
+            self._error = TransferEncodingError("the only supported Transfer-Encoding is 'chunked'")
         else:
             self.is_chunked = True
 
@@ -130,12 +130,12 @@ class Head:
         if self.version not in ("1.1", "1.0"):
             raise HttpVersionError("send HTTP/1.1")
         if self.method == "CONNECT":
-            raise MethodNotAllowedError("this is no proxy: CONNECT is not served")
+            raise MethodNotAllowedError("this is not a proxy: CONNECT is not supported")
         if self._error is not None:
             raise self._error
         if self.is_chunked and (self.length is not None or self.version == "1.0"):
             raise MalformedHttpError(
-                "Transfer-Encoding does not go with Content-Length, nor with HTTP/1.0"
+                "Transfer-Encoding cannot be combined with Content-Length or HTTP/1.0"
             )
         if self._hosts > 1 or (not self._hosts and self.version == "1.1"):
             raise MalformedHttpError("send the header 'Host' once")
@@ -226,7 +226,7 @@ class RequestReader:
             if buffer and not _BEGINNING.match(buffer):
                 raise MalformedHttpError("this port speaks HTTP/1.1 only")
             if _BARE_LF.search(buffer, max(0, self._scanned - 1)):
-                raise MalformedHttpError("lines end in CR and LF")
+                raise MalformedHttpError("lines must end in CR LF")
             self._scanned = len(buffer)
             return None
         head = Head()

@@ -248,7 +248,7 @@ class ConnectionTable:
     def _crowded(self) -> ComptoirError:
         self.refused += 1
         return TooManyConnectionsError(
-            f"an address may have {self.limits.max_per_address} connections or forwarded requests open "
-            "on which no API key has been accepted",
+            f"an address may have {self.limits.max_per_address} open connections or "
+            "forwarded requests without an accepted API key",
             retry_after_s=PLACE_RETRY_S,
         )

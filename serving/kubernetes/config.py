@@ -60,7 +60,9 @@ def _network(value: str) -> str:
             raise ValueError
         ipaddress.ip_network(value)
     except ValueError:
-        raise ValueError(f"{value!r} is not a network: 192.0.2.0/24, or 192.0.2.7/32") from None
+        raise ValueError(
+            f"{value!r} is not a network: write 192.0.2.0/24, or 192.0.2.7/32"
+        ) from None
     return value
 
 

@@ -62,7 +62,7 @@ def site_config(
     """
     if overlay not in OVERLAYS:
         raise ConfigError(
-            f"overlay {overlay!r} is unknown; there are: {', '.join(OVERLAYS)}", param="overlay"
+            f"overlay {overlay!r} is unknown; available: {', '.join(OVERLAYS)}", param="overlay"
         )
     merged = _merge(_merge(dict(_COMMON), OVERLAYS[overlay]), settings or {})
     if "overlay" in (settings or {}):

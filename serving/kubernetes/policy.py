@@ -88,21 +88,21 @@ def _privileges(manifest: Mapping[str, Any], _: frozenset[str]) -> Iterator[_Fou
             security = container.get("securityContext") or {}
             where = f"{path}.securityContext"
             if security.get("privileged"):
-                yield _Found(f"{where}.privileged", "is privileged", "take it out")
+                yield _Found(f"{where}.privileged", "is privileged", "remove it")
             if security.get("allowPrivilegeEscalation") is not False:
                 yield _Found(where, "may gain privileges", "set allowPrivilegeEscalation: false")
             capabilities = security.get("capabilities") or {}
             if "ALL" not in (capabilities.get("drop") or ()):
                 yield _Found(where, "keeps capabilities", "set capabilities: {drop: [ALL]}")
             if capabilities.get("add"):
-                yield _Found(f"{where}.capabilities.add", "adds capabilities", "take it out")
+                yield _Found(f"{where}.capabilities.add", "adds capabilities", "remove it")
 
 
 def _host(manifest: Mapping[str, Any], _: frozenset[str]) -> Iterator[_Found]:
     for pod in pods(manifest):
         for field in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.spec.get(field):
-                yield _Found(f"{pod.path}.{field}", "shares the node's namespace", "take it out")
+                yield _Found(f"{pod.path}.{field}", "shares the node's namespace", "remove it")
         for index, volume in enumerate(pod.spec.get("volumes") or ()):
             if "hostPath" in volume:
                 path = f"{pod.path}.volumes[{index}].hostPath"

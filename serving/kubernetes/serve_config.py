@@ -121,7 +121,7 @@ def _require_unplaced(application: Mapping[str, Any]) -> None:
             wrong = sorted(deployment.keys() & _PLACING)
         if wrong:
             raise ConfigError(
-                f"application {application['name']!r}: deployments: is set for the cluster; take it out "
+                f"application {application['name']!r}: deployments: is set for the cluster; remove it "
                 f"({', '.join(wrong)})",
                 param="deployments",
             )

@@ -56,15 +56,17 @@ def _gateways(config: MonitoringConfig) -> list[Alert]:
             "ComptoirUnexpectedErrors",
             f'sum(increase(comptoir_requests_total{{status="500"}}[{window}])) > 0',
             "ticket",
-            "The gateway fails at requests in a way that nobody foresaw",
-            "{{ $value | humanize }} answers with status 500 in ten minutes; the log names type and place.",
+            "The gateway fails on requests with an unexpected error",
+            "{{ $value | humanize }} answers with status 500 in ten minutes; the log names type and "
+            "place.",
         ),
         Alert(
             "ComptoirSettingsRefused",
             f"max by (source) (min_over_time(comptoir_settings_refused[{config.duration(2 * MINUTE)}])) > 0",
             "ticket",
-            "The gateway's last change in {{ $labels.source }} is not in force",
-            "It does not fit: keys, limits and routing stay as they were before. The gateway's log says why.",
+            "The gateway refused the last change in {{ $labels.source }}",
+            "The new settings are invalid; the previous keys, limits and routing stay in force. "
+            "The gateway's log says why.",
             for_s=3 * MINUTE,
         ),
     ]
@@ -79,7 +81,7 @@ def _models(config: MonitoringConfig) -> list[Alert]:
             f"max by (model) (max_over_time(comptoir_model_breaker_state[{lately}])) == 2",
             "page",
             "No replica of {{ $labels.model }} answers",
-            "Requests for it fail, or go to a stand-in where routing names one.",
+            "Requests for it fail, or go to a fallback where routing names one.",
             for_s=3 * MINUTE,
         ),
         Alert(
@@ -87,7 +89,7 @@ def _models(config: MonitoringConfig) -> list[Alert]:
             "max by (model, state) "
             '(comptoir_application_state{state=~"DEPLOY_FAILED|UNHEALTHY"}) == 1',
             "page",
-            "Serve says {{ $labels.state }} of {{ $labels.model }}",
+            "Serve reports {{ $labels.state }} for {{ $labels.model }}",
             "Its replicas cannot be started, or do not stay healthy.",
             for_s=2 * MINUTE,
         ),
@@ -95,8 +97,8 @@ def _models(config: MonitoringConfig) -> list[Alert]:
             "ComptoirReplicasMissing",
             "max by (model) (comptoir_replicas_wanted) - min by (model) (comptoir_replicas) > 0",
             "ticket",
-            "{{ $value }} replicas of {{ $labels.model }} are wanted and do not run",
-            "They start longer than a replica may take: no node has room, or they fail at the start.",
+            "{{ $value }} replicas of {{ $labels.model }} should run and do not",
+            "They take longer to start than a replica may: no node has room, or they fail at startup.",
             for_s=config.start_s,
         ),
         Alert(
@@ -112,7 +114,8 @@ def _models(config: MonitoringConfig) -> list[Alert]:
             f"deriv({QUEUE}[{trend}]) > {growth:.6g}\nand {QUEUE} > {config.queue_length}",
             "ticket",
             "More and more requests wait for {{ $labels.model }}",
-            "The queue in the gateways has grown for minutes: more comes in than its replicas work off.",
+            "The queue in the gateways has grown for minutes: requests arrive faster than the "
+            "replicas finish them.",
             for_s=5 * MINUTE,
         ),
     ]
@@ -135,8 +138,8 @@ def _engines(config: MonitoringConfig) -> list[Alert]:
             "ComptoirEngineStuck",
             f"(\n  {has_work}\n)\nand {per_replica(tokens)} == 0",
             "page",
-            "The engine {{ $labels.replica }} of {{ $labels.model }} takes requests and gives no output",
-            "It has had requests all the time and has neither read nor generated a token.",
+            "The engine {{ $labels.replica }} of {{ $labels.model }} takes requests and produces no output",
+            "It had requests the whole time and processed no token, neither prompt nor output.",
             for_s=3 * MINUTE,
         ),
         Alert(
@@ -144,7 +147,7 @@ def _engines(config: MonitoringConfig) -> list[Alert]:
             f"{full} > {config.kv_cache_use:g}\nand {waits} >= 1",
             "ticket",
             "The KV cache of {{ $labels.replica }} ({{ $labels.model }}) is full and requests wait",
-            "{{ $value | humanizePercentage }} is taken: the engine puts requests back and works slower.",
+            "{{ $value | humanizePercentage }} is in use: the engine preempts requests and slows down.",
             for_s=10 * MINUTE,
         ),
     ]
@@ -176,8 +179,8 @@ def _clients(config: MonitoringConfig) -> list[Alert]:
             "ComptoirRetryBudgetEmpty",
             f"{refused} > 0",
             "page",
-            "Requests for {{ $labels.model }} fail for want of a retry",
-            "So many replicas fail that the gateways no longer ask another one each time.",
+            "Requests for {{ $labels.model }} fail because the retry budget is spent",
+            "So many replicas fail that gateways no longer retry every request.",
             for_s=2 * MINUTE,
         ),
     ]

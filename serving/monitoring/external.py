@@ -13,17 +13,17 @@ PROMETHEUS: Mapping[str, str] = {
 DCGM: Mapping[str, str] = {
     "DCGM_FI_DEV_POWER_USAGE": "power of a GPU, in watts",
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "energy that a GPU has used, in millijoules",
-    "DCGM_FI_DEV_GPU_UTIL": "time in which a kernel ran, in per cent",
+    "DCGM_FI_DEV_GPU_UTIL": "share of time in which a kernel ran, in per cent",
     "DCGM_FI_DEV_GPU_TEMP": "temperature of a GPU, in degrees Celsius",
-    "DCGM_FI_DEV_FB_USED": "GPU memory that is taken, in MiB",
+    "DCGM_FI_DEV_FB_USED": "GPU memory in use, in MiB",
     "DCGM_FI_DEV_FB_FREE": "GPU memory that is free, in MiB",
 }
 # Ray's exporter, on every node; it puts `ray_` before every name.
 RAY: Mapping[str, str] = {
     "ray_comptoir_autoscaling_changes_total": "changes of the number of replicas, by reason",
-    "ray_resources": "what nodes have and what is taken of it",
+    "ray_resources": "resources of nodes and their use",
     "ray_node_cpu_utilization": "CPU use of a node, in per cent",
-    "ray_node_mem_used": "memory of a node that is taken, in bytes",
+    "ray_node_mem_used": "memory in use on a node, in bytes",
     "ray_node_mem_total": "memory of a node, in bytes",
     "ray_serve_deployment_replica_starts_total": "starts of replicas",
 }

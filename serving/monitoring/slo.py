@@ -70,7 +70,7 @@ def records(config: MonitoringConfig) -> list[Record]:
 def alerts(config: MonitoringConfig) -> list[Alert]:
     """Fast and slow burn of both budgets."""
     speeds: tuple[tuple[str, str, Sequence[Burn], Severity], ...] = (
-        ("Fast", "so fast that days are left", FAST, "page"),
+        ("Fast", "so fast that it lasts only days", FAST, "page"),
         ("Slow", "faster than it lasts", SLOW, "ticket"),
     )
     found = []

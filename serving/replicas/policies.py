@@ -32,7 +32,7 @@ def replica_policy(
     chosen = config.policy if name is None else name
     if chosen not in POLICIES:
         raise ConfigError(
-            f"policy: there is no policy {chosen!r}; there are: {', '.join(POLICIES)}",
+            f"policy: there is no policy {chosen!r}; available: {', '.join(POLICIES)}",
             param="policy",
         )
     return POLICIES[chosen](config, random, gateways)

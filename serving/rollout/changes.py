@@ -119,7 +119,7 @@ def _same_names(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     ours, theirs = ({public_name(name) for name in _adapters(one)} for one in (present, wanted))
     if ours != theirs:
         raise ConfigError(
-            "adapters: a rollout keeps their names and changes what is behind them; here are: "
+            "adapters: a rollout keeps their names and changes what is behind them; the model has: "
             f"{', '.join(sorted(ours)) or 'none'}",
             param="adapters",
         )

@@ -37,7 +37,7 @@ class Rollout:
 
 
 def present_revision(site: Site, model: str) -> str:
-    """The application that answers for a model, while no rollout is going on.
+    """The application that answers for a model, while no rollout is in progress.
 
     Raises:
         ConfigError: there is no such model, or a rollout is going on.
@@ -46,7 +46,7 @@ def present_revision(site: Site, model: str) -> str:
     revisions = site.revisions(public)
     if len(revisions) > 1:
         raise ConfigError(
-            f"a rollout of {public!r} is already going on ({', '.join(revisions)}): end it first "
+            f"a rollout of {public!r} is already in progress ({', '.join(revisions)}): end it first "
             f"with `comptoir rollout promote {public}` or `comptoir rollout abort {public}`",
             param="model",
         )
@@ -64,7 +64,7 @@ def find(document: Mapping[str, Any], model: str) -> Rollout:
     revisions = site.revisions(public)
     if len(revisions) == 1:
         raise ConfigError(
-            f"no rollout of {public!r} is going on: `comptoir rollout start {public} --to ...` "
+            f"no rollout of {public!r} is in progress: `comptoir rollout start {public} --to ...` "
             "begins one",
             param="model",
         )
@@ -115,7 +115,7 @@ def weighted(document: Mapping[str, Any], model: str, percent: float) -> Documen
     """The document with another share for the new revision.
 
     Raises:
-        ConfigError: no rollout is going on, or the percentage is none.
+        ConfigError: no rollout is in progress, or the percentage is none.
     """
     if not 0 <= percent <= 100:
         raise ConfigError(f"weight: must be from 0 to 100 percent, not {percent:g}", param="weight")
@@ -152,7 +152,7 @@ def _known(site: Site, model: str) -> str:
     what = f"there is no model {model!r} on the cluster"
     if model in site.routing.get("aliases", {}):
         what = f"{model!r} is an alias and not a model"
-    raise ConfigError(f"{what}; there are: {known}", param="model")
+    raise ConfigError(f"{what}; available: {known}", param="model")
 
 
 def _names(old: Mapping[str, Any], new: Mapping[str, Any]) -> Names:

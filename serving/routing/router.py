@@ -187,7 +187,7 @@ def _refusal(
     """The error for a client whose request no model is left for."""
     states = set(search.states.values())
     if features is not None and search.skipped.keys() > search.states.keys():
-        needs = ", ".join(sorted(features.needs)) or "its rule asks for more than they have"
+        needs = ", ".join(sorted(features.needs)) or "the rule requires more than they have"
         return ModelNotFoundError(
             f"no model behind this name can do what the request needs: {needs}", param="model"
         )
@@ -202,7 +202,7 @@ def _refusal(
     if "task" in states:
         found = (search.directory.models.get(name) for name in names)
         tasks = sorted({f"'{model.task}'" for model in found if model is not None})
-        what = f"task is {', '.join(tasks)}" if tasks else "task is another one"
+        what = f"task is {', '.join(tasks)}" if tasks else "task is a different one"
         return UnsupportedEndpointError(
             f"this model's {what}, which the endpoint does not serve; GET {MODELS} lists each model's",
             param="model",

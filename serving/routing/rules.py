@@ -67,7 +67,9 @@ def judge(rule: AutoRule, features: RequestFeatures) -> Verdict:
         found = CONDITIONS[name].found(features)
         if not CONDITIONS[name].holds(wanted, found):
             return Verdict(
-                rule.name, False, f"it wants {name} {_worded(wanted)}; here it is {_worded(found)}"
+                rule.name,
+                False,
+                f"it requires {name} {_worded(wanted)}; the request has {_worded(found)}",
             )
     return Verdict(rule.name, True, f"all its conditions hold: {_listed(rule.when, features)}")
 
@@ -125,7 +127,7 @@ def _missing(
 ) -> str | None:
     if capabilities is None:
         # Without a word on its capabilities, only the rule's own demand keeps it out.
-        return "nobody says what it can do (`capabilities`)" if tuple(need) else None
+        return "its capabilities are not declared (`capabilities`)" if tuple(need) else None
     lacking = sorted((frozenset(need) | features.needs) - capabilities)
     return f"it lacks {', '.join(lacking)}" if lacking else None
 
@@ -150,4 +152,4 @@ def _worded(value: Any) -> str:
         return " or ".join(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return "not given" if value is None else str(value)
+    return "none" if value is None else str(value)

@@ -41,7 +41,7 @@ def unknown_models(config: RoutingConfig, known: Collection[str]) -> list[str]:
     ]
     names = ", ".join(sorted(known)) or "none"
     return [
-        f"routing.{key}: there is no model {name!r} in this file; there are: {names}"
+        f"routing.{key}: there is no model {name!r} in this file; available: {names}"
         for key, name in named
         if name not in known
     ] + [

@@ -107,7 +107,7 @@ class GatewayMetrics:
         )
         self.failovers = self._counter(
             "failovers",
-            "Requests passed to a stand-in, by the failure before",
+            "Requests passed to a fallback model, by the failure before",
             "failed_model",
             "failure",
         )

@@ -245,7 +245,7 @@ def unknown_member(name: str, fields: Collection[str]) -> WrongValueError:
     near = difflib.get_close_matches(name, fields, n=1) if len(name) <= MAX_FIELD_NAME else []
     # The name is the client's text: it is not repeated.
     return WrongValueError(
-        "there is an unsupported field in '{path}'; supported are: "
+        "there is an unsupported field in '{path}'; supported: "
         + ", ".join(sorted(fields))
         + (f"; did you mean {near[0]}?" if near else ""),
         UnsupportedFieldError,

@@ -35,7 +35,7 @@ def test_a_schedule_is_written_as_yaml_people_write_it() -> None:
 
 
 def test_an_unknown_key_of_a_schedule_is_answered_with_those_that_may_be_written() -> None:
-    with pytest.raises(ConfigError, match=r"since: unknown key; known are: days, from, to,"):
+    with pytest.raises(ConfigError, match=r"since: unknown key; known: days, from, to,"):
         build(schedules=[{"since": "08:00", "min": 1}])
 
 

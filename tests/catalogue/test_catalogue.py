@@ -70,7 +70,7 @@ def test_loading_is_fast() -> None:
 
 
 def test_an_unknown_model_is_answered_with_the_nearest_names() -> None:
-    with pytest.raises(CatalogueError, match=r"'qwen3-23b' is unknown; nearest are: .*qwen3-32b"):
+    with pytest.raises(CatalogueError, match=r"'qwen3-23b' is unknown; nearest: .*qwen3-32b"):
         load_catalogue().get("qwen3-23b")
 
 
@@ -112,11 +112,11 @@ def test_an_operators_file_cannot_redefine_a_licence(write: Write, field: str) -
     ("old", "new", "message"),
     [
         ("id: example-7b", "id: qwen3-32b", r"own\.yaml: qwen3-32b: id: another entry"),
-        ("licence: mit", "licence: mitt", r"example-7b: licence: .*'mitt'.*nearest are: mit"),
+        ("licence: mit", "licence: mitt", r"example-7b: licence: .*'mitt'.*nearest: mit"),
         ("native_dtype: bf16", "native_dtype: fp99", r"own\.yaml: example-7b: native_dtype: "),
         ("context_tokens", "context_token", r"example-7b: context_token.*nearest.*context_tokens"),
         ("        hf_repo: example/Example-7B\n", "", r"example-7b: hf_repo: is required"),
-        ("families:", "familys:", r"own\.yaml: unknown key 'familys'; known are: families"),
+        ("families:", "familys:", r"own\.yaml: unknown key 'familys'; known: families"),
         ("    models:\n      - id", "    models: 7\n    x:\n      - id", r"models: must be a list"),
         ("vendor: Example AI", "vendor: [", r"own\.yaml: is not YAML \(line"),
     ],

@@ -85,7 +85,7 @@ def test_the_site_decides_what_the_licence_column_says() -> None:
 
 @pytest.mark.parametrize(("gpu", "count"), [("b200", 1), ("h200", 0), ("h200", 5000)])
 def test_unknown_gpus_and_impossible_counts_are_refused(gpu: str, count: int) -> None:
-    with pytest.raises(ConfigError, match=r"known are: l40s, h100, h200|out of range"):
+    with pytest.raises(ConfigError, match=r"known: l40s, h100, h200|out of range"):
         fit(CATALOGUE, gpu, count)
 
 

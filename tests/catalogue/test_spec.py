@@ -142,7 +142,7 @@ def test_vllm_quantises_while_loading_only_where_no_checkpoint_exists(
 
 
 def test_weights_that_do_not_exist_are_named_with_those_that_do() -> None:
-    with pytest.raises(CatalogueError, match=r"no weights for .*'mxfp4'; there are: bf16") as error:
+    with pytest.raises(CatalogueError, match=r"no weights for .*'mxfp4'; available: bf16") as error:
         entry().checkpoint("mxfp4")
     assert error.value.param == "quantisation"
 

@@ -98,12 +98,12 @@ def test_tables_keep_their_columns_whole_at_any_width(words: tuple[str, ...], co
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("show", "qwen3-23b"), "nearest are: qwen3-32b"),
-        (("fit", "--gpu", "b200"), "known are: l40s, h100, h200"),
+        (("show", "qwen3-23b"), "nearest: qwen3-32b"),
+        (("fit", "--gpu", "b200"), "known: l40s, h100, h200"),
         (("fit", "--gpu", "h200", "--count", "0"), "count 0 is out of range"),
-        (("list", "--vendor", "nobody"), "vendor 'nobody' is unknown; known are: "),
+        (("list", "--vendor", "nobody"), "vendor 'nobody' is unknown; known: "),
         (("fit", "--gpu", "h200", "--jurisdiction", "Europe"), "jurisdiction 'Europe' is unknown"),
-        (("list", "--task", "paint"), "known are: chat, embed, rerank, guard"),
+        (("list", "--task", "paint"), "known: chat, embed, rerank, guard"),
         (("list", "--file", "/nowhere.yaml"), "cannot be read"),
     ],
 )

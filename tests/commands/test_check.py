@@ -56,7 +56,7 @@ BIG = {"id": "big", "catalogue": "qwen3-235b-a22b-instruct-2507", "device": "gpu
 def test_a_right_file_lists_what_runs_where(path: Path) -> None:
     result = check(write(path, TINY, BIG))
     assert result.exit_code == 0, result.output
-    assert f"right {path}" in result.stdout
+    assert f"ok {path}" in result.stdout
     rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     assert "CPU" in rows["tiny"]
     assert "2 x H200" in rows["big"]
@@ -94,7 +94,7 @@ def test_a_pinned_file_with_keys_is_right_even_when_strict(path: Path) -> None:
     ("model", "telling"),
     [
         ({"id": "hunyuan-7b-instruct"}, "DOES NOT APPLY IN THE EUROPEAN UNION"),
-        ({"id": "m", "catalogue": "qwen3-9999b"}, "nearest are"),
+        ({"id": "m", "catalogue": "qwen3-9999b"}, "nearest: "),
         (BIG | {"gpu": "l40s"}, "h100, h200"),
         (BIG | {"layout": 17}, "counted from 0"),
         ({"id": "ling-mini-2.0"}, "never sets trust_remote_code"),
@@ -108,7 +108,7 @@ def test_a_wrong_model_is_refused_with_the_reason_and_its_application(
 ) -> None:
     result = check(write(path, TINY | {"id": "other"}, model))
     assert result.exit_code == 2
-    assert f"wrong {path}" in result.stderr
+    assert f"invalid {path}" in result.stderr
     assert telling in result.stderr
     assert f"application '{model['id']}'" in result.stderr
 
@@ -130,8 +130,8 @@ def test_every_file_is_checked_and_one_wrong_one_fails_all(path: Path, tmp_path:
     wrong = write(tmp_path / "wrong.yaml", TINY, port=0)
     result = check(wrong, write(path, TINY), tmp_path / "none.yaml")
     assert result.exit_code == 2
-    assert f"right {path}" in result.stdout
-    assert f"wrong {wrong}" in result.stderr
+    assert f"ok {path}" in result.stdout
+    assert f"invalid {wrong}" in result.stderr
     assert "none.yaml: cannot be read" in result.stderr
 
 
@@ -151,7 +151,7 @@ def test_a_key_for_a_model_that_the_file_has_not_is_warned_of(path: Path) -> Non
     result = check(write(path, TINY | adapters, keys=keys))
     assert result.exit_code == 0
     assert result.stderr.count("warning:") == 1
-    assert "keys.acme.models: there is no model 'tini' in this file; there are: tiny, tuned" in (
+    assert "keys.acme.models: there is no model 'tini' in this file; available: tiny, tuned" in (
         result.stderr
     )
 
@@ -174,7 +174,7 @@ def test_a_path_with_brackets_is_shown_as_it_is(tmp_path: Path) -> None:
     path = write(tmp_path / "site[bold].yaml", TINY)
     assert str(path) in check(path).stdout
     path.write_text("[")
-    assert f"wrong {path}" in check(path).stderr
+    assert f"invalid {path}" in check(path).stderr
 
 
 def test_routing_names_models_that_the_file_has(path: Path) -> None:

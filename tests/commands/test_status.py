@@ -125,8 +125,8 @@ def test_an_endpoint_that_wants_a_key_says_how_to_give_it(endpoint: Endpoint) ->
 
 def test_a_key_that_is_not_known_is_not_called_missing(endpoint: Endpoint) -> None:
     endpoint.status = 401
-    assert "the key is not known there" in failure("--url", endpoint.url, "--key", "sk-b")
-    assert "a key is wanted" in failure("--url", endpoint.url)
+    assert "the endpoint does not know this key" in failure("--url", endpoint.url, "--key", "sk-b")
+    assert "an API key is required" in failure("--url", endpoint.url)
 
 
 def test_settings_that_were_refused_are_told(endpoint: Endpoint) -> None:

@@ -48,7 +48,7 @@ def test_an_unknown_name_is_refused_with_the_one_that_was_meant(wrong: str, righ
 
 
 def test_a_name_like_no_other_is_to_be_taken_out() -> None:
-    with pytest.raises(ConfigError, match="take it out"):
+    with pytest.raises(ConfigError, match="remove it"):
         check_names({"zzzzqqqq": 1})
 
 

@@ -85,7 +85,7 @@ def test_a_completion_that_is_too_long_is_blamed_on_its_limit() -> None:
         (f"Model '{CANARY}' does not support Matryoshka embeddings", "dimensions", "size"),
         ("min_tokens must be less than or equal to max_tokens=16, got 20.", "min_tokens", "larger"),
         ("Value error, thinking.budget_tokens must be less than max_tokens", "thinking", "less"),
-        ("thinking_token_budget is set but reasoning_config is not", "thinking", "leave"),
+        ("thinking_token_budget is set but reasoning_config is not", "thinking", "omit"),
         ("Token id 99999999 is out of vocabulary", "prompt", "vocabulary"),
         ("qwen3 is not a multimodal model", "messages", "text only"),
         ("this model needs --tool-call-parser", "tools", "tool parser"),

@@ -97,8 +97,8 @@ async def test_a_file_that_is_replaced_is_followed(site: Site, file: Path) -> No
         ("[]", "holds no key"),
         ("- {name: a", "is not YAML"),
         ("- {name: a, hash: b}", "hash"),
-        (yaml.safe_dump([entry("a"), entry("a")]), "stands twice"),
-        (yaml.safe_dump([entry("first")]), "stands twice"),
+        (yaml.safe_dump([entry("a"), entry("a")]), "appears twice"),
+        (yaml.safe_dump([entry("first")]), "appears twice"),
     ],
 )
 async def test_a_broken_file_keeps_the_keys_and_is_said_to_be_broken(

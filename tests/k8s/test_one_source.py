@@ -119,7 +119,7 @@ def test_keys_in_the_file_need_no_secret(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         ({"proxy_location": "EveryNode"}, "proxy_location: must be Disabled"),
-        ({"deployments": [{"name": "GatewayReplica", "num_replicas": 3}]}, "take it out .*num_rep"),
+        ({"deployments": [{"name": "GatewayReplica", "num_replicas": 3}]}, "remove it .*num_rep"),
         ({"deployments": [{"name": "Gateway", "user_config": {}}]}, "is set for the cluster"),
         ({"keys_file": "keys.yaml"}, "keys_file: must be an absolute path"),
     ],

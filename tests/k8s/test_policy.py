@@ -169,7 +169,7 @@ def test_a_finding_names_kind_name_path_and_the_remedy() -> None:
     head(manifests)["spec"]["hostPID"] = True
     (found,) = errors(manifests)
     assert str(found) == (
-        f"RayService/comptoir: {HEAD}.hostPID: shares the node's namespace; take it out [host]"
+        f"RayService/comptoir: {HEAD}.hostPID: shares the node's namespace; remove it [host]"
     )
 
 

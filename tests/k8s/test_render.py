@@ -191,7 +191,7 @@ def test_budgets_keep_a_gateway_and_every_model() -> None:
         ({"weights": {"source": "image"}}, "image: is required"),
         ({"redis": {"namespace": None}}, "namespace or cidrs"),
         ({"upgrade": {"step_percent": 60}}, "step_percent: must be at most surge_percent"),
-        ({"upgrades": {}}, "upgrades: unknown key; known are: overlay, name"),
+        ({"upgrades": {}}, "upgrades: unknown key; known: overlay, name"),
         ({"overlay": "dev"}, "overlay: is given by --overlay"),
     ],
 )

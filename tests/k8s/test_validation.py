@@ -58,7 +58,7 @@ def test_every_deployment_file_can_be_rendered(path: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted(BARE_METAL))
 def test_a_file_that_places_by_hand_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="deployments: is set for the cluster; take it out"):
+    with pytest.raises(ConfigError, match="deployments: is set for the cluster; remove it"):
         rendered("eu-multi-node", path=ROOT / "deployments" / name)
 
 

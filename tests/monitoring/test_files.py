@@ -76,7 +76,7 @@ def test_settings_move_objectives_and_thresholds(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("ttft_s: 2", "ttft_s .2. must be one of 0.005"),
-        ("availabilty: 0.9", "availabilty: unknown key; known are: availability"),
+        ("availabilty: 0.9", "availabilty: unknown key; known: availability"),
         ("availability: 1", "availability: "),
         ("[]", "must be a mapping"),
         ("a: [", "is not YAML"),

@@ -77,7 +77,7 @@ def test_only_the_names_differ_from_what_is_wanted() -> None:
         (PRESENT | {"aliases": ["other"]}, "aliases: a rollout keeps the names"),
         (PRESENT | {"adapters": {}}, "adapters: a rollout keeps their names.*law"),
         (PRESENT | {"adapters": {"law": "/a", "more": "/b"}}, "adapters: a rollout keeps"),
-        (PRESENT | {"revison": "def"}, "revison: unknown key; known are"),
+        (PRESENT | {"revison": "def"}, "revison: unknown key; known"),
         (PRESENT | {"engine_args": {"trust_remote_code": True}}, "trust_remote_code cannot be set"),
     ],
 )

@@ -36,7 +36,7 @@ def test_routing_survives_the_way_through_serve() -> None:
 
 
 def test_what_is_no_routing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="user_config: rooting: unknown key; known are: routing"):
+    with pytest.raises(ConfigError, match="user_config: rooting: unknown key; known: routing"):
         routing_from({"rooting": {}})
 
 

@@ -289,7 +289,7 @@ def test_it_says_what_changes() -> None:
 @pytest.mark.parametrize(
     ("document", "name", "message"),
     [
-        (site(), "nobody", "no model 'nobody'.*there are: qwen3, glm"),
+        (site(), "nobody", "no model 'nobody'.*available: qwen3, glm"),
         (site(routing={"aliases": {"fast": "glm"}}), "fast", "'fast' is an alias"),
         (begun(site()), "qwen3", "already going on .qwen3, qwen3--r2.*abort qwen3"),
         (begun(site()), "qwen3--r2", "already going on"),

@@ -80,19 +80,19 @@ def test_a_condition_holds_or_is_named(name: str) -> None:
     assert judge(rule({name: holds}), SEEN).acts
     verdict = judge(rule({name: fails}), SEEN)
     assert not verdict.acts
-    assert f"it wants {name} " in verdict.because
+    assert f"it requires {name} " in verdict.because
 
 
 def test_all_conditions_must_hold() -> None:
     assert judge(rule({"tools": True, "language": ["de"]}), SEEN).acts
     verdict = judge(rule({"tools": True, "language": ["en", "fr"]}), SEEN)
-    assert verdict == Verdict("r", False, "it wants language en or fr; here it is de")
+    assert verdict == Verdict("r", False, "it requires language en or fr; the request has de")
 
 
 def test_what_a_request_does_not_say_meets_no_bound() -> None:
     assert not judge(rule({"max_output_tokens": 10}), NOTHING).acts
     verdict = judge(rule({"reasoning_effort": ["low"]}), NOTHING)
-    assert verdict.because == "it wants reasoning_effort low; here it is not given"
+    assert verdict.because == "it requires reasoning_effort low; the request has none"
 
 
 def test_a_rule_without_when_always_acts() -> None:
@@ -183,7 +183,7 @@ DEFAULT = {"name": "default", "models": ["m"]}
         ({"auto": [DEFAULT | {"name": "x"}, DEFAULT]}, "'x' has no `when` and always acts"),
         (
             {"auto": [DEFAULT | {"when": {"tools": True}}, DEFAULT]},
-            "auto: the name 'default' stands twice",
+            "auto: the name 'default' appears twice",
         ),
         ({"auto": [DEFAULT | {"when": {}}]}, "auto.0.when: names no condition"),
         ({"auto": [DEFAULT | {"when": {"tols": True}}]}, "auto.0.when.tols: unknown key"),
@@ -193,7 +193,7 @@ DEFAULT = {"name": "default", "models": ["m"]}
         ),
         ({"auto": [DEFAULT | {"choose": {}}]}, "auto.0: give either `choose` or `models`"),
         ({"auto": [{"name": "x"}]}, "auto.0: give either `choose` or `models`"),
-        ({"auto": [DEFAULT | {"models": ["m", "m"]}]}, "auto.0.models: the name 'm' stands twice"),
+        ({"auto": [DEFAULT | {"models": ["m", "m"]}]}, "auto.0.models: the name 'm' appears twice"),
         ({"auto": [{"name": "x", "choose": {}}]}, "among `routing.models`, which is empty"),
         (
             {"models": {"m": {}}, "auto": [{"name": "x", "choose": {"need": ["tolls"]}}]},
@@ -209,7 +209,7 @@ DEFAULT = {"name": "default", "models": ["m"]}
         ({"aliases": {"a": []}}, "aliases.a.arms"),
         ({"aliases": {"a": [{"model": "m", "weight": 0}]}}, "aliases.a.arms.0.weight"),
         ({"aliases": {"a": [{"model": "m", "weight": -1}]}}, "aliases.a.arms.0.weight"),
-        ({"aliases": {"a": [{"model": "m"}, {"model": "m"}]}}, "the name 'm' stands twice"),
+        ({"aliases": {"a": [{"model": "m"}, {"model": "m"}]}}, "the name 'm' appears twice"),
         (
             {"models": {"m": {"deprecated_on": "2026-11-01", "retired_on": "2026-10-31"}}},
             "models.m: retired_on (2026-10-31) is before deprecated_on (2026-11-01)",

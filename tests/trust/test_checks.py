@@ -94,8 +94,8 @@ def test_an_unknown_member_is_refused_at_its_place_without_its_name() -> None:
     ("name", "ending"),
     [
         ("temprature", "did you mean temperature?"),
-        ("canary", "supported are: model, temperature"),
-        ("temperature" * 200_000, "supported are: model, temperature"),
+        ("canary", "supported: model, temperature"),
+        ("temperature" * 200_000, "supported: model, temperature"),
     ],
 )
 def test_a_misspelt_member_comes_with_the_one_that_was_meant(name: str, ending: str) -> None:
@@ -110,7 +110,7 @@ def test_a_member_of_the_body_itself_is_named_without_a_root() -> None:
     for value, param, message in (
         ({"a": {"b": 1}}, "a.b", "'a.b' must be a string"),
         ({"a": {}}, "a.b", "'a.b' is required"),
-        ({"c": 1}, None, "there is an unsupported field in the body; supported are: a"),
+        ({"c": 1}, None, "there is an unsupported field in the body; supported: a"),
         ([], None, "the body must be an object"),
     ):
         with pytest.raises(RequestError) as raised:

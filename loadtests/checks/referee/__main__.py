@@ -37,7 +37,7 @@ def truth(
     Example: make bench-referee ARGS="truth"
     """
     if only is not None and only not in CHECKS:
-        raise ConfigError(f"--only: '{only}' is unknown; known are: {', '.join(CHECKS)}")
+        raise ConfigError(f"--only: '{only}' is unknown; known: {', '.join(CHECKS)}")
     checks: list[Check] = []
     for name, check in CHECKS.items():
         if only in (None, name):

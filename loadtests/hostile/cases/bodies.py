@@ -64,7 +64,7 @@ answers(
 )
 answers(
     "json-doubled-model",
-    "a name that stands twice is read once",
+    "a name that appears twice is read once",
     lambda target: target.post(b'{"model": "no-such-model", ' + target.chat()[1:]),
     (200, 400, 404),
 )

@@ -116,4 +116,4 @@ def family(name: str) -> TinyFamily:
         if name in (candidate.name, candidate.id):
             return candidate
     known = ", ".join(candidate.name for candidate in _FAMILIES)
-    raise CatalogueError(f"there is no tiny model {name!r}; there are: {known}", param="name")
+    raise CatalogueError(f"there is no tiny model {name!r}; available: {known}", param="name")

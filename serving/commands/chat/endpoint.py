@@ -121,7 +121,7 @@ class Endpoint:
             f" and {len(listed) - MAX_MODELS_SHOWN} more" if len(listed) > MAX_MODELS_SHOWN else ""
         )
         there = ", ".join(sorted(listed)[:MAX_MODELS_SHOWN]) or "none"
-        return ConfigError(f"there is no model {name!r} at {self.url}; there are: {there}{more}")
+        return ConfigError(f"there is no model {name!r} at {self.url}; available: {there}{more}")
 
     def answer(self, body: dict[str, Any], figures: Figures) -> Generator[Piece]:
         """One answer, piece by piece; fills `figures` meanwhile.
@@ -147,7 +147,7 @@ class Endpoint:
         """The error for a status of 400 or more."""
         said = _said(body)
         if status == 401:
-            lack = "the key is not known there" if self.key else "a key is wanted"
+            lack = "the endpoint does not know this key" if self.key else "an API key is required"
             return StackError(f"{self.url}: {lack}; give one with --key or COMPTOIR_API_KEY")
         if status == 404:
             if model is not None and said:
@@ -181,9 +181,9 @@ class Endpoint:
                 ) as response:
                     yield response
             except httpx.ConnectError:
-                raise StackError(f"{self.url} does not answer any more") from None
+                raise StackError(f"{self.url} no longer answers") from None
             except httpx.TimeoutException:
-                raise StackError(f"{self.url} is silent for too long") from None
+                raise StackError(f"{self.url} has been silent for too long") from None
             except httpx.HTTPError:
                 raise StackError("the answer broke off: the connection was lost") from None
 

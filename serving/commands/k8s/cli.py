@@ -37,10 +37,10 @@ def render(
     ] = "-",
     diff: Annotated[
         Path | None,
-        typer.Option(help="Compare with a folder of earlier output; 1 when it differs."),
+        typer.Option(help="Compare with a folder of earlier output; exit code 1 when it differs."),
     ] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="YAML with what the site changes of the overlay's defaults.")
+        Path | None, typer.Option(help="YAML with the site's changes to the overlay's defaults.")
     ] = None,
     image: Annotated[
         list[str] | None,
@@ -56,7 +56,7 @@ def render(
     name: Annotated[str | None, typer.Option(help="Name of the RayService.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Namespace of the RayService.")] = None,
     kustomize_layout: Annotated[
-        bool, typer.Option("--kustomize", help="Leave out what k8s/base holds.")
+        bool, typer.Option("--kustomize", help="Omit what k8s/base contains.")
     ] = False,
 ) -> None:
     """Write the manifests of a site; the same input always gives the same text.
@@ -65,7 +65,7 @@ def render(
     """
     site = _site(overlay, settings, image, gpu, region, name, namespace)
     if diff is not None and out != "-":
-        raise ConfigError("--diff compares and writes nothing: leave --out out", param="out")
+        raise ConfigError("--diff compares and writes nothing: omit --out", param="out")
     if not out:
         raise ConfigError("--out: is empty: name a folder, or - for standard output", param="out")
     process = cluster_settings()
@@ -103,7 +103,7 @@ def lint_files(
     eu_region: Annotated[
         list[str] | None, typer.Option(help="A region that lies in the EU; repeat.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings, too.")] = False,
 ) -> None:
     """Check manifests: images, privileges, secrets, resources, region, network, and what KubeRay refuses.
 
@@ -122,7 +122,7 @@ def lint_files(
         failed |= any(one.level == "error" for one in found)
         warned |= any(one.level == "warning" for one in found)
         if not any(one.level == "error" for one in found):
-            say(f"[bold green]right[/bold green] {path}: {len(manifests)} manifests")
+            say(f"[bold green]ok[/bold green] {path}: {len(manifests)} manifests")
     if failed or (strict and warned):
         raise typer.Exit(1)
 

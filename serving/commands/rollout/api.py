@@ -84,9 +84,9 @@ class Cluster:
             now = self.running()
         if not same(now.document, document):
             raise StackError(
-                "somebody else has changed the config on the cluster at the same moment, and it is "
-                "theirs that runs: nothing more is done; look at it with `comptoir rollout status`, then "
-                "run the command again"
+                "somebody else changed the config on the cluster at the same moment, and theirs is the "
+                "one that runs: this command stops here; look at it with `comptoir rollout status`, "
+                "then run the command again"
             )
         return now
 
@@ -172,5 +172,5 @@ def _json(body: bytes, url: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise StackError(f"{url} is not what it is taken for: its answer is not a JSON object")
+        raise StackError(f"{url} is not the expected address: its answer is not a JSON object")
     return found

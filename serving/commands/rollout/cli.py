@@ -87,7 +87,7 @@ def start(
     site = read_site(running.document)
     present = site.models[present_revision(site, model)].get("args") or {}
     if bool(to) == bool(args_file):
-        raise ConfigError("give --to KEY=VALUE (once or more often) or --args FILE", param="to")
+        raise ConfigError("give --to KEY=VALUE (repeatable) or --args FILE", param="to")
     wanted = read_mapping(args_file, "args") if args_file else changed_args(present, to or ())
     staged = started(running.document, model, wanted | {"id": present["id"]}, running.applications)
     canary = weighted(staged, model, weight)
@@ -151,7 +151,7 @@ def promote(
     timeout_s: Timeout = 600.0,
     dry_run: DryRun = False,
 ) -> None:
-    """Keep the new revision: all requests go to it, and the old one is removed when its last has ended.
+    """Keep the new revision: all requests go to it, and the old one is removed once it is idle.
 
     Example: comptoir rollout promote qwen3-8b
     """
@@ -166,8 +166,8 @@ def promote(
     run.require_site()
     run.end(running, rollout, "new")
     say(
-        f"{rollout.new} is what {rollout.model!r} means now; `comptoir rollout export FILE` puts that "
-        "into the deployment file, whose old text would undo it"
+        f"{rollout.model!r} now means {rollout.new}; `comptoir rollout export FILE` writes that into "
+        "the deployment file; deploying the old file would undo it"
     )
 
 
@@ -220,7 +220,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     elif not report:
-        say("no rollout is going on")
+        say("no rollout is in progress")
     else:
         console.print(_table(report))
 

@@ -38,7 +38,7 @@ class Run:
     sleep: Callable[[float], None] = time.sleep
 
     def bring(self, running: Running, staged: Mapping[str, Any], rollout: Rollout) -> Running:
-        """Deploy the new revision and wait until it answers; otherwise take it away again.
+        """Deploy the new revision and wait until it answers; otherwise remove it.
 
         Raises:
             StackError: it did not come up; the present revision has not been touched.
@@ -53,7 +53,7 @@ class Run:
             self._withdraw(rollout.new)
             if isinstance(error, ComptoirError):
                 raise StackError(
-                    f"{rollout.new} was taken away again, and {rollout.old} serves as before: "
+                    f"{rollout.new} was removed, and {rollout.old} serves as before: "
                     f"{error.message}"
                 ) from None
             raise
@@ -76,7 +76,8 @@ class Run:
         self.cluster.submit(running.document, ended(running.document, rollout.model, keep))
         note(f"removing {gone}")
         self._poll(
-            lambda: self.cluster.running().state(gone) == "GONE" or None, f"{gone} is still ending"
+            lambda: self.cluster.running().state(gone) == "GONE" or None,
+            f"{gone} is still shutting down",
         )
         return self.cluster.running()
 
@@ -102,7 +103,7 @@ class Run:
             )
 
     def _withdraw(self, name: str) -> None:
-        note(f"taking {name} away again")
+        note(f"removing {name}")
         # From what runs now: what others changed meanwhile stays.
         document = self.cluster.running().document
         self.cluster.submit(document, without_application(document, name))

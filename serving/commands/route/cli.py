@@ -45,7 +45,7 @@ app = typer.Typer(no_args_is_help=True, help="Which model answers a request, and
 
 @app.callback()
 def _route() -> None:
-    """Keeps `explain` a subcommand."""
+    """Keep `explain` a subcommand."""
 
 
 @app.command()
@@ -53,7 +53,7 @@ def explain(
     request: Annotated[
         Path,
         typer.Argument(
-            metavar="REQUEST.json", help="A body as a client sends it; - is standard input."
+            metavar="REQUEST.json", help="A body as a client sends it; - reads standard input."
         ),
     ],
     config: Annotated[
@@ -83,8 +83,8 @@ def explain(
     """Show which model would answer a request, who would take over, and why.
 
     It reads the config file and the request, and starts nothing.
-    What a model can do and how long its context is, the catalogue and the file say.
-    Text of the request is never shown.
+    The catalogue and the file say what a model can do and how long its context is.
+    No text of the request is ever shown.
 
     Example: comptoir route explain request.json --config deployments/local.yaml --session 42
     """
@@ -141,8 +141,8 @@ def _caller(keys: tuple[KeyConfig, ...], name: str | None) -> Caller:
     for key in keys:
         if key.name == name:
             return Caller(key.name, frozenset(key.models), key.priority, key.weight)
-    known = ", ".join(key.name for key in keys) or "none: leave --key-name out"
-    raise ConfigError(f"no API key has this name; there are: {known}", param="--key-name")
+    known = ", ".join(key.name for key in keys) or "none: omit --key-name"
+    raise ConfigError(f"no API key has this name; available: {known}", param="--key-name")
 
 
 def _endpoint(gateway: GatewayConfig, path: str) -> Endpoint:

@@ -82,7 +82,7 @@ def up(
 
     def clean() -> None:
         if processes.end_all(stack_id, file.gateway.port):
-            note("ended what was left of the stack")
+            note("stopped what was left of the stack")
         left = StackState.read(settings.cache_dir, file.gateway.port)
         if left is not None and left.stack_id == stack_id:
             left.remove(settings.cache_dir)

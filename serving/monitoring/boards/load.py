@@ -87,13 +87,13 @@ def _engines() -> list[Panel]:
             "short",
         ),
         Panel(
-            "KV cache taken, fullest replica",
+            "KV cache in use, fullest replica",
             [Query(f"max by (model) ({engine('kv_cache_use')})", "{{model}}")],
             "percentunit",
             maximum=1,
         ),
         Panel(
-            "KV cache taken, peak of a day",
+            "KV cache in use, peak of a day",
             [
                 Query(
                     f"max by (model) (max_over_time(comptoir_engine_kv_cache_use{{{MODEL}}}[1d]))",
@@ -121,7 +121,7 @@ def _gpus() -> list[Panel]:
     gpus = 'ray_resources{Name="GPU"'
     return [
         Panel(
-            "GPUs that Ray has given away",
+            "GPUs that Ray has allocated",
             [
                 Query(f'sum({gpus},State="USED"}})', "used"),
                 Query(f"sum({gpus}}})", "all"),
@@ -145,7 +145,7 @@ def _gpus() -> list[Panel]:
                 )
             ],
             "percentunit",
-            "Engines take what they may at their start",
+            "Engines reserve their share at startup",
             maximum=1,
         ),
     ]
@@ -181,7 +181,7 @@ def _nodes() -> list[Panel]:
                 )
             ],
             "short",
-            "Per hour; steady starts are crashes",
+            "Per hour; a steady rate of starts means crashes",
         ),
     ]
 
@@ -195,7 +195,7 @@ def energy() -> Dashboard:
     per_million = f"{kwh} / ({tokens} > 0) * 1e6"
     idle = "sum(DCGM_FI_DEV_POWER_USAGE and (DCGM_FI_DEV_GPU_UTIL < 5)) or vector(0)"
     now = [
-        _number("Energy in this time", kwh, "kwatth"),
+        _number("Energy in the time range", kwh, "kwatth"),
         _number("Energy for a million tokens", per_million, "kwatth"),
         _number("Cost of a million tokens", f"{per_million} * $price", "currencyEUR"),
         _number("Carbon dioxide for a million tokens", f"{per_million} * $carbon", "massg"),
@@ -219,10 +219,10 @@ def energy() -> Dashboard:
             "Output tokens; higher is better, and full batches are what raises it",
         ),
         Panel(
-            "Power of GPUs that do nothing",
+            "Power of idle GPUs",
             [Query(idle, "idle")],
             "watt",
-            "Below 5 % use: a model that could sleep (docs/autoscaling.md)",
+            "Below 5 % use; their model could sleep (docs/autoscaling.md)",
         ),
         Panel("Power of a GPU", [Query("DCGM_FI_DEV_POWER_USAGE", "{{Hostname}} {{gpu}}")], "watt"),
         Panel("Temperature", [Query("DCGM_FI_DEV_GPU_TEMP", "{{Hostname}} {{gpu}}")], "celsius"),
@@ -231,7 +231,7 @@ def energy() -> Dashboard:
         "energy",
         "energy",
         "What GPUs draw and what a token costs; needs NVIDIA's DCGM exporter",
-        [Row("In the chosen time", now), Row("Power", power)],
+        [Row("In the chosen time range", now), Row("Power", power)],
         [
             Variable("pue", "PUE of the data centre", "1.3", "textbox"),
             Variable("price", "EUR per kWh", "0.20", "textbox"),

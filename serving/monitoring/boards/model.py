@@ -50,7 +50,7 @@ def _objectives(config: MonitoringConfig) -> list[Panel]:
             width=8,
         ),
         Panel(
-            "Speed of the error budget",
+            "Burn rate of the error budget",
             [
                 Query(
                     f"{slo.errors(seconds)}{{{MODEL}}} / {1 - config.availability:.6g}",
@@ -59,7 +59,7 @@ def _objectives(config: MonitoringConfig) -> list[Panel]:
                 for seconds in windows
             ],
             "short",
-            "At 1 it lasts exactly 30 days; at 14.4 over an hour somebody is woken",
+            "At 1 it lasts exactly 30 days; at 14.4 over an hour somebody is paged",
             width=8,
         ),
         Panel(
@@ -139,7 +139,7 @@ def _engines() -> list[Panel]:
             "Preemptions",
             [Query(_growth("preemptions"), name)],
             "ops",
-            "Requests put back because the KV cache was full",
+            "Requests preempted because the KV cache was full",
         ),
         Panel("Prompt tokens processed", [Query(_growth("prompt_tokens"), name)], "suffix: tok/s"),
     ]
@@ -150,7 +150,7 @@ def _routing() -> list[Panel]:
     states = f"max by (model, state) (comptoir_replicas_by_state{{{MODEL}}})"
     return [
         Panel(
-            "Why the model was asked",
+            "Why the model was chosen",
             [
                 Query(
                     rate(f"comptoir_model_choices_total{{{MODEL}}}", WINDOW, "model, reason"),
@@ -158,7 +158,7 @@ def _routing() -> list[Panel]:
                 )
             ],
             "reqps",
-            "By its name, an alias (canaries), a rule, or as a stand-in",
+            "By its name, an alias (canaries), a rule, or as a fallback",
         ),
         Panel("Why a replica was chosen", [Query(choices, "{{policy}}: {{reason}}")], "reqps"),
         Panel("Replicas by Serve's state", [Query(states, "{{model}} {{state}}")], "short"),

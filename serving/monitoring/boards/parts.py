@@ -31,8 +31,8 @@ def outcomes(matchers: str = "", metric: str = "outcomes") -> Panel:
         "Requests by outcome",
         [Query(rate(f"comptoir_{metric}_total{{{matchers}}}", WINDOW, "outcome"), "{{outcome}}")],
         "reqps",
-        "ok; broken: the stream ended with an error; failed: 5xx; busy: 429 for want of room; "
-        "refused: what the client did wrong",
+        "ok; broken: the stream ended with an error; failed: 5xx; busy: 429 for lack of room; "
+        "refused: errors of the client",
         stacked=True,
     )
 

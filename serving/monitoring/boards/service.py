@@ -61,7 +61,7 @@ def fleet(config: MonitoringConfig) -> Dashboard:
     return Dashboard(
         "fleet",
         "fleet",
-        "Whether the endpoint is well: all models, all gateways",
+        "Health of the endpoint: all models, all gateways",
         [
             Row("Now", now),
             Row("Models", models),
@@ -156,10 +156,10 @@ def tenant() -> Dashboard:
     ]
     range_ = [
         Panel(
-            "Tokens in this time",
+            "Tokens in the time range",
             [Query(used, "{{tenant}} {{kind}}")],
             "short",
-            "As the engines counted them: an estimate; bills are made of the ledger",
+            "As the engines counted them: an estimate; bills come from the ledger",
             kind="bargauge",
             width=24,
             height=10,
@@ -169,6 +169,6 @@ def tenant() -> Dashboard:
         "tenant",
         "tenants",
         "Who uses the endpoint and what they get; a tenant is the name of an API key",
-        [Row("Now", panels), Row("In the chosen time", range_)],
+        [Row("Now", panels), Row("In the chosen time range", range_)],
         [TENANTS],
     )

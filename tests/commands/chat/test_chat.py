@@ -96,15 +96,15 @@ def test_a_name_need_not_be_listed(endpoint: FakeEndpoint, name: str) -> None:
 def test_an_unknown_model_is_answered_with_those_there_are(endpoint: FakeEndpoint) -> None:
     error = refused(chat(endpoint, "x"))
     assert isinstance(error, ConfigError)
-    assert f"there is no model 'x' at {endpoint.url}; there are: embedder, m, n" in error.message
+    assert f"there is no model 'x' at {endpoint.url}; available: embedder, m, n" in error.message
     endpoint.unlisted = ("x",)
     endpoint.refusal = (404, {"error": {"message": "gone"}})
-    assert "there are: embedder, m, n" in refused(chat(endpoint, "x")).message
+    assert "available: embedder, m, n" in refused(chat(endpoint, "x")).message
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
-    [((), "a key is wanted"), (("--key", "wrong"), "the key is not known there")],
+    [((), "an API key is required"), (("--key", "wrong"), "the endpoint does not know this key")],
 )
 def test_a_missing_or_wrong_key_is_told(
     endpoint: FakeEndpoint, words: tuple[str, ...], complaint: str

@@ -167,7 +167,7 @@ def test_the_args_can_come_from_a_file(running: Site, tmp_path: Path) -> None:
 
 
 def test_the_status_shows_both_revisions(running: Site) -> None:
-    assert "no rollout is going on" in call(running, "status")
+    assert "no rollout is in progress" in call(running, "status")
     running.document = copy.deepcopy(HALF)
     (report,) = json.loads(call(running, "status", "qwen3", "--json"))
     assert (report["model"], report["changes"]) == ("qwen3", ["device"])
@@ -196,9 +196,9 @@ def test_what_runs_can_be_kept_as_a_file(running: Site, tmp_path: Path) -> None:
         (["start", "qwen3", "--to", "revison=main"], "revison: unknown key"),
         (["start", "qwen3", "--args", "nowhere.yaml"], "cannot be read"),
         (["start", "qwen3", "--to", "device=cpu", "--weight", "101"], "from 0 to 100"),
-        (["weight", "qwen3", "5"], "no rollout of 'qwen3' is going on"),
-        (["promote", "qwen3"], "no rollout of 'qwen3' is going on"),
-        (["abort", "glm"], "no rollout of 'glm' is going on"),
+        (["weight", "qwen3", "5"], "no rollout of 'qwen3' is in progress"),
+        (["promote", "qwen3"], "no rollout of 'qwen3' is in progress"),
+        (["abort", "glm"], "no rollout of 'glm' is in progress"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_changed(
@@ -272,6 +272,6 @@ def test_who_is_overwritten_in_the_same_moment_is_told(running: Site) -> None:
     theirs = with_application(before, model("yi"))
     # Someone who takes no turns, such as `serve deploy` on another machine.
     running.after_put = theirs
-    with pytest.raises(StackError, match="it is theirs that runs"):
+    with pytest.raises(StackError, match="theirs is the one that runs"):
         Cluster(running.url).submit(before, with_application(before, model("mistral")))
     assert same(running.document, theirs)

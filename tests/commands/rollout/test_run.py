@@ -54,7 +54,7 @@ def test_a_revision_that_does_not_come_up_is_taken_away(
 ) -> None:
     cluster = FakeCluster(BEFORE, frozenset(broken))
     run, _ = a_run(cluster, FakeEndpoint(cluster, dumb=frozenset(dumb)))
-    with pytest.raises(StackError, match=f"taken away again, and qwen3 serves as before.*{why}"):
+    with pytest.raises(StackError, match=f"was removed, and qwen3 serves as before.*{why}"):
         run.bring(cluster.running(), STAGED, find(STAGED, "qwen3"))
     assert same(cluster.document, BEFORE)
     assert all(

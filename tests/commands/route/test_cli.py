@@ -134,7 +134,7 @@ def test_the_rule_that_acts_is_shown_and_why_the_earlier_ones_do_not(config: Pat
         ("tools", False),
         ("default", True),
     ]
-    assert found["rules"][0]["because"] == "it wants tools true; here it is false"
+    assert found["rules"][0]["because"] == "it requires tools true; the request has false"
     assert [one["model"] for one in found["candidates"]] == ["two", "one"]
     assert found["not_chosen"] == {"image": "it is not deployed"}
     assert shown(config, chat("auto", tools=[TOOL]))["rule"] == "tools"
@@ -201,7 +201,7 @@ def test_a_request_may_stand_in_a_file(config: Path, tmp_path: Path) -> None:
             "the gateway would answer 400 (missing_required_parameter): 'messages'",
         ),
         (chat("one", temperature=CANARY), (), "'temperature' must be a number"),
-        (chat("one"), ("--key-name", "nobody"), "no API key has this name; there are: acme, lab"),
+        (chat("one"), ("--key-name", "nobody"), "no API key has this name; available: acme, lab"),
         (chat("one"), ("--path", "/v1/nothing"), "--path is one of: /v1/chat/completions, "),
         (chat("one") | {"x": "y" * 3_000_000}, (), "has more than 2097152 bytes"),
     ],

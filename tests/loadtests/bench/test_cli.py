@@ -11,10 +11,10 @@ from loadtests.bench.compare.plan import ComparePlan
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nul"], "there is no command 'nul'; there are: compare, null, idle, work, unread, soak"),
+        (["nul"], "there is no command 'nul'; available: compare, null, idle, work, unread, soak"),
         (
             ["--contenders", "vllm,foo"],
-            "--contenders: there is no contender 'foo'; there are: vllm",
+            "--contenders: there is no contender 'foo'; available: vllm",
         ),
         (["--contenders", ""], "--contenders: there is no contender ''"),
         (["--rounds", "0"], "'--rounds': Input should be greater than or equal to 1"),

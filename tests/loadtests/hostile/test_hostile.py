@@ -71,7 +71,7 @@ def _endpoint(**statuses: int) -> Iterator[int]:
     [
         ({"none": 200}, ("", ""), None),
         ({"a": 200, "b": 200}, ("a", "b"), None),
-        ({"none": 401}, ("", ""), "ONE: the endpoint wants a key"),
+        ({"none": 401}, ("", ""), "ONE: the endpoint requires a key"),
         ({"a": 200, "b": 401}, ("a", "b"), "TWO: the endpoint does not know this key"),
         ({"a": 403, "b": 200}, ("a", "b"), "ONE: this key may not ask"),
         ({"none": 404}, ("", ""), "--model: the endpoint has no such model"),

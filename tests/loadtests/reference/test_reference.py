@@ -437,7 +437,7 @@ def test_its_process_ends_with_the_block() -> None:
 
 def test_a_wrong_option_is_named_before_anything_starts() -> None:
     with (
-        pytest.raises(ConfigError, match=r"ttft: unknown key; known are: host, port"),
+        pytest.raises(ConfigError, match=r"ttft: unknown key; known: host, port"),
         running(ttft=3),
     ):
         pass
@@ -449,7 +449,7 @@ def test_a_wrong_option_is_named_before_anything_starts() -> None:
         (["--itl-ms", "-1"], "itl_ms: "),
         (["--mode", "wild"], "mode: "),
         (["--error-share", "0.6", "--break-share", "0.6"], "more than 1 together"),
-        (["--end", "well"], "there is no 'well'; there are: http, reset"),
+        (["--end", "well"], "there is no 'well'; available: http, reset"),
         (["--end", "empty", "--end-share", "0.6", "--break-share", "0.6"], "more than 1 together"),
         (["--host", "192.0.2.1"], "cannot listen"),
     ],

@@ -88,7 +88,7 @@ def longest(tokens: TokensConfig) -> int:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"clases": []}, r"clases: unknown key; known are: name, description, target, classes"),
+        ({"clases": []}, r"clases: unknown key; known: name, description, target, classes"),
         ({"classes": []}, r"classes: must have 1 item or more"),
         ({"duration_s": 5, "warmup_s": 5}, r"warmup_s \(5\) leaves nothing of duration_s \(5\)"),
         ({"arrivals": {"kind": "ramp"}}, r"arrivals: a ramp needs to_per_s"),
@@ -210,7 +210,7 @@ def test_a_key_reaches_the_processes_that_send(monkeypatch: pytest.MonkeyPatch) 
     ("pair", "complaint"),
     [
         ("web", "'web' is not TENANT=VARIABLE"),
-        ("web=SET", "no class has the tenant 'web'; there are: default"),
+        ("web=SET", "no class has the tenant 'web'; available: default"),
         ("default=sk-canary", "the environment variable of 'default' is not set"),
     ],
 )
@@ -227,7 +227,7 @@ def test_one_class_of_several_is_named() -> None:
     mixed = load("mixed-tenants")
     with pytest.raises(ConfigError, match="has several: web-chat, research-talk, batch-summaries"):
         one_class(mixed, None, None, None)
-    with pytest.raises(ConfigError, match="there is no class 'web'; there are: web-chat"):
+    with pytest.raises(ConfigError, match="there is no class 'web'; available: web-chat"):
         one_class(mixed, "web", None, None)
     (kind,) = one_class(mixed, "web-chat", 100, 20).classes
     assert (kind.input_tokens.mean, kind.input_tokens.cv, kind.output_tokens.mean) == (100, 0, 20)

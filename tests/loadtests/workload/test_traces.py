@@ -96,7 +96,7 @@ def test_only_the_beginning_is_played(tmp_path: Path) -> None:
             r"line 5: Timestamp 'x' is no number; correct the line",
         ),
         ("", "mooncake", r"there is no request in it"),
-        (MOONCAKE, "mooncacke", r"'mooncacke' is unknown; known are: mooncake, azure, burstgpt"),
+        (MOONCAKE, "mooncacke", r"'mooncacke' is unknown; known: mooncake, azure, burstgpt"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_line(
