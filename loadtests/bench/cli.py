@@ -19,9 +19,9 @@ from loadtests.bench.compare.picture import SUFFIXES
 COMMANDS = ("compare", "null", "idle", "work", "unread", "soak")
 EXAMPLES: Mapping[str, str] = {
     "": "everything, beside vLLM and Ray Serve LLM",
-    "--quick": "one round of the cells that tell most",
-    "--contenders vllm,comptoir --rounds 5 --picture data-path.svg": "two of them, and a picture",
-    "--paired": "for machines whose speed changes",
+    "--quick": "one round of the most telling cells",
+    "--contenders vllm,comptoir --rounds 5 --picture data-path.svg": "two servers, and a picture",
+    "--paired": "for machines of varying speed",
     "null": "the gateway alone, half a minute",
     "null --streams 400": "more streams side by side",
     "idle": "1,000 streams that wait: memory of the gateway",
@@ -73,42 +73,44 @@ RoundsOption = Annotated[
 def compare(
     contenders: Annotated[
         str,
-        typer.Option(metavar="A,B", help="Who, in this order; those that there are by default."),
+        typer.Option(metavar="A,B", help="Servers to measure, in this order. Default: all."),
     ] = ",".join(CONTENDERS),
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Turns of each server. Default: 3, with --quick 1.")
+        int | None, typer.Option(min=1, help="Number of rounds. Default: 3, with --quick 1.")
     ] = None,
     paired: Annotated[
         bool,
         typer.Option(
             "--paired",
-            help="Measure each beside vLLM's server, in turns of seconds, the other frozen meanwhile.",
+            help="Alternate each with vLLM's server every few seconds, the other frozen meanwhile.",
         ),
     ] = False,
     seconds: Annotated[
         float | None,
-        typer.Option(parser=positive, help="Of each burst, about. Default: 5, with --paired 3."),
+        typer.Option(
+            parser=positive, help="Seconds per burst, about. Default: 5, with --paired 3."
+        ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One round of the cells that tell most.")
+        bool, typer.Option("--quick", help="One round of the most telling cells.")
     ] = False,
     all_cells: Annotated[
         bool, typer.Option("--all-cells", help="Every combination; takes hours.")
     ] = False,
     client: Annotated[
         Literal["vllm", "own", "both"],
-        typer.Option(help="Who measures; what is not streamed only our own can."),
+        typer.Option(help="Load generator; only our own measures cells without streaming."),
     ] = "both",
     picture: Annotated[
-        Path | None, typer.Option(help=f"Copy the picture there ({' or '.join(SUFFIXES)}).")
+        Path | None, typer.Option(help=f"File for the picture ({' or '.join(SUFFIXES)}).")
     ] = None,
     strict: StrictOption = False,
 ) -> int:
-    """Comptoir beside vLLM's server and Ray Serve LLM.
+    """Compare Comptoir with vLLM's server and Ray Serve LLM.
 
-    Each server in turn is started with the same tiny model and engine arguments, measured in every cell and
-    stopped, round after round; medians are printed. About 15 minutes a round. On a machine whose speed
-    changes (a virtual one), --paired compares neighbours in time.
+    Starts each server in turn with the same tiny model and engine arguments, measures it in every cell and
+    stops it, round after round; prints medians. About 15 minutes a round. On a machine of varying speed (a
+    virtual one), --paired compares measurements close in time.
     """
     from loadtests.bench.compare import mode
     from loadtests.bench.compare.plan import ComparePlan
@@ -137,24 +139,24 @@ def _contenders(text: str, *, paired: bool) -> list[str]:
         if name not in CONTENDERS:
             known = ", ".join(CONTENDERS)
             raise typer.BadParameter(
-                f"there is no contender {name!r}; there are: {known}", param_hint="--contenders"
+                f"there is no contender {name!r}; available: {known}", param_hint="--contenders"
             )
     if paired and BASELINE not in names:
         raise typer.BadParameter(
-            f"nobody is measured beside {BASELINE}; add it to --contenders", param_hint="--paired"
+            f"compares with {BASELINE}; add it to --contenders", param_hint="--paired"
         )
     return names
 
 
 @app.command(epilog="Example: " + example("soak --minutes 30 --strict"))
 def soak(
-    minutes: Annotated[float, typer.Option(parser=positive, help="How long.")] = 10.0,
-    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
+    minutes: Annotated[float, typer.Option(parser=positive, help="Duration.")] = 10.0,
+    streams: Annotated[int, typer.Option(min=1, help="Concurrent streams.")] = 64,
     strict: StrictOption = False,
 ) -> int:
-    """Comptoir under load for minutes: does it grow?
+    """Put Comptoir under load for minutes: does its memory grow?
 
-    Resident memory of every process after a minute and at the end.
+    Prints the resident memory of every process after a minute and at the end.
     """
     from loadtests.bench.compare import soak as mode
 
@@ -167,18 +169,18 @@ def soak(
 @app.command(epilog="Example: " + example("null --streams 400 --interval-ms 40"))
 def null(
     rounds: RoundsOption = 3,
-    requests: Annotated[int, typer.Option(min=500, help="Requests for added latency.")] = 1000,
-    parallel: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 64,
-    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 200,
-    chunks: Annotated[int, typer.Option(min=50, help="Chunks of each stream.")] = 150,
+    requests: Annotated[int, typer.Option(min=500, help="Requests for the added latency.")] = 1000,
+    parallel: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 64,
+    streams: Annotated[int, typer.Option(min=1, help="Concurrent streams.")] = 200,
+    chunks: Annotated[int, typer.Option(min=50, help="Chunks per stream.")] = 150,
     interval_ms: Annotated[
         float, typer.Option(parser=positive, help="Milliseconds between two chunks.")
     ] = 20.0,
     strict: StrictOption = False,
 ) -> int:
-    """The gateway alone, before an engine that does nothing.
+    """Measure the gateway alone, in front of an engine that does nothing.
 
-    Added latency, requests and SSE chunks per second of the gateway's CPU. Half a minute.
+    Prints added latency, requests and SSE chunks per second of the gateway's CPU. Half a minute.
     """
     from loadtests.bench.null import mode
     from loadtests.bench.null.measure import NullPlan
@@ -196,11 +198,13 @@ def null(
 @app.command(epilog="Example: " + example("idle --streams 2000 --hold 30"))
 def idle(
     rounds: RoundsOption = 3,
-    streams: Annotated[int, typer.Option(min=10, help="Streams at once.")] = 1000,
-    hold: Annotated[float, typer.Option(parser=positive, help="Seconds that they wait.")] = 10.0,
+    streams: Annotated[int, typer.Option(min=10, help="Concurrent streams.")] = 1000,
+    hold: Annotated[
+        float, typer.Option(parser=positive, help="Seconds for which they wait.")
+    ] = 10.0,
     strict: StrictOption = False,
 ) -> int:
-    """Memory of the gateway per stream that waits.
+    """Measure the memory of the gateway per waiting stream.
 
     Opens streams that wait, twice, and looks at the gateway's memory. Two minutes.
     """
@@ -214,7 +218,7 @@ def work(
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; the best counts.")] = 5,
     strict: StrictOption = False,
 ) -> int:
-    """How long one request holds up all others.
+    """Measure how long one request holds up all others.
 
     Sends the heaviest bodies of the largest size, one at a time, and watches the event loop. A minute.
     """
@@ -229,10 +233,10 @@ def unread(
     clients: Annotated[int, typer.Option(min=1, help="Clients that never read.")] = 200,
     strict: StrictOption = False,
 ) -> int:
-    """Clients that never read, beside one that does.
+    """Put clients that never read beside one that does.
 
-    One tenant opens streams and reads none of them; another one goes on asking. When are the slots free, and
-    what does the other one notice? A minute a round.
+    One tenant opens streams and reads none of them; another keeps sending requests. Measures when the slots
+    are free, and what the other tenant notices. A minute a round.
     """
     from loadtests.bench.null.unread import UnreadPlan, run_mode
 
@@ -255,7 +259,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parse and run; the exit code. Without a command, `compare`."""
     words = list(arguments)
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        return _refuse(f"there is no command {words[0]!r}; there are: {', '.join(COMMANDS)}")
+        return _refuse(f"there is no command {words[0]!r}; available: {', '.join(COMMANDS)}")
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
         words.insert(0, "compare")
     # Ended from outside, everything that was started is stopped too.

@@ -92,10 +92,10 @@ def measure(name: str, body: Mapping[str, Any], repeats: int) -> Timing:
 @app.command()
 def routing_hash(
     repeats: Annotated[
-        int, typer.Option(min=1, help="Times that each prompt is hashed; the median is shown.")
+        int, typer.Option(min=1, help="Repetitions per prompt; the median is shown.")
     ] = 500,
     most_us: Annotated[
-        float, typer.Option(help="Microseconds that one prompt may take.")
+        float, typer.Option(help="Limit of the median per prompt, in microseconds.")
     ] = MOST_US,
 ) -> None:
     """Time the hashing of long prompts; exits with 1 if a prompt takes longer than it may.

@@ -45,10 +45,7 @@ def hostile(
         str, typer.Option(help="The environment variable with the attacker's API key.")
     ] = "HOSTILE_KEY",
     other_key_env: Annotated[
-        str,
-        typer.Option(
-            help="The environment variable with another tenant's API key; that tenant must notice nothing."
-        ),
+        str, typer.Option(help="The environment variable with another tenant's API key.")
     ] = "HOSTILE_OTHER_KEY",
     model: Annotated[str, typer.Option(help="A chat model that both keys may use.")] = "qwen3",
     other_model: Annotated[str, typer.Option(help="A model that the attacker may not use.")] = "",

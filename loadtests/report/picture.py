@@ -20,14 +20,21 @@ LEGEND_COLUMNS = 4
 
 
 def draw(
-    charts: Sequence[Chart], path: Path, *, title: str, note: str, columns: int, row_height: float
+    charts: Sequence[Chart],
+    path: Path,
+    *,
+    title: str,
+    note: str,
+    columns: int,
+    row_height: float,
+    width: float | None = None,
 ) -> Path:
     """Several charts in one picture, from left to right and down.
 
-    `note` stands small below the title: whether the run is valid, above all.
+    `note` is the small text below: whether the run is valid, above all. Sizes are in inches.
     """
     rows = -(-len(charts) // columns)
-    size = (max(11, 5.2 * columns), 0.9 + rows * row_height)
+    size = (width or max(11, 5.2 * columns), 0.9 + rows * row_height)
     layout = ConstrainedLayoutEngine(hspace=0.04, wspace=0.03)
     figure = Figure(figsize=size, layout=layout, facecolor=GROUND)
     # Names from outside may hold dollar signs, which matplotlib would read as formulas.

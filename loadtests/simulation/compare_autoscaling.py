@@ -160,14 +160,14 @@ def compare_autoscaling(
         float, typer.Option(metavar="SECONDS", min=0, help="Seconds that a replica takes to start.")
     ] = 30.0,
     most: Annotated[
-        int, typer.Option("--max", metavar="REPLICAS", min=1, help="Replicas at most.")
+        int, typer.Option("--max", metavar="REPLICAS", min=1, help="Largest number of replicas.")
     ] = 16,
     target: Annotated[
-        float, typer.Option(metavar="REQUESTS", help="Requests that a replica should have.")
+        float, typer.Option(metavar="REQUESTS", help="Target of requests per replica.")
     ] = 32.0,
     seed: Annotated[int, typer.Option(help="Seed of the arrivals.")] = 1,
     picture: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Draw what happened (PNG, SVG).")
+        Path | None, typer.Option(metavar="PATH", help="File for a picture of the runs (PNG, SVG).")
     ] = None,
 ) -> None:
     """Compare the autoscaling policy with Ray Serve's default one on simulated replicas.

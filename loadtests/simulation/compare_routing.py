@@ -188,7 +188,8 @@ def compare_routing(
     seeds: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Compare only the p99 of prefix and least-loaded, over so many seeds."
+            min=2,
+            help="Compare only the p99 of prefix and least-loaded, over this number of seeds.",
         ),
     ] = None,
 ) -> None:

@@ -122,7 +122,7 @@ def test_objects_that_are_explained_exist() -> None:
     manifests += rendered("eu-multi-node", "weights in a bucket")
     there = {(one["kind"], one["metadata"]["name"]) for one in manifests}
     policies = {name.removeprefix("comptoir-") for kind, name in there if kind == "NetworkPolicy"}
-    rows = section("What each policy is for").splitlines()
+    rows = section("The objects and their purpose").splitlines()
     explained: set[str] = set()
     kind = ""
     for row in rows:

@@ -291,8 +291,8 @@ def test_it_says_what_changes() -> None:
     [
         (site(), "nobody", "no model 'nobody'.*available: qwen3, glm"),
         (site(routing={"aliases": {"fast": "glm"}}), "fast", "'fast' is an alias"),
-        (begun(site()), "qwen3", "already going on .qwen3, qwen3--r2.*abort qwen3"),
-        (begun(site()), "qwen3--r2", "already going on"),
+        (begun(site()), "qwen3", "already in progress .qwen3, qwen3--r2.*abort qwen3"),
+        (begun(site()), "qwen3--r2", "already in progress"),
         ({"applications": [model("qwen3")]}, "qwen3", "runs 0 applications with import_path"),
     ],
 )
@@ -303,7 +303,7 @@ def test_a_start_that_cannot_be_is_refused(document: Document, name: str, messag
 
 @pytest.mark.parametrize("step", [decided, ended])
 def test_what_is_not_going_on_cannot_end(step: Any) -> None:
-    with pytest.raises(ConfigError, match="no rollout of 'glm' is going on"):
+    with pytest.raises(ConfigError, match="no rollout of 'glm' is in progress"):
         step(begun(site()), "glm", "new")
 
 

@@ -30,7 +30,7 @@ from loadtests.bench.compare.plan import ComparePlan
             "'--client': Value error, 'curl' is not one of 'vllm', 'own', 'both'",
         ),
         (["--picture", "a.gif"], "--picture: 'a.gif' does not end in .svg or .png"),
-        (["--paired", "--contenders", "ray"], "--paired: nobody is measured beside vllm"),
+        (["--paired", "--contenders", "ray"], "--paired: compares with vllm"),
         (["idle", "--strem", "3"], "No such option: --strem"),
     ],
 )
