@@ -102,7 +102,7 @@ def run(folder: Path) -> None:
     if finished.was_interrupted:
         raise ComptoirError("the run was stopped before its end: there is nothing to compare")
     if finished.summary["broken"]:
-        raise ComptoirError(f"answers were none: {broken_in_words(finished.summary)}")
+        raise ComptoirError(f"some answers were not valid: {broken_in_words(finished.summary)}")
     (folder / READY).write_bytes(orjson.dumps({"wall_s": ready_s}))
     for reason in finished.summary["invalid_because"]:
         print(f"note: {reason}")
@@ -169,13 +169,15 @@ class Comparison:
 
 @app.command()
 def autoscale_real(
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Leave the run there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep the run in this folder.")
+    ] = None,
     again: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Only simulate a run that is there.")
+        Path | None, typer.Option(metavar="FOLDER", help="Only simulate an earlier run.")
     ] = None,
     draw: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="PATH", help="Draw both (PNG, SVG)."),
+        typer.Option("--picture", metavar="PATH", help="File for a picture of both (PNG, SVG)."),
     ] = None,
 ) -> None:
     """Hold the autoscaling simulator against real engines: one run, and the same arrivals simulated.

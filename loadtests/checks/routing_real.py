@@ -154,7 +154,9 @@ async def ask(
         async for piece in response.content.iter_any():
             answer.feed(piece)
     if answer.finish() or answer.prompt_tokens < 0:
-        raise ComptoirError(f"an answer is none: {in_words(answer.failure) or 'it has no usage'}")
+        raise ComptoirError(
+            f"an answer is not valid: {in_words(answer.failure) or 'it has no usage'}"
+        )
     return answer
 
 

@@ -112,7 +112,7 @@ def run(
         int | None, typer.Option("--users", min=1, help="Number of users of a closed loop.")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option("--duration", min=0.1, help="Seconds of sending.")
+        float | None, typer.Option("--duration", min=0.1, help="Duration of sending, in seconds.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the arrivals and the prompts.")
@@ -120,7 +120,7 @@ def run(
     key_env: KeyEnvOption = None,
     processes: ProcessesOption = 1,
     web: Annotated[
-        int | None, typer.Option("--web", metavar="PORT", help="Open Locust's web UI there.")
+        int | None, typer.Option("--web", metavar="PORT", help="Open Locust's web UI on this port.")
     ] = None,
     require_slo: Annotated[
         bool, typer.Option("--require-slo", help="Exit with 5 when a class misses its SLO.")
@@ -199,14 +199,14 @@ def sweep(
     replicas: Annotated[
         int, typer.Option("--replicas", min=1, help="Replicas of the model while it is measured.")
     ] = 1,
-    gpu: Annotated[str | None, typer.Option("--gpu", help="Which GPU, for the plan.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Kind of GPU, for the plan.")] = None,
     gpus_per_replica: Annotated[
         int, typer.Option("--gpus-per-replica", min=0, help="GPUs of a replica, for the plan.")
     ] = 1,
     key_env: KeyEnvOption = None,
     processes: ProcessesOption = 1,
 ) -> None:
-    """Find the highest rate at which the SLO holds: double, bisect, confirm; what is too close is run again.
+    """Find the highest rate at which the SLO holds: double, bisect, confirm; close rates are run again.
 
     Leaves sweep.json, which `comptoir plan` reads, a report, and every run.
 
@@ -269,12 +269,15 @@ def report(
 @app.command()
 def compare(
     baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Folder of a run.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Folder of another.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Folder of another run.")],
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=10, help="0.05: five per cent are the same.")
+        float,
+        typer.Option(
+            "--tolerance", min=0, max=10, help="Tolerance: 0.05 takes five per cent for equal."
+        ),
     ] = 0.05,
     force: Annotated[
-        bool, typer.Option("--force", help="Compare different workloads and invalid runs, too.")
+        bool, typer.Option("--force", help="Also compare different workloads and invalid runs.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:

@@ -44,7 +44,7 @@ class ReferenceConfig(FrozenConfig):
         ge=0,
         le=1,
         description="Mode jitter: standard deviation of every gap as a share of its mean; "
-        "nothing is further off than three of them, nor than the mean.",
+        "no gap is further off than three of them, nor than the mean.",
     )
     stall_every: int = Field(
         default=10, ge=2, description="Mode stalls: a pause before every N-th token of a request."
@@ -105,9 +105,9 @@ class ReferenceConfig(FrozenConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.error_share + self.break_share + (self.end_share if self.end else 0) > 1:
-            raise ValueError("error_share, break_share and end_share are more than 1 together")
+            raise ValueError("error_share, break_share and end_share add up to more than 1")
         if self.end and self.end not in NAMES:
-            raise ValueError(f"end: there is no '{self.end}'; there are: {', '.join(NAMES)}")
+            raise ValueError(f"end: there is no '{self.end}'; available: {', '.join(NAMES)}")
         return self
 
     @property

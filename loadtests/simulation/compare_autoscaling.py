@@ -175,7 +175,7 @@ def compare_autoscaling(
     Example: python -m loadtests.simulation.compare_autoscaling --trace step --picture step.png
     """
     if trace not in (*TRACES, ALL):
-        raise ConfigError(f"--trace: '{trace}' is unknown; known are: {', '.join(TRACES)}, {ALL}")
+        raise ConfigError(f"--trace: '{trace}' is unknown; known: {', '.join(TRACES)}, {ALL}")
     if picture is not None and not drawing.is_possible():
         raise ConfigError("--picture: it needs matplotlib: pip install matplotlib")
     scenario = Scenario(

@@ -199,7 +199,7 @@ def compare_routing(
     """
     if workload not in (*WORKLOADS, ALL):
         known = ", ".join(WORKLOADS)
-        raise ConfigError(f"--workload: '{workload}' is unknown; known are: {known}, {ALL}")
+        raise ConfigError(f"--workload: '{workload}' is unknown; known: {known}, {ALL}")
     names = WORKLOADS if workload == ALL else [workload]
     workloads = [replace(WORKLOADS[name], gateways=gateways) for name in names]
     if seeds is None:

@@ -112,7 +112,7 @@ def print_verdicts(verdicts: list[Verdict]) -> None:
 @app.command()
 def chaos(
     only: Annotated[
-        str, typer.Option(help="Only faults whose name has this word: engine, replica ...")
+        str, typer.Option(help="Only faults whose name contains this word: engine, replica ...")
     ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 12,
 ) -> None:
@@ -126,7 +126,7 @@ def chaos(
     scales = only in SCALE_DOWN
     if not faults and not scales:
         names = ", ".join(fault.name for fault in FAULTS)
-        raise ConfigError(f"--only: '{only}' is in no fault; there are: {names}, {SCALE_DOWN}")
+        raise ConfigError(f"--only: '{only}' is in no fault; available: {names}, {SCALE_DOWN}")
     try:
         verdicts = asyncio.run(run(faults, scales=scales, workers=workers))
     except ChaosError as error:
