@@ -1,7 +1,7 @@
-"""The table of the API: each path, what kind of endpoint it is, and where things stand in its bodies. Pure.
+"""The table of the API: each path, its kind of endpoint, and the roles of fields in its bodies. Pure.
 
 Everything that depends on a path asks here, and no other module spells one out: a new endpoint is one row,
-and what its fields may hold (`serving.trust.fields`).
+and the rules of its fields (`serving.trust.fields`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ApiEndpoint:
             templates put the first system prompt before the tools; the two nearly always come together.
         output_limits: the fields that limit the tokens of an answer; the first that is given counts. Empty:
             the endpoint generates nothing.
-        dialect: whose form events and errors have.
+        dialect: the format of events and errors.
     """
 
     path: str
@@ -55,7 +55,7 @@ class ApiEndpoint:
 
     @property
     def generates(self) -> bool:
-        """Whether its answers are written token by token, and can be streamed."""
+        """Whether its answers are generated token by token, and can be streamed."""
         return bool(self.output_limits)
 
 

@@ -38,7 +38,7 @@ def build_gateway(args: dict[str, Any]) -> serve.Application:
     """The endpoint, as one Serve application without a Serve route: it listens for itself.
 
     Raises:
-        ConfigError: a key of `args` does not fit.
+        ConfigError: a key of `args` is invalid.
     """
     config = GatewayConfig.from_args(args, ProcessSettings.load())
     deployment = serve.deployment(GatewayReplica, **gateway_options(config))
@@ -75,7 +75,7 @@ def build_model(args: dict[str, Any]) -> serve.Application:
     """One model, as one Serve application without a route: its replicas, and prefill replicas if it has some.
 
     Raises:
-        ConfigError, CatalogueError, LicenceError: what is wrong and what to do.
+        ConfigError, CatalogueError, LicenceError: the problem and the remedy.
     """
     process = ProcessSettings.load()
     config = ModelConfig.from_args(args)
@@ -96,7 +96,7 @@ def build_model(args: dict[str, Any]) -> serve.Application:
 
 
 def deployment_options(config: ModelConfig, plan: EnginePlan) -> dict[str, Any]:
-    """Ray Serve's options for the deployment that a plan is of."""
+    """Ray Serve's options for the deployment of a plan."""
     replicas = disaggregation.for_role(config, plan.role).replicas
     options: dict[str, Any] = {
         "name": PREFILL_DEPLOYMENT if plan.role == "prefill" else MODEL_DEPLOYMENT,

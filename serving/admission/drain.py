@@ -16,7 +16,7 @@ GROWTH = 1.25
 
 
 class DrainRate:
-    """Dispatches per second while someone waits: a moving average, weighted exponentially."""
+    """Dispatches per second while requests wait: an exponentially weighted moving average."""
 
     def __init__(self) -> None:
         self._dispatches = 0.0
@@ -26,7 +26,7 @@ class DrainRate:
         self._busy_until_s = -math.inf
 
     def advance(self, now: float, *, busy: bool) -> None:
-        """Time has passed; `busy` says whether someone waited meanwhile."""
+        """Account for passed time; `busy` says whether requests waited meanwhile."""
         if busy:
             keep = math.exp((self._last_s - now) / RATE_MEMORY_S)
             self._dispatches *= keep
@@ -37,13 +37,13 @@ class DrainRate:
         self._last_s = now
 
     def count(self) -> None:
-        """A request that waited was dispatched."""
+        """Count the dispatch of a request that waited."""
         self._dispatches += 1
         self._seen += 1
 
     @property
     def per_s(self) -> float | None:
-        """None until enough was seen."""
+        """The rate; None until enough was measured."""
         if self._seen < MIN_DISPATCHES or self._busy_s <= 0:
             return None
         return self._dispatches / self._busy_s

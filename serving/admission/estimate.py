@@ -20,7 +20,7 @@ _RIGHT = ("documents", "text_2", "data_2", "items")
 
 
 def tokens_of(path: str, body: Mapping[str, Any], encoded_bytes: int) -> tuple[int, int | None]:
-    """Prompt tokens, and the most that may be generated: None without a limit, 0 where nothing is.
+    """Prompt tokens, and the limit of generated ones: None without a limit, 0 where none are generated.
 
     Args:
         body: has been checked for its endpoint.

@@ -13,7 +13,7 @@ with `max_tokens` instead, whoever comes back beside a tenant that was charged t
 until all of that is paid back.
 
 Whoever is next still has to wait for an answer to end, and with few slots that alone would show in others'
-time to first token. So `reserve_share` of the slots is kept from tenants that hold their share of them.
+time to first token. `reserve_share` of the slots is therefore kept from tenants that hold their share.
 
 Times are seconds of the clock whose `now` the caller passes in; it never goes back.
 """
@@ -101,7 +101,7 @@ class FairQueue:
         return True
 
     def offer(self, entry: Entry, now: float) -> Refusal | None:
-        """Let an entry wait, or return why it may not. Call `next` and `expire` afterwards."""
+        """Queue an entry, or return the reason why it may not wait. Call `next` and `expire` afterwards."""
         self._rate.advance(now, busy=self.waiting > 0)
         shares = self._shares[entry.priority]
         account = shares.account(entry.tenant)
@@ -144,7 +144,7 @@ class FairQueue:
         return entry
 
     def cancel(self, entry: Entry) -> bool:
-        """Remove an entry that waits; False if it does not wait (any more)."""
+        """Remove a waiting entry; False if it does not wait, or no longer."""
         if entry.state != "waiting" or entry.account is None:
             return False
         entry.state = "cancelled"
@@ -167,7 +167,7 @@ class FairQueue:
             self._shares[entry.priority].correct(entry, account, prompt_tokens, output_tokens)
 
     def correct(self, entry: Entry, prompt_tokens: int, output_tokens: int) -> None:
-        """Correct a finished entry by usage of the engine that came late, or has grown."""
+        """Correct a finished entry with the engine's usage, which came late or has grown."""
         if entry.state == "finished" and entry.account is not None:
             shares = self._shares[entry.priority]
             shares.correct(entry, entry.account, prompt_tokens, output_tokens)
@@ -186,7 +186,7 @@ class FairQueue:
         return min(max(wait_s, MIN_RETRY_AFTER_S), self._config.max_retry_after_s)
 
     def snapshot(self, now: float) -> QueueSnapshot:
-        """What to show."""
+        """The queue's state, to be shown."""
         self._rate.advance(now, busy=self.waiting > 0)
         oldest = {
             name: min(
@@ -219,7 +219,7 @@ class FairQueue:
         return account.open * (account.weight + others) < self.slots * account.weight
 
     def _weigh(self, account: Account, weight: float) -> None:
-        """Take over the weight of a key, which may change while requests of it are open."""
+        """Apply the weight of a key, which may change while the key has open requests."""
         if account.open:
             self._open_weight += weight - account.weight
         account.weight = weight

@@ -15,7 +15,7 @@ from serving.records import record
 
 @record
 class Suspect:
-    """A request as an engine sees it; its body is hashed only where there is one to compare with."""
+    """A request as an engine sees it; its body is hashed only when there is another to compare with."""
 
     tenant: str
     model_id: str
@@ -44,7 +44,7 @@ class Quarantine:
         return not self._tenants
 
     def add(self, suspect: Suspect, now: float) -> None:
-        """Hold a request from now on."""
+        """Hold a request back from now on."""
         if not self._config.hold_s:
             return
         held = self._tenants.setdefault(suspect.tenant, OrderedDict())

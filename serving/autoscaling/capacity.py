@@ -22,7 +22,7 @@ LEAST, MOST = 1 / 8, 4.0
 
 @dataclass(frozen=True)
 class Capacity:
-    """What is known of a replica's capacity."""
+    """The measured capacity of a replica."""
 
     # Requests being worked on at which others begin to wait; None while nothing was learned.
     knee: float | None = None
@@ -36,7 +36,7 @@ class Capacity:
         return self.knee * UTILISATION
 
     def learn(self, signals: Signals, config: AutoscalingConfig, passed_s: float) -> Capacity:
-        """With what the replicas show now, `passed_s` after the last time.
+        """The capacity after one more look at the replicas, `passed_s` after the last one.
 
         The estimate begins at `target_requests` and falls to where requests begin to wait or tokens come
         slower than the ITL objective. It rises to what replicas carry without either; above

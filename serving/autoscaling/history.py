@@ -1,4 +1,4 @@
-"""The last minutes: how many requests come, whether ever more, and how long one is worked on. Pure."""
+"""The last minutes: the rate of arrivals, its trend, and the time that one request takes. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class History:
 
     @property
     def last_s(self) -> float:
-        """When the last sample was taken."""
+        """Time of the last sample."""
         return self.samples[-1].time_s if self.samples else -math.inf
 
     @property
@@ -66,7 +66,7 @@ class History:
         return len(self.samples) > 1 and self.samples[-1].offered > self.samples[-2].offered
 
     def add(self, signals: Signals, now_s: float, keep_s: float) -> History:
-        """With the present as a further sample, and what is older than `keep_s` forgotten."""
+        """The history with one more sample, the present, and without samples older than `keep_s`."""
         counters = {
             name: (replica.arrived_requests, replica.open_requests)
             for name, replica in signals.replicas.items()
@@ -101,7 +101,7 @@ class History:
         )
 
     def arrivals_per_s(self, *, at_once: bool) -> float | None:
-        """Requests that come per second; None while that is unknown."""
+        """Arrivals per second; None while unknown."""
         if not self.counters or self._span_s < min(STEP_WINDOWS_S):
             return None
         steady = self._rate(STEADY_WINDOW_S)
@@ -111,7 +111,7 @@ class History:
         return max(steady, *(rate - DOUBT * math.sqrt(rate / over_s) for rate, over_s in recent))
 
     def rise_per_s(self, ahead_s: float) -> float:
-        """How many more requests will come per second in `ahead_s` than lately, where a rise is evident."""
+        """The rise of the arrivals per second in `ahead_s`, where a rise is evident."""
         if not self.counters or ahead_s <= 0:
             return 0.0
         windows_s = {max(spans * ahead_s, TREND_LEAST_S) for spans in TREND_SPANS}
@@ -120,7 +120,7 @@ class History:
         return slope * (ahead_s + STEADY_WINDOW_S / 2)
 
     def residence_s(self) -> float | None:
-        """Seconds that a request is worked on, by Little's law; None while that cannot be told."""
+        """Seconds that a request is worked on, by Little's law; None while unknown."""
         if not self.samples:
             return None
         last = self.samples[-1]
@@ -152,7 +152,7 @@ class History:
         return max(0.0, (now.offered - self._at(now.time_s - window_s)) / window_s)
 
     def _slope(self, window_s: float) -> float:
-        """By how much the arrivals per second grow per second; 0 where that may be noise."""
+        """Growth of the arrivals per second, per second; 0 where it may be noise."""
         if window_s > self._span_s:
             return 0.0
         part_s = window_s / TREND_PARTS
@@ -163,7 +163,7 @@ class History:
         return slope / part_s if slope > TREND_CERTAINTY * error else 0.0
 
     def _at(self, time_s: float) -> float:
-        """Requests that had come by then, between two samples in proportion."""
+        """Arrivals up to that time, interpolated between two samples."""
         index = self._index(time_s)
         one = self.samples[index]
         other = self.samples[min(index + 1, len(self.samples) - 1)]

@@ -1,4 +1,4 @@
-"""How many replicas a model gets: from what its engines report, its arrivals and its hours. Pure."""
+"""The number of replicas of a model: from its engines' reports, its arrivals and its schedules. Pure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ScalerState:
 
 
 class Decision(NamedTuple):
-    """The number of replicas, what to pass to the next call, and what decided."""
+    """The number of replicas, the state for the next call, and the reason."""
 
     replicas: int
     state: ScalerState
@@ -80,7 +80,7 @@ class Need:
     kv: float = 0.0
 
     def most(self) -> tuple[float, Reason]:
-        """The largest, and the plainest reason for it."""
+        """The largest need, and the plainest reason for it."""
         reasons: tuple[Reason, ...] = ("load", "kv", "trend", "queue")
         reason = max(reasons, key=lambda name: getattr(self, name))
         return float(getattr(self, reason)), reason
@@ -99,7 +99,7 @@ def decide(
         signals: what the replicas report, and how many there are.
         config: the model's `replicas` key.
         state: of the last decision; `ScalerState()` at first.
-        now_s: seconds by a clock that nobody sets; what was held is held by it. Calls may be as frequent
+        now_s: seconds of a monotonic clock, by which `hold_s` is measured. Calls may be as frequent
             as one likes.
         utc_s: seconds since 1970, for the schedules; `now_s` where that is the same.
     """
@@ -128,7 +128,7 @@ def decide(
 def _remember(
     signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s: float
 ) -> ScalerState:
-    """Takes in what is new since the last sample."""
+    """Record what is new since the last sample."""
     starts = [r.start_s for r in signals.replicas.values() if r.start_s]
     if starts:
         state = replace(state, cold_start_s=median(starts))
@@ -173,7 +173,7 @@ def _remember_residence(
 
 
 def _need(signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s: float) -> Need:
-    """Replicas for the requests there are, for those that come, and for those that wait."""
+    """Replicas for the present requests, for arriving ones, and for waiting ones."""
     present = signals.open_requests + signals.gateway_queue
     if present <= 0 and not state.history.just_came:
         return Need()
@@ -227,7 +227,7 @@ def _with_spares(need: float, floor: int, config: AutoscalingConfig) -> int:
 def _reason(
     need: float, reason: Reason, floor: int, target: int, config: AutoscalingConfig
 ) -> Reason:
-    """What decided between the need, the spares and the floor."""
+    """The reason that decided: the need, the spares or the floor."""
     needed, with_spares = math.ceil(need - EPSILON), _with_spares(need, floor, config)
     if floor > max(with_spares, config.min):
         return "schedule"
@@ -237,7 +237,7 @@ def _reason(
 
 
 def _hold(state: ScalerState, target: int, kept: int, now_s: float, hold_s: float) -> ScalerState:
-    """Remembers the need; the first of `needs` is the largest of the last `hold_s`."""
+    """Record the need; the first of `needs` is the largest of the last `hold_s`."""
     needs = state.needs or ((now_s, target),)
     larger = tuple(
         (since_s, need) for since_s, need in needs if need > kept and now_s - since_s < hold_s
@@ -284,7 +284,7 @@ def _down(
 
 
 def _cold_start_s(config: AutoscalingConfig, state: ScalerState) -> float:
-    """Seconds until a replica that is asked for now will answer."""
+    """Seconds until a replica requested now will answer."""
     if config.cold_start_s is not None:
         known_s = config.cold_start_s
     else:

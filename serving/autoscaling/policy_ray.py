@@ -1,4 +1,4 @@
-"""Adapts the policy to Ray Serve, whose own counts only requests that pass through its handles."""
+"""Adapts the policy to Ray Serve, whose own policy counts only requests through its handles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SignalsPolicy:
 
     Args:
         config: `AutoscalingConfig` as JSON has it; Ray passes `policy_kwargs` on.
-        clock: seconds that nobody sets: a step of the time of day would end what `hold_s` holds.
+        clock: monotonic seconds: a step of the time of day would cut `hold_s` short.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SignalsPolicy:
         )
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        """Replicas, and what Ray passes to the next call: `scaler`, and the `reason`."""
+        """The number of replicas, and the state that Ray passes to the next call: `scaler`, `reason`."""
         # A target capacity below 100 % moves the bounds.
         config = self._config.model_copy(
             update={
@@ -67,7 +67,7 @@ class SignalsPolicy:
 
 
 def signals_from(context: Any) -> Signals:
-    """What an `AutoscalingContext` says: statistics that replicas recorded, by name and replica."""
+    """The signals in an `AutoscalingContext`: statistics that replicas recorded, by name and replica."""
     metrics: Mapping[str, Mapping[Any, float]] = context.aggregated_metrics or {}
     by_replica: dict[str, dict[str, float]] = {}
     for name in _NAMES:

@@ -1,4 +1,4 @@
-"""Office hours: the least number of replicas that schedules ask for at a moment. Pure."""
+"""Schedules: the lowest number of replicas that they demand at a moment. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scheduled_minimum(schedules: Iterable[Schedule], now_s: float) -> int:
 
 
 def is_active(schedule: Schedule, now_s: float) -> bool:
-    """Whether the moment falls into its hours, which may have begun the day before."""
+    """Whether the moment is within its hours, which may have begun the day before."""
     local = datetime.fromtimestamp(now_s, schedule.zone)
     minute = local.hour * 60 + local.minute
     today, yesterday = local.weekday(), (local.weekday() - 1) % 7

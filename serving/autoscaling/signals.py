@@ -1,4 +1,4 @@
-"""What the policy is told: the load of each replica that runs, and how many replicas there are."""
+"""The policy's input: the load of each running replica, and the number of replicas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ReplicaSignals:
-    """The load of one replica, as it reports it to Serve; what it does not report is zero or None."""
+    """The load of one replica, as it reports it to Serve; missing figures are zero or None."""
 
     # Requests inside the replica, those that wait for the engine's scheduler included.
     open_requests: float = 0.0
@@ -61,12 +61,12 @@ class Signals:
 
     @property
     def gateway_queue(self) -> float:
-        """Requests that gateways hold: each replica tells of the same queue, as of its last request."""
+        """Requests that gateways hold: each replica reports the same queue, as of its last request."""
         return max((replica.gateway_queue for replica in self.replicas.values()), default=0.0)
 
     @property
     def backlog(self) -> float:
-        """Requests that nobody works on."""
+        """Requests that no engine works on."""
         waiting = sum(
             min(replica.waiting, replica.open_requests) for replica in self.replicas.values()
         )

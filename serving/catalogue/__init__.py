@@ -1,1 +1,1 @@
-"""What can be hosted: model entries, their licences, and the GPUs they fit on."""
+"""The catalogue of models that can be hosted: entries, their licences, and the GPUs they fit on."""

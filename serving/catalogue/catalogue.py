@@ -1,7 +1,7 @@
 """Loads the catalogue: YAML files into validated, immutable entries and licences.
 
-A file holds families; what a family says holds for each of its models unless the model says
-otherwise:
+A file holds families; the fields of a family apply to each of its models unless the model
+overrides them:
 
     vendor: Example AI
     vendor_jurisdiction: FR
@@ -54,7 +54,7 @@ class Catalogue:
         """The entry with this id.
 
         Raises:
-            CatalogueError: there is none; the message lists the nearest names.
+            CatalogueError: there is no such entry; the message lists the nearest names.
         """
         spec = self.models.get(model_id)
         if spec is None:

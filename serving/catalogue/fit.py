@@ -43,7 +43,7 @@ class FitRow(Frozen):
 
     @property
     def usable(self) -> bool:
-        """Fits, has a licence that a site can live with, and starts as published."""
+        """Whether it fits, has a licence that a site can accept, and starts as published."""
         return self.fits and self.licence in ("ok", "duty") and not self.needs_remote_code
 
 
@@ -107,7 +107,7 @@ def choose_layout(spec: ModelSpec, gpu: Gpu, count: int) -> GpuLayout | None:
 
 
 def quantisations(spec: ModelSpec) -> list[Quantisation]:
-    """What the weights can be loaded as: as published first, then the other checkpoints."""
+    """Quantisations in which the weights can be loaded: as published first, then other checkpoints."""
     known: tuple[Quantisation, ...] = get_args(Quantisation)
     return sorted(
         (name for name in known if spec.can_be_served_at(name)),

@@ -16,7 +16,7 @@ V = TypeVar("V", covariant=True)
 
 
 class Frozen(BaseModel):
-    """Base of what the catalogue holds: immutable, and unknown fields are refused."""
+    """Base of the catalogue's models: immutable, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -55,7 +55,7 @@ def freeze(value: Any) -> Any:
 
 
 def thaw(value: Any) -> Any:
-    """The way back: fresh dicts and lists."""
+    """The reverse of `freeze`: fresh dicts and lists."""
     if isinstance(value, Mapping):
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

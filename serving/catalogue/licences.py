@@ -1,4 +1,4 @@
-"""The licence gate: may a site in this jurisdiction offer this model?
+"""The licence gate: whether a site in this jurisdiction may offer this model.
 
 A licence is `ok` (pass), `duty` (do something, say that you do), `gate` (an agreement or a purpose
 may be required, say that you have it) or `block` (no rights are granted in some jurisdictions).
@@ -66,7 +66,7 @@ class Licence(Frozen):
         return f'"{text}"' if self.quoted and text else text
 
     def excludes(self, jurisdiction: str) -> bool:
-        """Whether the licence grants nothing there."""
+        """Whether the licence grants no rights there."""
         return any(overlaps(jurisdiction, region) for region in self.excluded_jurisdictions)
 
     def standing(self, jurisdiction: str) -> Standing:
@@ -79,7 +79,7 @@ class Licence(Frozen):
 
 
 class LicenceVerdict(Frozen):
-    """What the gate says of one model at one site."""
+    """The gate's verdict on one model at one site."""
 
     model_id: str
     licence_name: str

@@ -1,4 +1,4 @@
-"""The shape of a model as far as it decides how it can be spread: heads, layers, experts.
+"""The shape of a model, as far as it decides how the model can be spread: heads, layers, experts.
 
 From `config.json` where the weights are a folder on this machine; else from the table below, which holds
 the models that are large enough for it to matter.
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of one model. `latent`: keys and values are one compressed vector per token (MLA)."""
+    """The shape of one model. `latent`: keys and values are one compressed vector per token (MLA)."""
 
     layers: int
     heads: int
@@ -31,7 +31,7 @@ class Shape:
 
     @property
     def kv_copies_from(self) -> int:
-        """From so many GPUs on, tensor parallelism stores keys and values more than once."""
+        """The number of GPUs above which tensor parallelism stores keys and values more than once."""
         return 1 if self.latent else self.kv_heads
 
 
@@ -70,7 +70,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
 
 
 def shape_of(model_id: str) -> Shape | None:
-    """The shape of a catalogue entry, or None where it was not written down."""
+    """The shape of a catalogue entry, or None where it is not recorded."""
     for name, shape in SHAPES.items():
         if model_id == name or (name.endswith("*") and model_id.startswith(name[:-1])):
             return shape

@@ -1,4 +1,4 @@
-"""One model that can be hosted: what it is, what it weighs, what vLLM needs to serve it.
+"""One model that can be hosted: its identity, its size, and what vLLM needs to serve it.
 
 Numbers of parameters are in 10^9 ("b"), memory in GiB, contexts in tokens.
 """
@@ -165,7 +165,7 @@ class ModelSpec(Frozen):
         return self.parameters_active_b < self.parameters_total_b
 
     def can_be_served_at(self, quantisation: Quantisation) -> bool:
-        """As published, from a named checkpoint, or (bf16 to fp8) by vLLM while it loads."""
+        """Whether weights exist: as published, as a named checkpoint, or (bf16 to fp8) quantised by vLLM."""
         return (
             quantisation == self.native_dtype
             or quantisation in self.checkpoints
@@ -176,7 +176,7 @@ class ModelSpec(Frozen):
         """The weights to load for a quantisation.
 
         Raises:
-            CatalogueError: there are none.
+            CatalogueError: there are no such weights.
         """
         wanted = quantisation or self.native_dtype
         if wanted in self.checkpoints:

@@ -1,4 +1,4 @@
-"""Commands of packages that stand above this one: found by name, so that no import points up."""
+"""Commands of packages above this one: found by name, so that no import points upward."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANY_WORDS: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names"
 
 
 def add(app: typer.Typer, command: str, place: str) -> None:
-    """Add what stands at `place`, "package.module:name"; without its package, a command that says so."""
+    """Add the command at `place`, "package.module:name"; without its package, one that says so."""
     module, _, name = place.partition(":")
     package = module.partition(".")[0]
     if find_spec(package) is None:

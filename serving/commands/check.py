@@ -101,7 +101,7 @@ def _view(model: ModelConfig, plan: EnginePlan) -> Hosted:
 
 
 def _ask_engine(file: DeploymentFile, plans: list[EnginePlan], views: list[Hosted]) -> str:
-    """vLLM's judgement; says how far it could look."""
+    """Have vLLM check the arguments; report how far it could look."""
     if not arguments.is_installed():
         raise ConfigError("--engine: vLLM is not installed here (README, Install)", param="engine")
     questions = [arguments.question(plan, one) for plan, one in zip(plans, views, strict=True)]
@@ -164,7 +164,7 @@ def _warnings(
 
 
 def _takes_places(document: Mapping[str, Any]) -> bool:
-    """Whether the file gives gateways a resource that only so many can have."""
+    """Whether the file gives gateways a resource that limits their number."""
     return any(
         (deployment.get("ray_actor_options") or {}).get("resources")
         for application in document["applications"]

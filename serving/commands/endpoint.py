@@ -1,4 +1,4 @@
-"""Asks an endpoint for one of its own pages: what `status` and `monitoring check` look at."""
+"""Fetches one of an endpoint's own pages, for `status` and `monitoring check`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def get(url: str, path: str, key: str | None, name: str, *, is_inside: bool = Fa
     """The text of `path` at an endpoint, whose URL may end with /v1.
 
     Args:
-        url: must begin with http:// or https://; the caller says how to mend it otherwise.
+        url: must begin with http:// or https://; the caller reports it otherwise.
         name: what errors call the endpoint.
-        is_inside: it is a stack of this machine, and no proxy is asked.
+        is_inside: it is a stack of this machine, reached without a proxy.
 
     Raises:
-        StackError: it does not answer, refuses, or answers with something else.
+        StackError: the endpoint does not answer, refuses, or is something else.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     where = url.rstrip("/").removesuffix("/v1") + path
@@ -49,7 +49,7 @@ def get(url: str, path: str, key: str | None, name: str, *, is_inside: bool = Fa
 
 
 def refusal(body: bytes) -> str:
-    """What the endpoint says of a refusal: which scope the key lacks, say. Empty when it says nothing."""
+    """The endpoint's message in a refusal, such as the scope that the key lacks; empty without one."""
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, LookupError, TypeError):
@@ -57,5 +57,5 @@ def refusal(body: bytes) -> str:
 
 
 def not_an_endpoint(name: str) -> StackError:
-    """Something answers there, and it is not one of ours."""
+    """The error for an address where something other than Comptoir answers."""
     return StackError(f"{name} is not a Comptoir endpoint", param="url")

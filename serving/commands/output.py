@@ -1,4 +1,4 @@
-"""How commands speak: results on standard output, notes and errors on standard error."""
+"""Output of commands: results on standard output, notes and errors on standard error."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ errors = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """A result."""
+    """Print a result."""
     console.print(text, soft_wrap=True)
 
 
 def show(table: RenderableType) -> None:
-    """A result in columns: on a terminal as wide as that is, elsewhere in whole lines of plain text."""
+    """Print a result in columns: as wide as the terminal, elsewhere in whole lines of plain text."""
     if console.is_terminal:
         console.print(table)
     else:
@@ -51,14 +51,14 @@ def as_lines(table: RenderableType) -> list[str]:
 
 
 def note(text: str) -> None:
-    """What is going on."""
+    """Print a note on progress."""
     # Whoever read our output may be gone; rich turns a broken pipe into SystemExit.
     with contextlib.suppress(OSError, SystemExit):
         errors.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 def complain(error: ComptoirError) -> None:
-    """An error, in one sentence."""
+    """Print an error, in one sentence."""
     errors.print("error:", style="bold red", end=" ")
     errors.print(error.message, markup=False, soft_wrap=True)
     sys.stderr.flush()
@@ -79,7 +79,7 @@ def run(app: typer.Typer) -> None:
 
 
 def of_a_place(error: OSError) -> ComptoirError | None:
-    """What to say of a folder that cannot be used, such as one on a read-only disk; None of other errors."""
+    """The message for an unusable folder, such as one on a read-only disk; None for other errors."""
     if error.filename is None or error.errno not in _PLACES:
         return None
     return StackError(
@@ -89,5 +89,5 @@ def of_a_place(error: OSError) -> ComptoirError | None:
 
 
 def exit_code(error: ComptoirError) -> int:
-    """2 for wrong input or configuration, 1 for what failed."""
+    """The exit code: 2 for invalid input or configuration, 1 for a failure."""
     return 2 if isinstance(error, ConfigError) else 1

@@ -1,4 +1,4 @@
-"""`comptoir status`: what a running endpoint says of its models."""
+"""`comptoir status`: a running endpoint's report on its models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def local_stack(port: int | None) -> StackState:
     """The stack on this machine; on this port, if one is named.
 
     Raises:
-        StackError: there is none, or more than one and no port.
+        StackError: there is no stack, or more than one and no port.
     """
     noted = StackState.all(ProcessSettings.load().cache_dir)
     # One whose foreground process is gone may still answer, but is hardly meant while another lives.
@@ -89,7 +89,7 @@ def _fetch(url: str, key: str | None, *, is_inside: bool) -> dict[str, Any]:
 
 
 def _refused(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Why which source's settings are not in force; operators are told."""
+    """The sources whose settings were refused, with the reasons; operators see them."""
     settings = body.get("settings")
     refused = settings.get("refused") if isinstance(settings, dict) else None
     return refused if isinstance(refused, dict) else {}

@@ -1,4 +1,4 @@
-"""What can be said about a busy model: how much it takes, who waits how long, breakers and retries."""
+"""Configuration of a busy model: its slots, waiting times, breakers and retries."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class AdmissionConfig(FrozenConfig):
 
 
 class BreakerConfig(FrozenConfig):
-    """When a replica is left alone, and for how long."""
+    """When a failing replica gets no requests, and for how long."""
 
     # It opens after so many failures in a row ...
     consecutive_failures: int = Field(default=5, ge=1, le=10_000)

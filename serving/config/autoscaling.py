@@ -1,4 +1,4 @@
-"""Configuration of autoscaling: how many replicas a model may have, and what moves their number."""
+"""Configuration of autoscaling: the bounds on a model's replicas, and what determines their number."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Schedule(FrozenConfig):
 
 
 class AutoscalingConfig(FrozenConfig):
-    """How many replicas a model may have, and what moves their number between `min` and `max`."""
+    """The bounds on a model's replicas, and what determines their number between `min` and `max`."""
 
     min: int = Field(default=1, ge=0, le=1024)
     max: int = Field(default=1, ge=1, le=1024)

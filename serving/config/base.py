@@ -1,4 +1,4 @@
-"""What every configuration model shares: frozen, unknown keys refused, one sentence for what does not fit."""
+"""The base of every configuration model: frozen, unknown keys refused, one sentence for each error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _EXPONENT = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+")
 
 
 class FrozenConfig(BaseModel):
-    """Base of everything that stands in a configuration file."""
+    """Base of all parts of a configuration file."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
@@ -53,7 +53,7 @@ def validated(cls: type[T], args: Mapping[str, Any], where: str) -> T:
     """Build a model, turning pydantic's complaint into one sentence.
 
     Raises:
-        ConfigError: naming the first key that does not fit.
+        ConfigError: naming the first invalid key.
     """
     try:
         return cls.model_validate(dict(args))
@@ -85,7 +85,7 @@ def config_error(
 
 
 def _plain(text: str) -> str:
-    """A sentence of pydantic's in our words; one of our own as it is."""
+    """A message of pydantic in our words; our own messages unchanged."""
     for pattern, words in _WORDS:
         if pattern.match(text):
             return pattern.sub(words, text, count=1)
@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that does not exist: those that do, and the one that was probably meant."""
+    """The message for an unknown key: the known keys, and the one that was probably meant."""
     names = list(known)
     text = "unknown key" + (f"; known: {', '.join(names)}" if names else "")
     near = difflib.get_close_matches(key, names, n=1)
@@ -101,7 +101,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
-    """The keys as they are written in a file: `from`, not `from_`."""
+    """The keys as written in a file: `from`, not `from_`."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

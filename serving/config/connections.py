@@ -1,4 +1,4 @@
-"""Configuration of the client's side of connections: how many, how long, and which proxies are believed."""
+"""Configuration of connections with clients: their number, their time limits, trusted proxies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.config.base import FrozenConfig
 
 
 class ConnectionsConfig(FrozenConfig):
-    """Bounds on connections; all times hold for one message, not for a connection as a whole."""
+    """Bounds on connections; all times apply to one message, not to a whole connection."""
 
     # At most so many connections, of which so many on which no key was accepted yet. None: no bound.
     max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
@@ -50,7 +50,7 @@ class ConnectionsConfig(FrozenConfig):
 
     @classmethod
     def between_us(cls) -> Self:
-        """For a replica: its clients are gateways, few and known, and slow when their own clients are."""
+        """Bounds for a replica: its clients are gateways, few, known, and as slow as their own clients."""
         return cls(max_unauthenticated=None, max_per_address=None, write_stall_s=3600.0)
 
 

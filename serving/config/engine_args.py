@@ -1,4 +1,4 @@
-"""Engine arguments as a file may give them: a mapping without what other keys or the host decide."""
+"""Engine arguments in a file: a mapping without the arguments that other keys or the host decide."""
 
 from __future__ import annotations
 

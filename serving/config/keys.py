@@ -1,4 +1,4 @@
-"""API keys as they are configured: who, what for, which models; and the file that may hold them."""
+"""Configuration of API keys: tenant, scopes, models; and the file of keys."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def hash_key(key: str) -> str:
 
 
 def twice(keys: Iterable[KeyConfig]) -> str | None:
-    """What is wrong with these keys together: a name or a hash that appears twice; None when nothing is."""
+    """The conflict between these keys: a name or a hash that appears twice; None without one."""
     found = tuple(keys)
     names, hashes = Counter(key.name for key in found), Counter(key.hash for key in found)
     for key in found:
@@ -78,7 +78,7 @@ def read_keys(path: Path) -> tuple[KeyConfig, ...]:
     """The keys in a `keys_file`: a list, or a mapping with `keys`.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, holds no key or one that does not fit.
+        ConfigError: it cannot be read, is not YAML, contains no key or an invalid one.
     """
     try:
         content = read(expanded(path, "keys_file"), "keys_file")

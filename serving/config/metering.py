@@ -1,4 +1,4 @@
-"""Configuration of metering: where a gateway writes down what requests cost, and how often it asks for it."""
+"""Configuration of metering: the journal of bills, and the period of their collection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.config.paths import AbsolutePath
 
 
 class MeteringConfig(FrozenConfig):
-    """What becomes of the replicas' bills."""
+    """Collection and journal of the replicas' bills."""
 
     # A folder; each gateway process has files of its own there. Without one, bills are counted only.
     journal: AbsolutePath | None = None

@@ -1,4 +1,4 @@
-"""How one model is spread over GPUs, read from its final engine arguments, and what cannot be carried.
+"""The spread of one model over GPUs, read from its final engine arguments, and unsupported arguments.
 
 A replica of the deployment file is a group of `data` ranks. Each rank is a process of Ray Serve with its own
 engine on `tensor` x `pipeline` GPUs and its own address for gateways; the experts are shared by the group.
@@ -72,7 +72,7 @@ class Parallelism:
         """Read from engine arguments.
 
         Raises:
-            ConfigError: a size is no positive integer, or an argument asks for what replicas cannot do.
+            ConfigError: a size is no positive integer, or an argument is not supported.
         """
         refuse(args)
         return cls(
@@ -84,7 +84,7 @@ class Parallelism:
 
 
 def refuse(args: Mapping[str, Any]) -> None:
-    """Refuse what would start and then not work, or not as asked.
+    """Refuse arguments with which the engine would start and then fail, or work differently.
 
     Raises:
         ConfigError: `param` is the key.

@@ -11,7 +11,7 @@ from serving.errors import ConfigError
 
 
 def expanded(path: Path, param: str) -> Path:
-    """The path with `~` carried out.
+    """The path with `~` expanded.
 
     Raises:
         ConfigError: this user has no home folder, as in a container with a user of its own.

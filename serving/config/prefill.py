@@ -12,7 +12,7 @@ from serving.config.engine_args import EngineArgs
 
 
 class PrefillConfig(FrozenConfig):
-    """How many replicas compute prompts, from which length on, and what differs from the model's own."""
+    """The replicas that compute prompts: their number, the least length, and different arguments."""
 
     replicas: AutoscalingConfig = AutoscalingConfig()
     # Shorter prompts are computed where they are answered: a hand-over costs more than it saves.

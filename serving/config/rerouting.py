@@ -1,7 +1,7 @@
-"""What of the gateway's configuration can change while it runs, as Serve's `user_config`.
+"""The part of the gateway's configuration that can change while it runs, as Serve's `user_config`.
 
-Ray Serve restarts the replicas of an application whose `args` change. A deployment's `user_config` it hands
-to the replicas that run, so that a canary's weight, a key or a limit changes within a second and no
+Ray Serve restarts the replicas of an application whose `args` change. It hands a deployment's `user_config`
+to running replicas, so a canary's weight, a key or a limit changes within a second and no
 connection is touched.
 """
 
@@ -21,7 +21,7 @@ GATEWAY_DEPLOYMENT = "GatewayReplica"
 
 
 class LiveConfig(FrozenConfig):
-    """`user_config` of the gateway's deployment. What stands in it wins over the same key of `args`."""
+    """`user_config` of the gateway's deployment. Its keys win over the same keys of `args`."""
 
     routing: RoutingConfig | None = None
     keys: tuple[KeyConfig, ...] | None = None
@@ -43,16 +43,16 @@ def live_from(config: Mapping[str, Any]) -> LiveConfig:
     """Read a `user_config`.
 
     Raises:
-        ConfigError: a key is unknown or its value does not fit.
+        ConfigError: a key is unknown or its value is invalid.
     """
     return validated(LiveConfig, config, "gateway: user_config")
 
 
 def routing_from(config: Mapping[str, Any]) -> RoutingConfig:
-    """The routing of a `user_config`; that of a gateway without any, where it says nothing of routing.
+    """The routing of a `user_config`; without one, the default routing.
 
     Raises:
-        ConfigError: a key is unknown or its value does not fit.
+        ConfigError: a key is unknown or its value is invalid.
     """
     return live_from(config).routing or RoutingConfig()
 

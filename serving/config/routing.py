@@ -1,4 +1,4 @@
-"""What can be said about model routing: aliases, lifetimes, fallbacks and the rules of `auto`.
+"""Configuration of model routing: aliases, lifetimes, fallbacks and the rules of `auto`.
 
 These are the gateway's `args.routing`. Which models exist is not known here: `comptoir check` compares
 the names with the file's models through `serving.routing.unknown_models`.
@@ -92,7 +92,7 @@ class Arm(FrozenConfig):
 
 
 class Alias(Lifetime):
-    """A name of the site's own for one model, or for several in shares."""
+    """A site's own name for one model, or for several with shares."""
 
     arms: tuple[Arm, ...] = Field(min_length=1, max_length=16)
 
@@ -122,7 +122,7 @@ class ModelFacts(Lifetime):
 
 
 class Fallback(FrozenConfig):
-    """Who answers instead of a model, in this order, and after which failures."""
+    """The models that answer instead of a model, in this order, and the failures that call for them."""
 
     # `after` and not `on`, which YAML reads as true.
     to: tuple[Name, ...] = Field(min_length=1, max_length=8)
@@ -179,7 +179,7 @@ class When(FrozenConfig):
 
 
 class Choose(FrozenConfig):
-    """Among the models under `models`: those that can do it all, the cheapest or the first one first."""
+    """Chooses those models under `models` that have all capabilities, the cheapest or the first first."""
 
     need: tuple[Word, ...] = ()
     prefer: Literal["cost", "list"] = "cost"

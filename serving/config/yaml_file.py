@@ -1,4 +1,4 @@
-"""The one reader of YAML: what is not YAML, or says a thing twice, is answered with file and line.
+"""The one reader of YAML: invalid YAML and doubled keys are refused with file and line.
 
 PyYAML takes the last of two equal keys and forgets the first, follows aliases without a bound, and recurses
 with the depth of a text. Nothing else in this project calls its loaders; a test looks.
@@ -41,7 +41,7 @@ def read_mapping(path: Path, param: str | None = None, *, holding: str = "") -> 
 
 
 def read(path: Path, param: str | None = None) -> Any:
-    """What a file of one document holds.
+    """The contents of a file of one document.
 
     Raises:
         ConfigError: there is no such file, or it is not YAML.
@@ -62,7 +62,7 @@ def read(path: Path, param: str | None = None) -> Any:
 
 
 def parse(text: str, where: str, param: str | None = None) -> Any:
-    """What a text of one document holds; the first of several.
+    """The contents of a text of one document; the first of several.
 
     Raises:
         ConfigError: it is not YAML; the message begins with `where`.
@@ -72,7 +72,7 @@ def parse(text: str, where: str, param: str | None = None) -> Any:
 
 
 def parse_all(text: str, where: str, param: str | None = None) -> list[Any]:
-    """What a text of several documents holds.
+    """The contents of a text of several documents.
 
     Raises:
         ConfigError: it is not YAML; the message begins with `where`.
@@ -95,7 +95,7 @@ def parse_all(text: str, where: str, param: str | None = None) -> list[Any]:
 
 
 def parse_json(text: str) -> Any:
-    """A JSON text of somebody's configuration.
+    """The contents of a JSON text from a configuration.
 
     Raises:
         ValueError: it is not JSON.
@@ -105,7 +105,7 @@ def parse_json(text: str) -> Any:
 
 
 class _Refused(Exception):
-    """It is YAML, and says something that nobody can mean."""
+    """The text is YAML with contents that nobody can intend."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _documents(loader: Any) -> Iterator[Any]:
 
 
 def _weigh(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
-    """How many nodes this one is, aliases followed."""
+    """The number of nodes below this one, aliases followed."""
     if id(node) in known:
         return known[id(node)]
     line = node.start_mark.line + 1

@@ -1,4 +1,4 @@
-"""The tiny models: which real architecture each one is, and what the engine needs to run it."""
+"""The tiny models: the real architecture of each, and the arguments that its engine needs."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Progress = Callable[[str], None]
 
 
 def built_path(model: TinyFamily, cache_dir: Path) -> Path:
-    """Where `build` puts this model: the name carries a hash of everything it is made from."""
+    """The folder of this model: its name carries a hash of everything it is made from."""
     digest = hashlib.sha256()
     sources = [resources.files(__package__).joinpath(f"{name}.py") for name in _SOURCES]
     for part in (
@@ -68,7 +68,7 @@ def build(
 
 
 def remove(model: TinyFamily, cache_dir: Path) -> list[Path]:
-    """Delete what `build` made for this model, in this version and earlier ones; say what it was."""
+    """Delete the folders of this model, of this version and earlier ones; return them."""
     pattern = re.compile(rf"{re.escape(model.name)}-[0-9a-f]{{12}}")
     found = [path for path in (cache_dir / "tiny").glob("*") if pattern.fullmatch(path.name)]
     for path in found:

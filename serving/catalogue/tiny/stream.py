@@ -1,4 +1,4 @@
-"""The tiny models' residual stream: what stands where in it, and the noise around it.
+"""The tiny models' residual stream: its layout, and the noise around it.
 
 Purely random weights have near ties between tokens, and then the rounding of another batch shape
 changes the text. So the generating models carry a small machine whose decisions have a wide margin:
@@ -41,7 +41,7 @@ STREAM_SIZE = 1.35  # root mean square of the stream without its constant, as me
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What every tensor of one model needs: its configuration, its names and the code words."""
+    """The inputs of every tensor of one model: its configuration, its names and the code words."""
 
     seed: str
     config: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""`comptoir chat`: reads what is said, asks the model, shows the answer and what it cost."""
+"""`comptoir chat`: reads messages, sends them to the model, shows answers and their figures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _chosen(endpoint: Endpoint, model: str | None) -> str:
 
 
 class Conversation:
-    """What was said so far, and with which model."""
+    """The conversation so far, and its model."""
 
     def __init__(
         self, endpoint: Endpoint, model: str, system: str | None, max_tokens: int | None
@@ -84,14 +84,14 @@ class Conversation:
         self._messages: list[dict[str, str]] = []
 
     def clear(self) -> None:
-        """Forget what was said."""
+        """Begin a new conversation."""
         self._messages.clear()
 
     def say(self, text: str, screen: Screen) -> Figures:
-        """One turn. An answer that is interrupted counts as far as it came; one that breaks does not.
+        """Run one turn. An interrupted answer is kept as far as it came; a broken one is not.
 
         Raises:
-            ComptoirError: there is no answer, or only a part of one.
+            ComptoirError: there is no answer, or only a part of it.
             KeyboardInterrupt: the user ended it.
         """
         question = {"role": "user", "content": text}
@@ -119,7 +119,7 @@ class Conversation:
 
 
 def _talk(conversation: Conversation, *, is_live: bool) -> None:
-    """Turn after turn, until the input ends or the user leaves."""
+    """Run turn after turn, until the input ends or the user leaves."""
     screen = Screen(console, is_live=is_live and console.is_terminal)
     while True:
         try:
@@ -151,7 +151,7 @@ def _talk(conversation: Conversation, *, is_live: bool) -> None:
 
 
 def _obey(line: str, conversation: Conversation) -> bool:
-    """Carry out a command; true when it ends the conversation."""
+    """Execute a command; true when it ends the conversation."""
     word, _, rest = line.partition(" ")
     rest = rest.strip()
     if word == "/quit":

@@ -1,4 +1,4 @@
-"""Asks any OpenAI-compatible endpoint: which models there are, and for the next answer, piece by piece."""
+"""The client of any OpenAI-compatible endpoint: its models, and the next answer piece by piece."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_MODELS_SHOWN = 20
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text of an answer, as it came."""
+    """A piece of an answer's text, as received."""
 
     kind: Literal["reasoning", "content"]
     text: str
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass
 class Figures:
-    """What one answer cost, and when it came.
+    """The tokens and times of one answer.
 
     Attributes:
         tokens: the endpoint's own count, or that of the pieces where it gives none.
@@ -54,14 +54,14 @@ class Figures:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """The pace after the first token."""
+        """Tokens per second after the first token."""
         if self.first_s is None or self.last_s is None or self.tokens < 2:
             return None
         seconds = self.last_s - self.first_s
         return (self.tokens - 1) / seconds if seconds > 0 else None
 
     def count(self, pieces: int, now_s: float) -> None:
-        """Pieces have just come."""
+        """Count pieces that have just arrived."""
         self.first_s = now_s if self.first_s is None else self.first_s
         self.last_s = now_s
         self.tokens += 0 if self.is_counted else pieces
@@ -69,11 +69,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Somebody's endpoint.
+    """An endpoint.
 
     Attributes:
         url: with or without /v1.
-        is_inside: a stack of this machine, which no proxy is asked for.
+        is_inside: a stack of this machine, reached without a proxy.
     """
 
     url: str
@@ -90,11 +90,11 @@ class Endpoint:
         object.__setattr__(self, "headers", authorization)
 
     def at(self, path: str) -> str:
-        """The address of a path of the API."""
+        """The URL of a path of the API."""
         return self.url.rstrip("/").removesuffix("/v1") + path
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that it lists, best suited for a chat first."""
+        """The models that the endpoint lists, those best suited for a chat first."""
         status, body = self._get(api.MODELS)
         if status >= 400:
             raise self.refusal(status, body)
@@ -127,7 +127,7 @@ class Endpoint:
         """One answer, piece by piece; fills `figures` meanwhile.
 
         Raises:
-            StackError: it refuses, breaks off, or says that something went wrong.
+            StackError: the endpoint refuses, breaks off, or reports an error.
         """
         streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
         with self._streaming(streamed) as response:
@@ -204,7 +204,7 @@ def _event(data: str) -> dict[str, Any]:
 
 
 def _pieces(event: dict[str, Any], figures: Figures) -> list[Piece]:
-    """The text of an event; what else it says goes to the figures."""
+    """The text of an event; its other contents go to the figures."""
     usage = event.get("usage")
     if isinstance(usage, dict) and isinstance(count := usage.get("completion_tokens"), int):
         figures.tokens, figures.is_counted = count, True
@@ -224,7 +224,7 @@ def _pieces(event: dict[str, Any], figures: Figures) -> list[Piece]:
 
 
 def _said(body: bytes) -> str:
-    """What an error's body says; empty when it says nothing."""
+    """The message in an error's body; empty without one."""
     try:
         error = json.loads(body)["error"]
         return str(error["message"] if isinstance(error, dict) else error)

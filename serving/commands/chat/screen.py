@@ -14,7 +14,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u2
 
 
 def harmless(text: str) -> str:
-    """Text of a model or an endpoint without anything that a terminal would obey."""
+    """Text of a model or an endpoint without terminal control sequences."""
     return _CONTROLS.sub(lambda found: _visible(found.group()), text)
 
 
@@ -23,7 +23,7 @@ def _visible(character: str) -> str:
 
 
 class Screen:
-    """Where answers go: to people as they come, to programs whole."""
+    """The output of answers: streamed for people, whole for programs."""
 
     def __init__(self, console: Console, *, is_live: bool) -> None:
         """Args:
@@ -35,7 +35,7 @@ class Screen:
         self._held: list[str] = []
 
     def show(self, piece: Piece) -> None:
-        """The next piece of an answer."""
+        """Show the next piece of an answer."""
         if not self._is_live:
             self._held += [piece.text] if piece.kind == "content" else []
             return
@@ -54,7 +54,7 @@ class Screen:
         self._console.file.flush()
 
     def end(self, *, is_whole: bool) -> None:
-        """The answer has ended, or was ended; a whole one is a line even when it is empty."""
+        """End the answer, complete or not; a complete one is a line even when it is empty."""
         if self._is_live:
             self._console.print()
         elif self._held or is_whole:
@@ -67,7 +67,7 @@ class Screen:
 
 
 def told(figures: Figures) -> str:
-    """One line on what an answer cost."""
+    """One line with an answer's figures."""
     about = "" if figures.is_counted else "about "
     parts = [f"{about}{figures.tokens} token{'' if figures.tokens == 1 else 's'}"]
     if figures.ttft_s is not None:

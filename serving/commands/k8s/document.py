@@ -1,4 +1,4 @@
-"""Reads a deployment file for a cluster: its keys are there, and this machine decides nothing."""
+"""Reads a deployment file for a cluster: keys are on the cluster, and this machine decides nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load_for_cluster(path: Path, process: ProcessSettings) -> DeploymentFile:
 
 
 def cluster_settings() -> ProcessSettings:
-    """The environment of this machine decides nothing about a cluster."""
+    """Settings without this machine's environment, which decides nothing about a cluster."""
     here = {"host": None, "port": None, "device": "auto"}
     return ProcessSettings.load().model_copy(update=here)
 
@@ -50,7 +50,7 @@ def load_document(document: Any, process: ProcessSettings, path: Path) -> Deploy
 
 
 def _reachable_by_nobody(application: Any) -> Any:
-    """The gateway without its file of keys, and then nothing but loopback is allowed."""
+    """The gateway without its file of keys, for which only loopback is allowed."""
     if not isinstance(application, dict) or application.get("import_path") != GATEWAY_BUILDER:
         return application
     if not isinstance(application.get("args"), dict):

@@ -16,7 +16,7 @@ def read_manifests(path: str) -> list[Manifest]:
     """The manifests of a file, a folder, or standard input (`-`).
 
     Raises:
-        ConfigError: it cannot be read, or holds something else.
+        ConfigError: it cannot be read, or contains something else.
     """
     if path == "-":
         try:

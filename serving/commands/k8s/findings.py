@@ -1,4 +1,4 @@
-"""Everything that the lint finds: policy, what operators refuse, what leads nowhere, Serve configs."""
+"""All findings of the lint: policy, refusals of operators, dangling references, Serve configs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def findings(manifests: list[Manifest], eu_regions: frozenset[str]) -> list[Finding]:
-    """Every finding of every rule; a manifest with values of wrong types has that one only."""
+    """All findings of all rules; a manifest with values of wrong types has only that finding."""
     found, sound = [], []
     for manifest in manifests:
         try:

@@ -1,4 +1,4 @@
-"""What a deployment file's models need of a cluster: plans, reduced to numbers."""
+"""The needs of a deployment file's models on a cluster: plans, reduced to numbers."""
 
 from __future__ import annotations
 

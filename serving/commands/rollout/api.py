@@ -1,4 +1,4 @@
-"""What `comptoir rollout` talks to: Ray Serve's REST API on the dashboard, and the gateway's endpoint."""
+"""The clients of `comptoir rollout`: Ray Serve's REST API on the dashboard, the gateway's endpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PROBES = {**_PROBES, "guard": _PROBES["chat"]}
 
 @dataclass(frozen=True)
 class Running:
-    """What the cluster runs: the config, and the state of each application by name."""
+    """The running site: the config, and the state of each application by name."""
 
     document: Document
     applications: Mapping[str, Mapping[str, Any]]
@@ -43,7 +43,7 @@ class Running:
         return str(self.applications.get(name, {}).get("status", "GONE"))
 
     def message(self, name: str) -> str:
-        """What Serve says of an application that failed."""
+        """Serve's message on a failed application."""
         return reason(dict(self.applications.get(name, {})))
 
 
@@ -54,7 +54,7 @@ class Cluster:
     address: str
 
     def running(self) -> Running:
-        """What runs now.
+        """The config and states of now.
 
         Raises:
             StackError: the dashboard does not answer, or refuses.
@@ -65,13 +65,13 @@ class Cluster:
         return Running(running_document(details), details.get("applications") or {})
 
     def submit(self, expected: Mapping[str, Any], document: Mapping[str, Any]) -> Running:
-        """Make the cluster run a document, if what it runs is still what this one was made from.
+        """Deploy a document, if the cluster still runs the config that it was made from.
 
-        Serve's API has no version to compare with: commands of one user on one machine take turns, and who
-        is overwritten by another in the moment between looking and writing is told so afterwards.
+        Serve's API has no version to compare with: commands of one user on one machine take turns, and a
+        command that is overwritten between reading and writing is told so afterwards.
 
         Raises:
-            StackError: somebody else has changed the config meanwhile, or the dashboard does not answer.
+            StackError: somebody else changed the config meanwhile, or the dashboard does not answer.
             ConfigError: Serve refuses the document.
         """
         with self._turn():
@@ -113,15 +113,15 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
 
     def status(self) -> Mapping[str, Any]:
-        """What it says of its models."""
+        """The gateway's status of its models."""
         url = self._at(api.STATUS)
         return _json(_call(url, headers=self._headers), url)
 
     def ask(self, model: str) -> bool:
-        """Put one small request to a model; true when it answers, whatever it says.
+        """Send one small request to a model; true when it answers, whatever the text.
 
         Raises:
-            StackError: it does not answer as it should.
+            StackError: the answer is not valid.
         """
         url = self._at(f"{api.MODELS}/{model}")
         task = ModelCard.parse(_json(_call(url, headers=self._headers), url)).task

@@ -1,4 +1,4 @@
-"""`comptoir rollout`: a model's next revision beside the present one, weighed, then kept or dropped."""
+"""`comptoir rollout`: a model's next revision beside the present one, with a weight, kept or dropped."""
 
 from __future__ import annotations
 

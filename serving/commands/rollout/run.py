@@ -1,4 +1,4 @@
-"""Carries a rollout's steps out on a cluster, and waits until each has taken effect."""
+"""Executes a rollout's steps on a cluster, and waits until each has taken effect."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Run:
     """One command's work on a cluster.
 
     Args:
-        timeout_s: for each thing that is waited for.
+        timeout_s: limit of each wait.
     """
 
     cluster: Cluster
@@ -66,7 +66,7 @@ class Run:
         return self.cluster.running()
 
     def end(self, running: Running, rollout: Rollout, keep: Literal["old", "new"]) -> Running:
-        """Send everything to one revision, let the other finish what it has, then remove it."""
+        """Send all requests to one revision, let the other finish its own, then remove it."""
         kept, gone = rollout.old, rollout.new
         if keep == "new":
             kept, gone = gone, kept
@@ -82,7 +82,7 @@ class Run:
         return self.cluster.running()
 
     def require_site(self) -> None:
-        """Refuse a key that does not see who still waits, before anything is changed.
+        """Refuse a key that cannot see waiting requests, before anything is changed.
 
         Raises:
             StackError: it lacks the scope operator, or the endpoint does not answer.
@@ -90,7 +90,7 @@ class Run:
         require_site(self.endpoint.status())
 
     def require_health(self, running: Running, rollout: Rollout) -> None:
-        """Refuse to send more requests to a revision that is not well.
+        """Refuse to send more requests to an unhealthy revision.
 
         Raises:
             StackError: Serve says that it is not.
@@ -155,7 +155,7 @@ class Run:
     def _poll(
         self, look: Callable[[], bool | None], late: str, timeout_s: float | None = None
     ) -> None:
-        """Look until it is so. One look may fail: dashboards and gateways are replaced now and then."""
+        """Poll until the condition holds. One poll may fail while a dashboard or gateway is replaced."""
         limit_s = self.timeout_s if timeout_s is None else min(timeout_s, self.timeout_s)
         deadline = self.clock() + limit_s
         last = ""
@@ -173,4 +173,4 @@ class Run:
 
 
 class _GivenUp(ComptoirError):
-    """Waiting longer is no use."""
+    """Further waiting is pointless."""

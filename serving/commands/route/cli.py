@@ -1,4 +1,4 @@
-"""`comptoir route explain`: which model would answer a request, and why. Starts nothing, asks nobody.
+"""`comptoir route explain`: which model would answer a request, and why. Starts and contacts nothing.
 
 It shows numbers, names of the configuration and fixed words, never text of the request.
 """
@@ -202,7 +202,7 @@ def _card(model: ModelConfig, plan: EnginePlan) -> ModelCard:
 def _as_the_gateway(
     directory: Directory, router: ModelRouter, caller: Caller, today: date
 ) -> Iterator[None]:
-    """Says how the gateway would refuse, and which names there are if that was the reason."""
+    """Report how the gateway would refuse, with the known names if the name was the reason."""
     try:
         yield
     except ComptoirError as error:

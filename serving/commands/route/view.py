@@ -1,4 +1,4 @@
-"""What `comptoir route explain` prints: who answers, what was seen of the request, who else could."""
+"""The output of `comptoir route explain`: the model that answers, the request's features, the others."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ class Stop:
         self._ignored = {one for one in STOP_SIGNALS if _is_ignored(one)}
 
     def listen(self) -> None:
-        """Let signals set it. Once more after whatever installs handlers of its own."""
+        """Let signals set it. Call it again after code that installs its own handlers."""
         for each in STOP_SIGNALS:
             if each not in self._ignored:
                 signal.signal(each, self._take)
 
     @staticmethod
     def deafen() -> None:
-        """From here on nothing may interrupt: what is left now would be left for good."""
+        """Ignore signals from here on: an interrupted cleanup would leave processes for good."""
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
 
@@ -64,8 +64,8 @@ def run_apart(work: Callable[[Stop], int], clean: Callable[[], None]) -> int:
     """Do the work in a session of its own and wait for it; returns its exit status.
 
     Args:
-        work: ends soon after its stop is set, and leaves nothing.
-        clean: ends whatever the work left when it was killed. Called here after every end of it.
+        work: ends soon after its stop is set, and leaves no process.
+        clean: ends the processes that a killed `work` left. Called here after every end of it.
     """
     ours = [each for each in STOP_SIGNALS if not _is_ignored(each)]
     with _blocked():
@@ -132,7 +132,7 @@ def _stop_when_alone(gone: int, stop: Stop) -> None:
 
 
 def _is_ignored(signum: signal.Signals) -> bool:
-    """`nohup` has SIGHUP ignored, and means it. Ctrl-C is always heard: shells have it ignored for `&`."""
+    """Whether `nohup` ignores SIGHUP. Ctrl-C is always heard, because shells ignore it for `&`."""
     return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN
 
 

@@ -98,7 +98,7 @@ def _run(
     stop: Stop,
     timeout_s: float,
 ) -> int:
-    """Until it is asked to stop; returns the exit status."""
+    """Run until asked to stop; return the exit status."""
     began = time.monotonic()
     progress = StackState.directory(settings.cache_dir, state.port) / "progress"
     progress.mkdir(parents=True, exist_ok=True)

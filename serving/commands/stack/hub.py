@@ -1,4 +1,4 @@
-"""Whether this machine reaches the model hub: one bounded question, and none where the site says no."""
+"""Whether this machine reaches the model hub: one bounded request, and none where the site forbids it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIMEOUT_S = 2.0
 
 
 class HubProbe:
-    """Asks beside everything else, so that nothing waits for the answer."""
+    """Asks in the background, so that nothing waits for the answer."""
 
     def __init__(self, ask: Callable[[], bool] | None = None) -> None:
         self._is_reachable = False

@@ -1,4 +1,4 @@
-"""What `comptoir up` says: what it will do and how long that takes, and what to type when it is ready."""
+"""Messages of `comptoir up`: its steps and their duration, and what to type when it is ready."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REAL_MODEL = "laptop.yaml"
 
 
 def announce_steps(file: DeploymentFile) -> None:
-    """What comes, and how long it takes on two cores."""
+    """Announce the steps, and their duration on two cores."""
     count = len(file.models)
     models = f"{count} model{'' if count == 1 else 's'}"
     took = (
@@ -34,10 +34,10 @@ def announce_steps(file: DeploymentFile) -> None:
 def announce_ready(
     file: DeploymentFile, state: StackState, seconds: float, *, reaches_hub: bool = False
 ) -> None:
-    """Where it answers, and what to type next.
+    """Announce the URL, and what to type next.
 
     Args:
-        reaches_hub: weights can be downloaded, so that a model whose text has a meaning can be offered.
+        reaches_hub: weights can be downloaded, so a model with meaningful text can be offered.
     """
     url = f"{state.base_url}/v1"
     chat = next(

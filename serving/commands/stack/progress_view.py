@@ -1,4 +1,4 @@
-"""Shows how far each model is while a stack starts, and fails early when one cannot start."""
+"""Shows the progress of each model while a stack starts, and fails early when one cannot start."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _raise_if_failed(applications: dict[str, dict[str, Any]], file: DeploymentFi
 
 
 def reason(application: dict[str, Any]) -> str:
-    """The last line that says something: Serve puts whole tracebacks into its message."""
+    """The last line with content: Serve puts whole tracebacks into its message."""
     texts = [str(application.get("message", ""))]
     texts += [str(d.get("message", "")) for d in (application.get("deployments") or {}).values()]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]

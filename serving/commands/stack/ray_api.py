@@ -52,7 +52,7 @@ def start_ray(port: int) -> str:
 
 
 def _private_folder(path: Path) -> Path:
-    """Make the folder anew for this user alone: Ray opens what it makes inside to everyone.
+    """Create the folder for this user alone: Ray makes its files inside readable for everyone.
 
     Raises:
         StackError: something at that name belongs to somebody else.

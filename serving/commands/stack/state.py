@@ -1,4 +1,4 @@
-"""The note a local stack leaves on disk, so that `comptoir down` and `status` find it."""
+"""The note on disk by which `comptoir down` and `status` find a local stack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 
 @dataclass(frozen=True)
 class StackState:
-    """Which stack runs on a port."""
+    """The stack on a port."""
 
     stack_id: str
     pid: int
@@ -28,7 +28,7 @@ class StackState:
         return cache_dir / "run" / str(port)
 
     def write(self, cache_dir: Path) -> None:
-        """Leave the note."""
+        """Write the note."""
         directory = self.directory(cache_dir, self.port)
         directory.mkdir(parents=True, exist_ok=True)
         draft = directory / "stack.json.tmp"
@@ -51,12 +51,12 @@ class StackState:
         return [state for port in sorted(ports) if (state := cls.read(cache_dir, port))]
 
     def remove(self, cache_dir: Path) -> None:
-        """Take the note away."""
+        """Remove the note."""
         (self.directory(cache_dir, self.port) / "stack.json").unlink(missing_ok=True)
 
     @property
     def base_url(self) -> str:
-        """Where this machine reaches the endpoint."""
+        """The URL of the endpoint on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "localhost") else self.host  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 

@@ -1,4 +1,4 @@
-"""What surrounds Ray on this machine: environment, its token, a dashboard that asks nobody."""
+"""The surroundings of Ray on this machine: environment, token, a dashboard that contacts nobody."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PYTHONS_SOCKET = "/pymp-abcdefgh/listener-abcdefgh"
 
 
 def surroundings(session: Path) -> dict[str, str]:
-    """What Ray's processes get beside `comptoir env`, because all of them run on this machine."""
+    """Variables for Ray's processes beyond `comptoir env`, because all of them run on this machine."""
     found = without_proxies(os.environ, *_own_addresses()) | with_own_package(os.environ)
     # vLLM's sockets, whose paths must be as short as Ray's.
     found["VLLM_RPC_BASE_PATH"] = str(session)
