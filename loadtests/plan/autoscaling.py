@@ -34,27 +34,35 @@ def model_args(
     """
     found = []
     for one in now.models:
-        total = one.replicas.total
-        if total > MOST_REPLICAS:
-            raise ConfigError(
-                f"traffic: {one.model} needs {total} replicas, and a model may have {MOST_REPLICAS} at "
-                "most: take more GPUs per replica, or host it twice under two names",
-                param="traffic",
-            )
-        replicas: dict[str, Any] = {"min": total, "max": total}
-        if autoscaling:
-            replicas = _following(plan, capacities, one)
+        replicas = _following(plan, capacities, one) if autoscaling else _fixed(one)
         validated(AutoscalingConfig, replicas, f"models.{one.model}: replicas")
-        args: dict[str, Any] = {"id": one.model}
-        hosted = plan.hosted(one.model)
-        if hosted.catalogue:
-            args["catalogue"] = hosted.catalogue
-        if one.hardware.gpu == CPU:
-            args["device"] = "cpu"
-        else:
-            args |= {"device": "gpu", "gpu": one.hardware.gpu}
-        found.append(args | {"replicas": replicas})
+        found.append(_hosted(plan, one) | {"replicas": replicas})
     return found
+
+
+def _hosted(plan: PlanConfig, one: ModelPlan) -> dict[str, Any]:
+    args: dict[str, Any] = {"id": one.model}
+    hosted = plan.hosted(one.model)
+    if hosted.catalogue:
+        args["catalogue"] = hosted.catalogue
+    if one.hardware.gpu == CPU:
+        return args | {"device": "cpu"}
+    return args | {"device": "gpu", "gpu": one.hardware.gpu}
+
+
+def _total(one: ModelPlan) -> int:
+    total = one.replicas.total
+    if total > MOST_REPLICAS:
+        raise ConfigError(
+            f"traffic: {one.model} needs {total} replicas, and a model may have {MOST_REPLICAS} at "
+            "most: take more GPUs per replica, or host it twice under two names",
+            param="traffic",
+        )
+    return total
+
+
+def _fixed(one: ModelPlan) -> dict[str, Any]:
+    return {"min": _total(one), "max": _total(one)}
 
 
 def as_yaml(args: list[dict[str, Any]], header: list[str]) -> str:
@@ -69,8 +77,8 @@ def _following(
     mine = {kind.name: capacities[kind.name] for kind in plan.traffic if kind.model == one.model}
     spare = one.replicas.spare
     replicas: dict[str, Any] = {
-        "min": max(1, min(one.mean_replicas + spare, one.replicas.total)),
-        "max": one.replicas.total,
+        "min": max(1, min(one.mean_replicas + spare, _total(one))),
+        "max": _total(one),
         "target_requests": round(_in_flight(plan, mine, one), 1),
     }
     if spare:

@@ -98,12 +98,7 @@ def bill(
         rates_per_s: requests per second at the peak, by class.
     """
     site = plan.site
-    seconds = 3600 * site.hours_per_month * at(plan.mean_share, pick, MEAN)
-    input_mtok = output_mtok = 0.0
-    for kind in plan.traffic:
-        requests = rates_per_s[kind.name] * seconds / 1e6
-        input_mtok += requests * kind.input_tokens
-        output_mtok += requests * kind.output_tokens
+    input_mtok, output_mtok = _mtok(plan, rates_per_s, pick)
     eur = sum(
         one.gpus * at(price_of(plan, one.gpu), pick, PRICE) * site.hours_per_month for one in fleets
     )
@@ -125,6 +120,16 @@ def bill(
         eur_per_mtok=split(eur),
         kwh_per_mtok=None if kwh is None else split(kwh),
         gco2e_per_mtok=None if grams is None else split(grams),
+    )
+
+
+def _mtok(plan: PlanConfig, rates_per_s: Mapping[str, float], pick: Pick) -> tuple[float, float]:
+    """Millions of input and of output tokens."""
+    seconds = 3600 * plan.site.hours_per_month * at(plan.mean_share, pick, MEAN)
+    millions = {name: rate * seconds / 1e6 for name, rate in rates_per_s.items()}
+    return (
+        sum(millions[kind.name] * kind.input_tokens for kind in plan.traffic),
+        sum(millions[kind.name] * kind.output_tokens for kind in plan.traffic),
     )
 
 

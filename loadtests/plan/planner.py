@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtests.plan.capacity import ClassCapacity, Hardware
@@ -59,34 +59,32 @@ def outcome(plan: PlanConfig, capacities: Mapping[str, ClassCapacity], pick: Pic
     e2e_s = {name: one.e2e_s[level(pick, E2E)] for name, one in capacities.items()}
     rates = peak_rates(plan, e2e_s, pick)
     by_model = {
-        kind.model: [one for one in plan.traffic if one.model == kind.model]
+        kind.model: {
+            one.name: capacities[one.name] for one in plan.traffic if one.model == kind.model
+        }
         for kind in plan.traffic
     }
-    needed: dict[str, int] = {}
-    hardware: dict[str, Hardware] = {}
-    for model, kinds in by_model.items():
-        mine = {one.name: capacities[one.name] for one in kinds}
-        hardware[model] = next(iter(mine.values())).hardware
-        needed[model] = replicas_needed(model, mine, rates, plan.utilisation, level(pick, CAPACITY))
+    chosen = level(pick, CAPACITY)
+    hardware = {model: next(iter(mine.values())).hardware for model, mine in by_model.items()}
+    needed = {
+        model: replicas_needed(model, mine, rates, plan.utilisation, chosen)
+        for model, mine in by_model.items()
+    }
     placed, nodes, paid = _placed(plan, needed, hardware)
-    models, fleet_load = [], dict.fromkeys(paid, 0.0)
-    for model, kinds in by_model.items():
-        mine = {one.name: capacities[one.name] for one in kinds}
-        chosen, kind_of = level(pick, CAPACITY), hardware[model]
-        total = placed[model].total
-        mean = {name: rate * at(plan.mean_share, pick, MEAN) for name, rate in rates.items()}
-        one = ModelPlan(
+    mean = {name: rate * at(plan.mean_share, pick, MEAN) for name, rate in rates.items()}
+    models = [
+        ModelPlan(
             model=model,
-            hardware=kind_of,
+            hardware=hardware[model],
             peak_per_s=sum(rates[name] for name in mine),
             replicas=placed[model],
             load=load_of(mine, rates, needed[model], chosen),
-            mean_load=load_of(mine, mean, total, chosen),
+            mean_load=load_of(mine, mean, placed[model].total, chosen),
             mean_replicas=replicas_needed(model, mine, mean, plan.utilisation, chosen),
         )
-        models.append(one)
-        fleet_load[kind_of.gpu] += one.gpus * one.mean_load
-    fleets = [Fleet(gpu, gpus, fleet_load[gpu] / gpus) for gpu, gpus in paid.items()]
+        for model, mine in by_model.items()
+    ]
+    fleets = [Fleet(gpu, gpus, _mean_load(models, gpu) / gpus) for gpu, gpus in paid.items()]
     return Outcome(
         models=tuple(models),
         nodes=nodes,
@@ -94,6 +92,11 @@ def outcome(plan: PlanConfig, capacities: Mapping[str, ClassCapacity], pick: Pic
         rates_per_s=rates,
         bill=bill(plan, fleets, rates, pick),
     )
+
+
+def _mean_load(models: Sequence[ModelPlan], gpu: str) -> float:
+    """GPUs of a kind that are busy, as a mean."""
+    return sum(one.gpus * one.mean_load for one in models if one.hardware.gpu == gpu)
 
 
 def load_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from rich.text import Text
 
 from loadtests.plan.capacity import ClassCapacity
 from loadtests.plan.measured import long_enough_s
-from loadtests.plan.model import PlanConfig, grid_table, price_table
-from loadtests.plan.planner import Outcome
+from loadtests.plan.model import PlanConfig, TrafficConfig, grid_table, price_table
+from loadtests.plan.planner import ModelPlan, Outcome
 from loadtests.plan.uncertainty import Bounds, Effect, Unsettled, dominant
 
 # Figures in the order of the table: label, form, and whether they are of a month.
@@ -60,44 +60,46 @@ class Report:
 
 def as_document(report: Report) -> dict[str, Any]:
     """The plan as JSON."""
-    now = report.now
     return {
         "comptoir_plan": 1,
         "name": report.plan.name,
         "basis": report.basis,
         "figures": {name: asdict(one) for name, one in report.bounds.items()},
-        "models": [
-            {
-                "model": one.model,
-                "gpu": one.hardware.gpu,
-                "gpus_per_replica": one.hardware.gpus_per_replica,
-                "peak_per_s": one.peak_per_s,
-                "replicas_needed": one.replicas.needed,
-                "replicas": one.replicas.total,
-                "most_on_a_node": one.replicas.most_on_a_node,
-                "gpus": one.gpus,
-                "load_at_peak": one.load,
-            }
-            for one in now.models
-        ],
-        "classes": [
-            {
-                "class": kind.name,
-                "model": kind.model,
-                "basis": report.capacities[kind.name].basis,
-                "peak_per_s": now.rates_per_s[kind.name],
-                "e2e_s": dict(report.capacities[kind.name].e2e_s),
-                "slo": report.capacities[kind.name].slo.model_dump(exclude_none=True),
-                "sweeps": list(report.capacities[kind.name].sources),
-                "measured_replicas": list(report.capacities[kind.name].measured_replicas),
-            }
-            for kind in report.plan.traffic
-        ],
+        "models": [_model_document(one) for one in report.now.models],
+        "classes": [_class_document(report, kind) for kind in report.plan.traffic],
         "dominant": {name: dominant(report.effects, name) for name in report.bounds},
         "sensitivity": [asdict(one) for one in report.effects],
         "unsettled": [asdict(one) for one in report.unsettled],
         "assumptions": notes(report),
         "config": list(report.args),
+    }
+
+
+def _model_document(one: ModelPlan) -> dict[str, Any]:
+    return {
+        "model": one.model,
+        "gpu": one.hardware.gpu,
+        "gpus_per_replica": one.hardware.gpus_per_replica,
+        "peak_per_s": one.peak_per_s,
+        "replicas_needed": one.replicas.needed,
+        "replicas": one.replicas.total,
+        "most_on_a_node": one.replicas.most_on_a_node,
+        "gpus": one.gpus,
+        "load_at_peak": one.load,
+    }
+
+
+def _class_document(report: Report, kind: TrafficConfig) -> dict[str, Any]:
+    capacity = report.capacities[kind.name]
+    return {
+        "class": kind.name,
+        "model": kind.model,
+        "basis": capacity.basis,
+        "peak_per_s": report.now.rates_per_s[kind.name],
+        "e2e_s": dict(capacity.e2e_s),
+        "slo": capacity.slo.model_dump(exclude_none=True),
+        "sweeps": list(capacity.sources),
+        "measured_replicas": list(capacity.measured_replicas),
     }
 
 
@@ -119,11 +121,21 @@ def as_tables(report: Report) -> RenderableType:
 
 def notes(report: Report) -> list[str]:
     """What the figures rest on, one sentence each."""
-    plan, site = report.plan, report.plan.site
-    lines = []
+    plan = report.plan
+    filled = (
+        f"Filled to {plan.utilisation:.0%} at the peak; stays so after losing {plan.spares} "
+        f"{plan.failure_domain}{'' if plan.spares == 1 else 's'}. An output token counts as "
+        f"{plan.output_weight:g} input tokens."
+    )
+    return [*_sources(report), filled, *_doubts(report)]
+
+
+def _sources(report: Report) -> Iterator[str]:
+    """Where figures come from that nobody measured or set: capacity, prices, the grid."""
+    site = report.plan.site
     if report.basis == "estimate":
         names = [name for name, one in report.capacities.items() if one.basis == "estimate"]
-        lines.append(
+        yield (
             f"ESTIMATE: {', '.join(names)} from the catalogue's figures and assumed efficiencies, not "
             "measured; measure before buying."
         )
@@ -131,36 +143,29 @@ def notes(report: Report) -> list[str]:
     table = price_table()
     listed = sorted(kinds & set(table["gpus"]) - set(site.eur_per_gpu_hour))
     if listed:
-        lines.append(
+        yield (
             f"Prices of {', '.join(listed)}: {table['basis']}, list prices of {table['seen']}; set "
             "site.eur_per_gpu_hour."
         )
     if site.country is not None:
         grid = grid_table()
-        lines.append(
+        yield (
             f"Grid: {grid['source']}, {grid['year']}, {grid['method']}; {site.country} "
             f"{grid['gco2e_per_kwh'][site.country]:g} g/kWh."
         )
     elif site.intensity is None:
-        lines.append("CO2e is left out: set site.country or site.grid_gco2e_per_kwh.")
-    lines.append(
-        f"Filled to {plan.utilisation:.0%} at the peak; stays so after losing {plan.spares} "
-        f"{plan.failure_domain}{'' if plan.spares == 1 else 's'}. An output token counts as "
-        f"{plan.output_weight:g} input tokens."
-    )
+        yield "CO2e is left out: set site.country or site.grid_gco2e_per_kwh."
+
+
+def _doubts(report: Report) -> Iterator[str]:
+    """What the sweeps do not show."""
     for source, seconds in _short(report).items():
-        lines.append(
+        yield (
             f"{source}: its runs were short, so its rate may be too high; it counts only where no other "
             f"sweep does: sweep with --duration {math.ceil(seconds)} or more."
         )
-    if any(
-        one.measured_replicas and len(one.measured_replicas) == 1
-        for one in report.capacities.values()
-    ):
-        lines.append(
-            "Measured with one number of replicas only: how much several carry together is assumed."
-        )
-    return lines
+    if any(len(one.measured_replicas) == 1 for one in report.capacities.values()):
+        yield "Measured with one number of replicas only: how much several carry together is assumed."
 
 
 def _short(report: Report) -> dict[str, float]:

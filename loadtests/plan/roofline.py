@@ -93,17 +93,6 @@ def estimate(
     context = kind.input_tokens + kind.output_tokens / 2
     prefill_s = 2 * active * kind.input_tokens / compute
 
-    free = gpus * gpu.memory_gib * GPU_MEMORY_UTILISATION * 2**30 - total * per_parameter
-    slots = int(free / (kv_bytes * (kind.input_tokens + kind.output_tokens)))
-    slots = min(slots, hosted.max_num_seqs or DEFAULT_SEQUENCES)
-    if slots < 1:
-        raise ConfigError(
-            f"models: the weights of {spec.id} leave no room for a request of "
-            f"{kind.input_tokens + kind.output_tokens:g} tokens on {gpus} x {gpu.kind}: raise "
-            "gpus_per_replica",
-            param="gpus_per_replica",
-        )
-
     def step_s(batch: int) -> float:
         # Of a mixture of experts, a batch reads those that any of its tokens uses.
         used = total * (1 - (1 - active / total) ** batch) if active < total else total
@@ -112,10 +101,32 @@ def estimate(
 
     best = Estimate(0.0, 0.0)
     batch = 1
+    free = gpus * gpu.memory_gib * GPU_MEMORY_UTILISATION * 2**30 - total * per_parameter
+    slots = _slots(spec, f"{gpus} x {gpu.kind}", free, kv_bytes, kind, hosted)
     while batch <= slots:
         best = max(best, _at_batch(batch, step_s(batch), prefill_s, kind), key=_rate)
         batch = max(batch + 1, math.floor(batch * 1.05))
     return best
+
+
+def _slots(
+    spec: ModelSpec,
+    where: str,
+    free_bytes: float,
+    kv_bytes: float,
+    kind: TrafficConfig,
+    hosted: HostedConfig,
+) -> int:
+    """Requests for which there is room beside the weights."""
+    each = kind.input_tokens + kind.output_tokens
+    slots = min(int(free_bytes / (kv_bytes * each)), hosted.max_num_seqs or DEFAULT_SEQUENCES)
+    if slots < 1:
+        raise ConfigError(
+            f"models: the weights of {spec.id} leave no room for a request of {each:g} tokens on "
+            f"{where}: raise gpus_per_replica",
+            param="gpus_per_replica",
+        )
+    return slots
 
 
 def _at_batch(batch: int, step_s: float, prefill_s: float, kind: TrafficConfig) -> Estimate:

@@ -83,26 +83,16 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
     Raises:
         ConfigError: a key is missing or out of range, or no rate was confirmed.
     """
-    if not document.get("confirmed") or not document.get("rate_per_s"):
-        raise ConfigError(
-            f"{where}: rate_per_s: the sweep confirmed no rate that keeps the SLO: sweep again with a "
-            "lower --from, or with an SLO that this hardware can keep",
-            param="rate_per_s",
-        )
     hardware = document.get("hardware") or {}
-    held = _number(document, "rate_per_s", where)
+    held = _confirmed_rate(document, where)
     failed = document.get("rate_fails_per_s")
     runs = list(document.get("points", ()))
-    points = [
-        one
-        for one in runs
-        if one["rate_per_s"] <= held and one.get("valid", True) and not one.get("broken")
-    ]
+    points = _held(runs, held, where)
     slo = validated(SloConfig, document.get("slo") or {}, f"{where}: slo")
     likely = (crossing(runs, slo.target) if failed is not None else None) or held
     gpu = hardware.get("gpu")
     off = max(likely / held, held / likely)
-    measured = Measured(
+    return Measured(
         model=str(document.get("model", "")),
         gpu=str(gpu).lower() if gpu else CPU,
         gpus_per_replica=max(1, int(hardware.get("gpus_per_replica") or 1)),
@@ -120,12 +110,31 @@ def parse_sweep(document: Mapping[str, Any], where: str) -> Measured:
         created=str(document.get("created", "")),
         where=where,
     )
-    if not measured.e2e_s:
+
+
+def _confirmed_rate(document: Mapping[str, Any], where: str) -> float:
+    if not document.get("confirmed") or not document.get("rate_per_s"):
+        raise ConfigError(
+            f"{where}: rate_per_s: the sweep confirmed no rate that keeps the SLO: sweep again with a "
+            "lower --from, or with an SLO that this hardware can keep",
+            param="rate_per_s",
+        )
+    return _number(document, "rate_per_s", where)
+
+
+def _held(runs: list[dict[str, Any]], held: float, where: str) -> list[dict[str, Any]]:
+    """The runs up to the rate that was confirmed; at least one of them says how long its requests took."""
+    points = [
+        one
+        for one in runs
+        if one["rate_per_s"] <= held and one.get("valid", True) and not one.get("broken")
+    ]
+    if not any(one["e2e_mean_s"] > 0 for one in points):
         raise ConfigError(
             f"{where}: points: none of them held, although rate_per_s says so: sweep again",
             param="points",
         )
-    return measured
+    return points
 
 
 def crossing(runs: Sequence[Mapping[str, Any]], target: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,7 +11,15 @@ from loadtests.plan import cost, demand
 from loadtests.plan.capacity import ClassCapacity, Hardware, sweep_command
 from loadtests.plan.measured import long_enough_s
 from loadtests.plan.model import LEVELS, Level, PlanConfig, Span, TrafficConfig
-from loadtests.plan.planner import CAPACITY, E2E, Outcome, load_of, outcome, replicas_needed
+from loadtests.plan.planner import (
+    CAPACITY,
+    E2E,
+    ModelPlan,
+    Outcome,
+    load_of,
+    outcome,
+    replicas_needed,
+)
 
 
 def _mean(per: cost.PerToken | None) -> float | None:
@@ -78,9 +86,29 @@ def assumptions(
     plan: PlanConfig, capacities: Mapping[str, ClassCapacity], now: Outcome
 ) -> list[str]:
     """Names of what is not known exactly."""
-    site = plan.site
     gpus = {one.hardware.gpu for one in now.models}
-    spans: Mapping[str, Sequence[Span | None]] = {
+    open_ = [
+        name
+        for name, values in _spans(plan, gpus).items()
+        if any(one is not None and not one.is_exact for one in values)
+    ]
+    if not plan.growth.is_exact:
+        open_.append(demand.GROWTH)
+    if any(
+        one.rate_per_s(count, "low") < one.rate_per_s(count, "high")
+        for one in capacities.values()
+        for count in (1, max(2, now.replicas))
+    ):
+        open_.append(CAPACITY)
+    if plan.users and any(one.e2e_s["low"] < one.e2e_s["high"] for one in capacities.values()):
+        open_.append(E2E)
+    return open_
+
+
+def _spans(plan: PlanConfig, gpus: Iterable[str]) -> Mapping[str, Sequence[Span | None]]:
+    """What the plan itself gives as a span, or may."""
+    site = plan.site
+    return {
         demand.USERS: [plan.users],
         demand.ACTIVE: [plan.active_share],
         demand.RATE: [plan.rate_per_s],
@@ -95,22 +123,6 @@ def assumptions(
         cost.BOARD: [cost.board_of(plan, gpu) for gpu in gpus],
         cost.GRID: [site.intensity],
     }
-    open_ = [
-        name
-        for name, values in spans.items()
-        if any(one is not None and not one.is_exact for one in values)
-    ]
-    if not plan.growth.is_exact:
-        open_.append(demand.GROWTH)
-    if any(
-        one.rate_per_s(count, "low") < one.rate_per_s(count, "high")
-        for one in capacities.values()
-        for count in (1, max(2, now.replicas))
-    ):
-        open_.append(CAPACITY)
-    if plan.users and any(one.e2e_s["low"] < one.e2e_s["high"] for one in capacities.values()):
-        open_.append(E2E)
-    return open_
 
 
 def effects(
@@ -159,47 +171,45 @@ def unsettled(
 
     Demand is taken as it usually is: what it may be otherwise, no sweep can say.
     """
-    found = []
-    for one in now.models:
-        mine = {
-            kind.name: capacities[kind.name] for kind in plan.traffic if kind.model == one.model
-        }
-        counts = {
-            level: replicas_needed(one.model, mine, now.rates_per_s, plan.utilisation, level)
-            for level in LEVELS
-        }
-        if counts["low"] == counts["high"]:
-            continue
-        measured = set.intersection(*(set(each.measured_replicas) for each in mine.values()))
-        wanted = (counts["typical"], counts["typical"] - 1, counts["low"]) if measured else (1,)
-        replicas = next((count for count in wanted if count >= 1 and count not in measured), None)
-        if replicas is None:
-            continue
-        # The largest class stands for the mix, at the rate that fills the replicas as much.
-        kind = max(
-            (each for each in plan.traffic if each.name in mine),
-            key=lambda each: plan.share_of(each),
-        )
-        load = load_of(mine, now.rates_per_s, replicas, "typical")
-        rate = load * mine[kind.name].rate_per_s(replicas, "typical") / plan.utilisation
-        found.append(
-            Unsettled(
-                model=one.model,
-                fewest=counts["high"],
-                most=counts["low"],
-                replicas=replicas,
-                rate_per_s=rate,
-                sweep=_sweep(
-                    kind,
-                    one.hardware,
-                    replicas,
-                    rate if measured else None,
-                    max(60.0, long_enough_s(mine[kind.name].e2e_s["high"])),
-                ),
-                is_measured=bool(measured),
-            )
-        )
-    return found
+    found = (_unsettled(plan, capacities, now, one) for one in now.models)
+    return [one for one in found if one is not None]
+
+
+def _unsettled(
+    plan: PlanConfig, capacities: Mapping[str, ClassCapacity], now: Outcome, one: ModelPlan
+) -> Unsettled | None:
+    """None: the number is settled, or no sweep would settle it."""
+    mine = {kind.name: capacities[kind.name] for kind in plan.traffic if kind.model == one.model}
+    counts = {
+        level: replicas_needed(one.model, mine, now.rates_per_s, plan.utilisation, level)
+        for level in LEVELS
+    }
+    measured = set.intersection(*(set(each.measured_replicas) for each in mine.values()))
+    replicas = _worth_measuring(counts, measured)
+    if replicas is None:
+        return None
+    # The largest class stands for the mix, at the rate that fills the replicas as much.
+    kind = max((each for each in plan.traffic if each.name in mine), key=plan.share_of)
+    load = load_of(mine, now.rates_per_s, replicas, "typical")
+    rate = load * mine[kind.name].rate_per_s(replicas, "typical") / plan.utilisation
+    duration_s = max(60.0, long_enough_s(mine[kind.name].e2e_s["high"]))
+    return Unsettled(
+        model=one.model,
+        fewest=counts["high"],
+        most=counts["low"],
+        replicas=replicas,
+        rate_per_s=rate,
+        sweep=_sweep(kind, one.hardware, replicas, rate if measured else None, duration_s),
+        is_measured=bool(measured),
+    )
+
+
+def _worth_measuring(counts: Mapping[Level, int], measured: set[int]) -> int | None:
+    """A number of replicas that was not measured, and whose sweep would tell how many are needed."""
+    if counts["low"] == counts["high"]:
+        return None
+    wanted = (counts["typical"], counts["typical"] - 1, counts["low"]) if measured else (1,)
+    return next((count for count in wanted if count >= 1 and count not in measured), None)
 
 
 def _sweep(
