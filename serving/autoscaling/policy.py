@@ -198,12 +198,9 @@ def _need(signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s
     rise = state.history.rise_per_s(cold_start_s) * full_residence_s
     queue = 0.0
     if backlog > 0:
-        ahead_s = cold_start_s
-        if state.short_since_s is not None:
-            ahead_s = max(0.0, cold_start_s - (now_s - state.short_since_s))
         # The queue that is left when the new replicas are there must be gone soon after; but replicas that
         # start longer than they then work would be a waste.
-        backlog += max(0.0, arrivals_per_s - served_per_s) * ahead_s
+        backlog += max(0.0, arrivals_per_s - served_per_s) * _ahead_s(cold_start_s, state, now_s)
         queue = (wanted + backlog * full_residence_s / (cold_start_s * DRAIN_SHARE)) / capacity
     return Need(
         load=wanted / capacity,
@@ -211,6 +208,13 @@ def _need(signals: Signals, config: AutoscalingConfig, state: ScalerState, now_s
         queue=queue,
         kv=kv,
     )
+
+
+def _ahead_s(cold_start_s: float, state: ScalerState, now_s: float) -> float:
+    """Seconds until the replicas that are asked for serve: some may have been starting for a while."""
+    if state.short_since_s is None:
+        return cold_start_s
+    return max(0.0, cold_start_s - (now_s - state.short_since_s))
 
 
 def _whole(need: float, floor: int, config: AutoscalingConfig) -> int:

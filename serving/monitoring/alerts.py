@@ -27,6 +27,7 @@ def alerts(config: MonitoringConfig) -> list[Alert]:
     return [
         *_gateways(config),
         *_models(config),
+        *_replicas(config),
         *_engines(config),
         *_clients(config),
     ]
@@ -73,8 +74,7 @@ def _gateways(config: MonitoringConfig) -> list[Alert]:
 
 
 def _models(config: MonitoringConfig) -> list[Alert]:
-    lately, trend = config.duration(2 * MINUTE), config.duration(10 * MINUTE)
-    growth = 1 / (MINUTE * config.pace)
+    lately = config.duration(2 * MINUTE)
     return [
         Alert(
             "ComptoirModelUnavailable",
@@ -93,6 +93,13 @@ def _models(config: MonitoringConfig) -> list[Alert]:
             "Its replicas cannot be started, or do not stay healthy.",
             for_s=2 * MINUTE,
         ),
+    ]
+
+
+def _replicas(config: MonitoringConfig) -> list[Alert]:
+    lately, trend = config.duration(2 * MINUTE), config.duration(10 * MINUTE)
+    growth = 1 / (MINUTE * config.pace)
+    return [
         Alert(
             "ComptoirReplicasMissing",
             "max by (model) (comptoir_replicas_wanted) - min by (model) (comptoir_replicas) > 0",

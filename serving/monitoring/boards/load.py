@@ -18,7 +18,7 @@ def capacity() -> Dashboard:
         "capacity",
         "Whether there are enough replicas and GPUs, and when there were too few",
         [
-            Row("Replicas", _replicas()),
+            Row("Replicas", [*_replicas(), *_slots()]),
             Row("Engines", _engines()),
             Row("Machines", [*_gpus(), *_nodes()]),
         ],
@@ -30,8 +30,6 @@ def capacity() -> Dashboard:
 def _replicas() -> list[Panel]:
     running = f"min by (model) (comptoir_replicas{{{MODEL}}})"
     wanted = f"max by (model) (comptoir_replicas_wanted{{{MODEL}}})"
-    taken = f"sum by (model) (comptoir_admission_open{{{MODEL}}})"
-    slots = f"sum by (model) (comptoir_admission_slots{{{MODEL}}})"
     changes = "ray_comptoir_autoscaling_changes_total"
     return [
         Panel(
@@ -50,6 +48,13 @@ def _replicas() -> list[Panel]:
             "short",
             "Per hour; Ray's exporter",
         ),
+    ]
+
+
+def _slots() -> list[Panel]:
+    taken = f"sum by (model) (comptoir_admission_open{{{MODEL}}})"
+    slots = f"sum by (model) (comptoir_admission_slots{{{MODEL}}})"
+    return [
         Panel(
             "Slots taken",
             [Query(f"{taken} / ({slots} > 0)", "{{model}}")],
@@ -188,19 +193,37 @@ def _nodes() -> list[Panel]:
 
 def energy() -> Dashboard:
     """What the GPUs draw, and what a token costs in energy, money and carbon dioxide."""
+    return Dashboard(
+        "energy",
+        "energy",
+        "What GPUs draw and what a token costs; needs NVIDIA's DCGM exporter",
+        [Row("In the chosen time range", _costs()), Row("Power", _power())],
+        [
+            Variable("pue", "PUE of the data centre", "1.3", "textbox"),
+            Variable("price", "EUR per kWh", "0.20", "textbox"),
+            Variable("carbon", "g CO2 per kWh", "300", "textbox"),
+        ],
+        since="now-24h",
+    )
+
+
+def _costs() -> list[Panel]:
     used = "sum(increase(DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[$__range]))"
     kwh = f"{used} / {MILLIJOULES_PER_KWH:.6g} * $pue"
-    output = f'sum(rate(comptoir_tokens_total{{kind="output"}}[{WINDOW}]))'
     tokens = 'sum(increase(comptoir_tokens_total{kind="output"}[$__range]))'
     per_million = f"{kwh} / ({tokens} > 0) * 1e6"
-    idle = "sum(DCGM_FI_DEV_POWER_USAGE and (DCGM_FI_DEV_GPU_UTIL < 5)) or vector(0)"
-    now = [
+    return [
         _number("Energy in the time range", kwh, "kwatth"),
         _number("Energy for a million tokens", per_million, "kwatth"),
         _number("Cost of a million tokens", f"{per_million} * $price", "currencyEUR"),
         _number("Carbon dioxide for a million tokens", f"{per_million} * $carbon", "massg"),
     ]
-    power = [
+
+
+def _power() -> list[Panel]:
+    output = f'sum(rate(comptoir_tokens_total{{kind="output"}}[{WINDOW}]))'
+    idle = "sum(DCGM_FI_DEV_POWER_USAGE and (DCGM_FI_DEV_GPU_UTIL < 5)) or vector(0)"
+    return [
         Panel(
             "Power",
             [Query(f"{POWER} * $pue", "with the building"), Query(POWER, "GPUs")],
@@ -227,18 +250,6 @@ def energy() -> Dashboard:
         Panel("Power of a GPU", [Query("DCGM_FI_DEV_POWER_USAGE", "{{Hostname}} {{gpu}}")], "watt"),
         Panel("Temperature", [Query("DCGM_FI_DEV_GPU_TEMP", "{{Hostname}} {{gpu}}")], "celsius"),
     ]
-    return Dashboard(
-        "energy",
-        "energy",
-        "What GPUs draw and what a token costs; needs NVIDIA's DCGM exporter",
-        [Row("In the chosen time range", now), Row("Power", power)],
-        [
-            Variable("pue", "PUE of the data centre", "1.3", "textbox"),
-            Variable("price", "EUR per kWh", "0.20", "textbox"),
-            Variable("carbon", "g CO2 per kWh", "300", "textbox"),
-        ],
-        since="now-24h",
-    )
 
 
 def _number(title: str, expr: str, unit: str) -> Panel:

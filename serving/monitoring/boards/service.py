@@ -9,6 +9,8 @@ from serving.monitoring.grafana import Dashboard, Panel, Query, Row, Variable
 from serving.monitoring.promql import per_replica, rate
 from serving.monitoring.settings import MonitoringConfig
 
+OUTPUT = 'comptoir_tokens_total{kind="output"}'
+CHOSEN = 'tenant=~"$tenant"'
 TENANTS = Variable("tenant", "Tenant", "label_values(comptoir_tenant_outcomes_total, tenant)")
 
 
@@ -19,11 +21,24 @@ def _stat(title: str, expr: str, unit: str, about: str = "") -> Panel:
 def fleet(config: MonitoringConfig) -> Dashboard:
     """Is the endpoint well, and if not, where."""
     job = f'job="{config.job}"'
-    tokens = 'comptoir_tokens_total{kind="output"}'
+    return Dashboard(
+        "fleet",
+        "fleet",
+        "Health of the endpoint: all models, all gateways",
+        [
+            Row("Now", _now(config, job)),
+            Row("Models", _models()),
+            Row("Replicas", _failing()),
+            Row("Gateways", _gateways(job)),
+        ],
+    )
+
+
+def _now(config: MonitoringConfig, job: str) -> list[Panel]:
     good = f"1 - sum(rate(comptoir_outcomes_total{{{slo.BAD}}}[1h]))"
-    now = [
+    return [
         _stat("Requests", f"sum(rate(comptoir_outcomes_total[{WINDOW}]))", "reqps"),
-        _stat("Output tokens", f"sum(rate({tokens}[{WINDOW}]))", "suffix: tok/s"),
+        _stat("Output tokens", f"sum(rate({OUTPUT}[{WINDOW}]))", "suffix: tok/s"),
         _stat(
             "Availability, 1 h",
             f"{good} / sum(rate(comptoir_outcomes_total{{{slo.COUNTED}}}[1h]))",
@@ -39,7 +54,10 @@ def fleet(config: MonitoringConfig) -> Dashboard:
             "That fire now",
         ),
     ]
-    models = [
+
+
+def _models() -> list[Panel]:
+    return [
         Panel(
             "Requests by model",
             [Query(rate("comptoir_outcomes_total", WINDOW), "{{model}}")],
@@ -48,7 +66,7 @@ def fleet(config: MonitoringConfig) -> Dashboard:
         outcomes(),
         Panel("Time to the first token", quantiles("ttft_seconds"), "s", "Streams of all models"),
         Panel(
-            "Output tokens by model", [Query(rate(tokens, WINDOW), "{{model}}")], "suffix: tok/s"
+            "Output tokens by model", [Query(rate(OUTPUT, WINDOW), "{{model}}")], "suffix: tok/s"
         ),
         Panel("Waiting in the gateways", [Query(QUEUE, "{{model}}")], "short"),
         Panel(
@@ -58,17 +76,6 @@ def fleet(config: MonitoringConfig) -> Dashboard:
             "Failed or broken, over five minutes",
         ),
     ]
-    return Dashboard(
-        "fleet",
-        "fleet",
-        "Health of the endpoint: all models, all gateways",
-        [
-            Row("Now", now),
-            Row("Models", models),
-            Row("Replicas", _failing()),
-            Row("Gateways", _gateways(job)),
-        ],
-    )
 
 
 def _failing() -> list[Panel]:
@@ -126,22 +133,30 @@ def _gateways(job: str) -> list[Panel]:
 
 def tenant() -> Dashboard:
     """Who uses the endpoint, and what they get. A tenant is the name of an API key."""
-    chosen = 'tenant=~"$tenant"'
-    used = f"sum by (tenant, kind) (increase(comptoir_tenant_tokens_total{{{chosen}}}[$__range]))"
-    output = f'comptoir_tenant_tokens_total{{kind="output",{chosen}}}'
+    return Dashboard(
+        "tenant",
+        "tenants",
+        "Who uses the endpoint and what they get; a tenant is the name of an API key",
+        [Row("Now", _of_tenants()), Row("In the chosen time range", [_tokens()])],
+        [TENANTS],
+    )
+
+
+def _of_tenants() -> list[Panel]:
+    output = f'comptoir_tenant_tokens_total{{kind="output",{CHOSEN}}}'
     cached = (
-        f'sum by (tenant) (rate(comptoir_tenant_tokens_total{{kind="cached",{chosen}}}[{WINDOW}]))'
+        f'sum by (tenant) (rate(comptoir_tenant_tokens_total{{kind="cached",{CHOSEN}}}[{WINDOW}]))'
     )
     prompt = (
-        f'sum by (tenant) (rate(comptoir_tenant_tokens_total{{kind="prompt",{chosen}}}[{WINDOW}]))'
+        f'sum by (tenant) (rate(comptoir_tenant_tokens_total{{kind="prompt",{CHOSEN}}}[{WINDOW}]))'
     )
-    requests = f"comptoir_tenant_outcomes_total{{{chosen}}}"
-    bad = rate(f"comptoir_tenant_outcomes_total{{{slo.BAD},{chosen}}}", WINDOW, "tenant")
-    busy = rate(f'comptoir_tenant_outcomes_total{{outcome="busy",{chosen}}}', WINDOW, "tenant")
+    requests = f"comptoir_tenant_outcomes_total{{{CHOSEN}}}"
+    bad = rate(f"comptoir_tenant_outcomes_total{{{slo.BAD},{CHOSEN}}}", WINDOW, "tenant")
+    busy = rate(f'comptoir_tenant_outcomes_total{{outcome="busy",{CHOSEN}}}', WINDOW, "tenant")
     total = rate(requests, WINDOW, "tenant")
-    panels = [
+    return [
         Panel("Requests by tenant", [Query(total, "{{tenant}}")], "reqps"),
-        outcomes(chosen, "tenant_outcomes"),
+        outcomes(CHOSEN, "tenant_outcomes"),
         Panel(
             "Output tokens", [Query(rate(output, WINDOW, "tenant"), "{{tenant}}")], "suffix: tok/s"
         ),
@@ -154,21 +169,16 @@ def tenant() -> Dashboard:
         Panel("Turned away: busy", [Query(f"{busy} / ({total} > 0)", "{{tenant}}")], "percentunit"),
         Panel("Failed or broken", [Query(f"{bad} / ({total} > 0)", "{{tenant}}")], "percentunit"),
     ]
-    range_ = [
-        Panel(
-            "Tokens in the time range",
-            [Query(used, "{{tenant}} {{kind}}")],
-            "short",
-            "As the engines counted them: an estimate; bills come from the ledger",
-            kind="bargauge",
-            width=24,
-            height=10,
-        )
-    ]
-    return Dashboard(
-        "tenant",
-        "tenants",
-        "Who uses the endpoint and what they get; a tenant is the name of an API key",
-        [Row("Now", panels), Row("In the chosen time range", range_)],
-        [TENANTS],
+
+
+def _tokens() -> Panel:
+    used = f"sum by (tenant, kind) (increase(comptoir_tenant_tokens_total{{{CHOSEN}}}[$__range]))"
+    return Panel(
+        "Tokens in the time range",
+        [Query(used, "{{tenant}} {{kind}}")],
+        "short",
+        "As the engines counted them: an estimate; bills come from the ledger",
+        kind="bargauge",
+        width=24,
+        height=10,
     )
