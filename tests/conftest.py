@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -31,6 +32,10 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # A developer's own settings must not decide whether a test passes.
 for _name in [name for name in os.environ if name.startswith("COMPTOIR_")]:
     del os.environ[_name]
+# rich reads a console's width when it makes the console: the test that imported it first, with a width
+# of its own, would set that of all tests after it.
+os.environ.pop("COLUMNS", None)
+importlib.import_module("serving.commands.output")
 
 # A busy machine takes its time, and no run draws what the one before did not: a failure is somebody's doing.
 # New examples are looked for with `pytest --hypothesis-profile=search`.
