@@ -21,7 +21,7 @@ from loadtests.processes.titles import below, title_of
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.ray,
-    pytest.mark.timeout(290),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         find_spec("nixl") is None, reason="NIXL is not installed: requirements/nixl.txt"
     ),
@@ -29,6 +29,8 @@ pytestmark = [
 LONG = "The quick brown fox jumps over the lazy dog, and over the other one. " * 20
 # In 16 bits the place of a request in a batch can change its text.
 ARGS = {"dtype": "float32"}
+# A replica and its engine, on a machine that has other things to do, too.
+COMES_BACK_WITHIN_S = 180
 
 
 @dataclass
@@ -216,11 +218,9 @@ async def test_a_prefill_replica_that_dies_costs_no_request_and_comes_back(site:
     asking += [asyncio.create_task(site.chat("apart", text)) for text in texts[6:]]
     assert await asyncio.gather(*asking) == expected
     assert await site.metric(FAILED) > failed
-    for _ in range(300):
-        after = {replica["id"] for replica in (await site.status())["prefill"]["replicas"]}
-        if after - before:
-            break
-        await asyncio.sleep(0.2)
+    async with asyncio.timeout(COMES_BACK_WITHIN_S):
+        while not {one["id"] for one in (await site.status())["prefill"]["replicas"]} - before:
+            await asyncio.sleep(0.2)
     handed = await site.metric(HANDED)
     assert await site.chat("apart", texts[0]) == expected[0]
     assert await site.metric(HANDED) == handed + 1
