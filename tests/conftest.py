@@ -29,6 +29,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+# Ray's workers get less of the machine than everything else: what is tested would wait for its tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
+# Each HTTP client reads a whole bundle of certificates, 40 ms; of a folder it reads what it needs.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ.setdefault("SSL_CERT_DIR", "/etc/ssl/certs")
 # A developer's own settings must not decide whether a test passes.
 for _name in [name for name in os.environ if name.startswith("COMPTOIR_")]:
     del os.environ[_name]

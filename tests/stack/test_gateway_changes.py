@@ -17,8 +17,8 @@ from loadtests.processes.titles import title_of
 from serving.commands.stack import processes
 from serving.settings import hash_key
 from tests.stack.conftest import Stack, start, stop
+from tests.stack.deploying import deploy, eventually
 from tests.stack.load import MESSAGES, Load
-from tests.stack.local.test_changes_and_faults import deploy, eventually
 
 MODEL = "qwen3"
 STEADY, LEAVING, ADDED = "sk-steady", "sk-leaving", "sk-added"

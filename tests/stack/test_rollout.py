@@ -18,8 +18,8 @@ import yaml
 from loadtests.processes.titles import title_of
 from serving.commands.stack import processes
 from tests.stack.conftest import ROOT, Stack, start, stop
+from tests.stack.deploying import deploy, eventually
 from tests.stack.load import Load
-from tests.stack.local.test_changes_and_faults import deploy, eventually
 
 SITE = {
     "proxy_location": "Disabled",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,8 +16,8 @@ import yaml
 
 from loadtests.processes.titles import engines_under, title_of
 from serving.commands.stack import processes
-from serving.environment import cluster_environment
 from tests.stack.conftest import CANARY, ROOT, Stack
+from tests.stack.deploying import deploy, eventually
 
 # With the canary: a dying engine dumps its state, which must not hold prompts (test_privacy.py).
 MESSAGES: list[Any] = [{"role": "user", "content": f"Tell me something long: {CANARY}"}]
@@ -55,32 +52,6 @@ def kill_engine_of(pid: int) -> None:
     """What an out-of-memory killer does."""
     (engine,) = engines_under(psutil.Process(pid))
     engine.send_signal(signal.SIGKILL)
-
-
-def deploy(stack: Stack, document: dict[str, Any], folder: Path) -> None:
-    """What an operator does: `serve deploy FILE`."""
-    path = folder / "deploy.yaml"
-    path.write_text(yaml.safe_dump(document))
-    env = os.environ | cluster_environment() | {"RAY_DASHBOARD_ADDRESS": stack.state.dashboard}
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("serve")), "deploy", str(path)],
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def eventually(check: Any, timeout_s: float) -> float:
-    """Wait until `check()` is true; returns the seconds it took."""
-    began = time.monotonic()
-    while not check():
-        assert time.monotonic() - began < timeout_s, "it did not happen in time"
-        time.sleep(0.1)
-    return time.monotonic() - began
 
 
 def test_adding_and_removing_a_model_leaves_the_others_alone(stack: Stack, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import yaml
 from serving.commands.stack import ray_api
 from serving.environment import cluster_environment
 from tests.stack.conftest import ROOT, Stack
+from tests.stack.deploying import deploy, eventually
 from tests.stack.load import MESSAGES, Load
-from tests.stack.local.test_changes_and_faults import deploy, eventually, replicas
+from tests.stack.local.test_changes_and_faults import replicas
 
 KEPT, CHANGED, ADDED, REMOVED = "deepseek-v3", "qwen3", "yi", "qwen3-embedding"
 # Two deploys with two engines each, on two cores that also answer.
