@@ -1,1 +1,1 @@
-"""Autoscaling: from the engines' load to a number of replicas. Pure, but for the adapter named *_ray."""
+"""Autoscaling: from the engines' load to a number of replicas. Pure, except for the adapter named *_ray."""

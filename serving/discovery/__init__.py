@@ -1,1 +1,1 @@
-"""Discovery: which models and replicas there are. Pure, but for the adapters named *_ray."""
+"""Discovery: the models and replicas of the site. Pure, except for the adapters named *_ray."""

@@ -1,4 +1,4 @@
-"""The directory: what the gateway knows of the models and replicas of the site. Pure."""
+"""The directory: the models and replicas of the site, as the gateway knows them. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.replica_facts import ModelCard, ReplicaStats
 
 @dataclass(frozen=True)
 class Replica:
-    """One engine and where its HTTP app answers."""
+    """One engine and the address of its HTTP app."""
 
     id: str
     base_url: str
@@ -30,7 +30,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Model:
-    """One hosted model: its card (what it is) and the replicas that answer now."""
+    """One hosted model: its card and the replicas that answer now."""
 
     id: str
     card: ModelCard
@@ -46,7 +46,7 @@ class Model:
 
     @property
     def task(self) -> str | None:
-        """chat, embed, rerank or guard; None while no replica has told."""
+        """chat, embed, rerank or guard; None while no replica has reported."""
         return self.card.task
 
     @property
@@ -61,16 +61,16 @@ class Model:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name but its id that clients may use."""
+        """Every name that clients may use, except the id."""
         return (*self.aliases, *self.adapters)
 
     @property
     def prefill_min_tokens(self) -> int | None:
-        """The tokens from which on prefill replicas compute a prompt; None for a model without them."""
+        """The prompt length from which prefill replicas compute it; None for a model without them."""
         return self.card.prefill_min_tokens
 
     def served_name(self, name: str) -> str:
-        """The engine's name for what a client named: an adapter, or the model itself."""
+        """The engine's name for the name a client used: an adapter, or the model itself."""
         return name if name in self.adapters else self.id
 
 
@@ -82,7 +82,7 @@ class Directory:
         self._names = _names(self.models)
 
     def replaced(self, changed: Collection[Model], gone: Collection[str] = ()) -> Directory:
-        """A new picture with these models in place of those of their ids, and without those that are gone."""
+        """A new picture: these models replace those with their ids, and models that are gone are left out."""
         new = Directory.__new__(Directory)
         new.models = self.models | {model.id: model for model in changed}
         for model_id in gone:

@@ -67,7 +67,7 @@ class RayDirectory:
     async def full(self, within_s: float) -> bool:
         """Wait until a replica is known of each model that has one running; False when some stay unknown.
 
-        A gateway that takes requests before says of models that run that they do not.
+        A gateway that takes requests earlier would report running models as missing.
         """
         until_s = time.monotonic() + within_s
         while not self._is_full():
@@ -84,7 +84,7 @@ class RayDirectory:
         )
 
     async def stop(self) -> None:
-        """Stop reading it."""
+        """Stop following."""
         opening = (
             *self._handles.values(),
             *self._prefill_handles.values(),
@@ -103,14 +103,14 @@ class RayDirectory:
 
     @property
     def current(self) -> Directory:
-        """The site as it is known now."""
+        """The current picture of the site."""
         # A request reads this several times: nothing here may take longer with more models.
         if self._changed:
             self._take_over()
         return self._current
 
     def _take_over(self) -> None:
-        """Replace what has changed in the picture, and nothing else."""
+        """Replace the changed parts of the picture, and nothing else."""
         changed = set()
         while self._changed:
             changed.add(self._changed.pop())
@@ -244,7 +244,7 @@ def _fails_to_start(app: Any) -> bool:
 
 
 async def _open_router(app_name: str, deployment: str) -> None:
-    """Make Ray create the router of a deployment without a call, which would wake a model that sleeps."""
+    """Make Ray create a deployment's router without a call, which would wake a sleeping model."""
     while True:
         try:
             handle = serve.get_deployment_handle(deployment, app_name=app_name)
@@ -257,9 +257,9 @@ async def _open_router(app_name: str, deployment: str) -> None:
 
 
 def _read_card_again(app_name: str) -> DeploymentHandle[Any]:
-    """A new router, which reads the deployment as it is now; that of Serve's own handle read it once.
+    """A new router, which reads the deployment as it is now; the one of Serve's own handle read it once.
 
-    So a model that sleeps is known as it was deployed last. The router lives as long as the handle does.
+    A sleeping model is thus known as it was deployed last. The router lives as long as the handle does.
     """
     handle: DeploymentHandle[Any] = DeploymentHandle(MODEL_DEPLOYMENT, app_name)
     handle.options(method_name="ready")
@@ -267,7 +267,7 @@ def _read_card_again(app_name: str) -> DeploymentHandle[Any]:
 
 
 async def _ask_for_replica(app_name: str) -> None:
-    """A call that waits for a replica, which tells Serve that one is wanted."""
+    """A call that waits for a replica, by which Serve learns that one is wanted."""
     while True:
         try:
             handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, app_name=app_name)

@@ -1,4 +1,4 @@
-"""The listening router: a RequestRouter of Ray's that takes down what Ray knows of replicas and chooses none.
+"""The listening router: a RequestRouter of Ray's that records what Ray knows of replicas and chooses none.
 
 Ray Serve creates the router inside the process that holds a deployment's handle and calls
 `update_replicas` whenever replicas or their statistics change. Asking Ray to choose a replica costs an RPC of
@@ -33,7 +33,7 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
             replica_table.CARDS[app] = ModelCard.parse(card)
 
     def update_backoff_params(self, *args: Any, **kwargs: Any) -> None:
-        """Take note of a changed deployment: this is the only call that Ray makes then."""
+        """Note a changed deployment: this is the only call that Ray makes then."""
         super().update_backoff_params(*args, **kwargs)
         if self._deployment_id.name == MODEL_DEPLOYMENT:
             replica_table.CHANGED_DEPLOYMENTS.add(self._deployment_id.app_name)
@@ -82,7 +82,7 @@ class ListeningRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """All of them, in any order: only control calls come this way."""
+        """All replicas, in any order: only control calls come this way."""
         return [candidate_replicas]
 
     @property

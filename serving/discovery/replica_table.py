@@ -1,4 +1,4 @@
-"""The table in which the listening router leaves what it learns, for the gateway in the same process.
+"""The table of the listening router's knowledge, for the gateway in the same process.
 
 It is a module of its own because Ray pickles the module of a custom router by value: the router's own globals
 are copies that nobody else sees. Modules that it imports are shared.
@@ -37,14 +37,14 @@ def _changed(app: str) -> None:
 
 
 def listen() -> set[str]:
-    """A set to which each application that changes is added; the listener takes them out."""
+    """A set to which each changed application is added; the listener removes them."""
     changes: set[str] = set()
     _LISTENING.append(changes)
     return changes
 
 
 def unlisten(changes: set[str]) -> None:
-    """Add nothing more to a set that `listen` returned."""
+    """Stop adding to a set that `listen` returned."""
     _LISTENING[:] = [known for known in _LISTENING if known is not changes]
 
 

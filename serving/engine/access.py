@@ -1,4 +1,4 @@
-"""The door of a replica: lets gateways in by token, only to listed endpoints, and counts open requests."""
+"""The door of a replica: admits gateways by token, only to listed endpoints, and counts open requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENDPOINTS = frozenset(
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A request inside; it waits for the engine since `since_s`, as far as is known."""
+    """A request inside; it has waited for the engine since `since_s`, as far as is known."""
 
     since_s: float
     client: ClientConnection | None
@@ -82,10 +82,10 @@ class GatewayDoor:
         return len(self._open)
 
     def awaiting_since_s(self) -> float | None:
-        """Since when a request has been waiting for the engine; None: none is.
+        """The time since when a request has been waiting for the engine; None if none is.
 
-        One whose reader does not read waits for that reader, and from now on for the engine at the earliest.
-        Looks at every open request: not to be called for each.
+        A request with a stalled reader waits for that reader, and for the engine from now on at the earliest.
+        Looks at every open request, so it is not to be called for each.
         """
         now_s, waiting = self._clock(), []
         for request in self._open:
@@ -97,7 +97,7 @@ class GatewayDoor:
 
     @property
     def gateway_queue(self) -> int:
-        """The longest queue that a gateway lately said it has for this model."""
+        """The longest queue for this model that a gateway has recently reported."""
         return self._queued if self._clock() - self._queued_at_s < QUEUE_MEMORY_S else 0
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +148,7 @@ class GatewayDoor:
         return True
 
     async def cut(self) -> None:
-        """End what is open, and let nothing more in; bills can still be collected."""
+        """End open requests, and admit no more; bills can still be collected."""
         self._is_closed = True
         tasks = [request.task for request in self._open if request.task is not None]
         for task in tasks:

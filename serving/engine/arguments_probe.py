@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def judge(question: Question) -> Finding:
-    """Types first, then vLLM's whole configuration where a config.json can be had."""
+    """Check types first, then vLLM's whole configuration where a config.json is available."""
     for key, value in question.engine_args.items():
         if problem := wrong_type(key, value) or unknown_parser(key, value):
             return Finding(question.model_id, "types", key, problem)
@@ -60,7 +60,7 @@ def judge(question: Question) -> Finding:
 
 
 def wrong_type(key: str, value: Any) -> str | None:
-    """What is wrong with a value, by the type that vLLM declares. Nothing converts it later."""
+    """The problem with a value, by the type that vLLM declares. Nothing converts it later."""
     adapter = _adapter(key)
     if adapter is None or value is None:
         return None
@@ -73,7 +73,7 @@ def wrong_type(key: str, value: Any) -> str | None:
 
 
 def _adapter(key: str) -> Any:
-    """What checks and converts a value of this argument, or None where its type is not for that."""
+    """The adapter that checks and converts values of this argument; None where its type does not allow it."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.cli_args import FrontendArgs
 
@@ -90,7 +90,7 @@ def _adapter(key: str) -> Any:
 
 
 def unknown_parser(key: str, value: Any) -> str | None:
-    """A parser that vLLM does not have would be found when the first request comes."""
+    """The problem with a parser that vLLM does not have, which would otherwise show at the first request."""
     if key not in ("tool_call_parser", "reasoning_parser") or not isinstance(value, str):
         return None
     from vllm.reasoning import ReasoningParserManager
@@ -161,7 +161,7 @@ def _configure(question: Question, folder: Path) -> Finding:
 
 
 def _explain(error: Exception, question: Question) -> tuple[str | None, str]:
-    """The argument an error is about, as far as it says, and its first line."""
+    """The argument of an error, as far as it is named, and the error's first line."""
     if isinstance(error, pydantic.ValidationError):
         place, message = _first(error)
     else:

@@ -1,4 +1,4 @@
-"""A chunk of one stream with a hole where the text goes: what vLLM renders per token, rendered once. Pure.
+"""A chunk of one stream with a gap for the text: the JSON that vLLM renders per token, rendered once. Pure.
 
 vLLM builds three pydantic models for every chunk of a stream although only the text differs. The template is
 cut out of a chunk that vLLM itself has rendered, so it follows vLLM's format, whatever that is.
@@ -32,7 +32,7 @@ class ChunkTemplate:
             text: what the engine had generated for it.
 
         Returns:
-            None when the chunk says anything that depends on more than the text: the next may differ then.
+            None when the chunk depends on more than the text, because the next one may then differ.
         """
         before, found, after = chunk.partition('"delta":{"content":' + _quoted(text) + "}")
         if not found or not text or '"choices":[{"index":0,' not in before:

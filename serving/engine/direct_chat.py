@@ -1,9 +1,9 @@
 """Chat completions without the web framework: from the door to vLLM's handler and back.
 
 vLLM's app validates, routes and wraps each request in FastAPI and sends every chunk through six layers of
-`send`, more than a small chunk is worth. Here the same handler gets the same request, and its chunks
-go to the socket. What this class does not understand goes through vLLM's app, as everything else does.
-What it needs of vLLM is watched by tests/engine/test_internals.py; tests/engine/real/test_direct_chat.py
+`send`, which costs more than a small chunk. Here the same handler gets the same request, and its chunks
+go to the socket. Requests that this class does not understand go through vLLM's app, as all others do.
+tests/engine/test_internals.py watches the parts of vLLM that it needs; tests/engine/real/test_direct_chat.py
 compares each answer with that of vLLM's app.
 """
 
@@ -29,7 +29,7 @@ _JSON = "application/json"
 
 
 class _Request(ChatCompletionRequest):
-    """A request that carries the way to its client along."""
+    """A request that carries its client's `send`."""
 
     _stream: Any = PrivateAttr(default=None)
 
@@ -128,7 +128,7 @@ class _Stream:
     async def rendering(
         self, results: AsyncIterator[Any], is_plain: bool
     ) -> AsyncGenerator[Any, None]:
-        """Render what the template can; hand the other results on to vLLM's handler.
+        """Render results with the template where possible; hand the others on to vLLM's handler.
 
         The handler counts tokens: those of the chunks it never saw come with the next result it sees.
 
@@ -153,7 +153,7 @@ class _Stream:
             yield result
 
     async def _until_read(self) -> None:
-        """Wait for the gateway to read; meanwhile vLLM merges what the engine generates."""
+        """Wait for the gateway to read; meanwhile vLLM merges the engine's output."""
         writable = asyncio.Event()
         self._client.on_writable = writable.set
         await writable.wait()
@@ -161,7 +161,7 @@ class _Stream:
 
 
 def _use_templates(handler: Any) -> None:
-    """Let the handler's streams pass through `_Stream.rendering`."""
+    """Route the handler's streams through `_Stream.rendering`."""
     original: Callable[..., AsyncGenerator[str, None]] = handler.chat_completion_stream_generator
 
     def generator(request: Any, results: Any, *args: Any, **kwargs: Any) -> Any:
@@ -174,7 +174,7 @@ def _use_templates(handler: Any) -> None:
 
 
 def _is_plain(request: ChatCompletionRequest, parser: Any) -> bool:
-    """Whether every piece of text that the engine generates is content, as it is."""
+    """Whether all text that the engine generates is content, unchanged."""
     if (request.n or 1) > 1 or request.use_beam_search or request.echo:
         return False
     if parser is None:
@@ -206,7 +206,7 @@ async def _read(receive: Any) -> bytes:
 
 
 def _again(body: bytes, receive: Any) -> Any:
-    """A `receive` that gives a body that has been read already."""
+    """A `receive` that returns a body that has already been read."""
     is_given = False
 
     async def replay() -> Any:

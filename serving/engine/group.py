@@ -1,7 +1,7 @@
 """A data-parallel group from inside one of its ranks: when all have finished, all may stop.
 
-The experts of a model are spread over the ranks, so a rank that has nothing to do still works for the others.
-One that went as soon as its own requests had ended would take their streams with it.
+The experts of a model are spread over the ranks, so an idle rank still works for the others.
+A rank that stopped as soon as its own requests had ended would break their streams.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Group:
-    """Who belongs together; `id` is new each time the group is started."""
+    """The members of a group; `id` is new each time the group is started."""
 
     id: str
     rank: int
     size: int
 
     async def all_finished(self, timeout_s: float) -> bool:
-        """Say that this rank has no request left, and wait until all have said so.
+        """Report that this rank has no request left, and wait until all ranks have reported.
 
         Returns:
-            Whether they did in time.
+            Whether they did so in time.
         """
         await asyncio.to_thread(_internal_kv_put, self._key(self.rank), b"1", overwrite=True)
         until_s = time.monotonic() + timeout_s
@@ -49,7 +49,7 @@ class Group:
 
 
 def this_group() -> Group | None:
-    """The group of the Serve replica that this process is, or None where it is alone."""
+    """The group of this process's Serve replica, or None without a group."""
     from ray import serve
 
     context = serve.get_replica_context().gang_context

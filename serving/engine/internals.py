@@ -1,6 +1,6 @@
-"""The private corners of ray.llm and vLLM that Comptoir touches, all in this file.
+"""The private parts of ray.llm and vLLM that Comptoir uses, all in this file.
 
-Each is needed because no public way exists; tests/engine/test_internals.py fails when one moves.
+Each is needed because there is no public way; tests/engine/test_internals.py fails when one moves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 
 
 class LeanVLLMEngine(VLLMEngine):
-    """Ray's vLLM engine with what a single-node CPU replica does not need left out."""
+    """Ray's vLLM engine without the parts that a single-node CPU replica does not need."""
 
     async def start(self) -> None:
         # Downloading on every node of the placement group starts a worker per node that imports all

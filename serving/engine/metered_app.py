@@ -1,6 +1,6 @@
-"""The meter's side of a replica's app: an account for each request, what it cost said with its answer.
+"""The meter in a replica's app: an account for each request, whose cost is reported with the answer.
 
-Gateways collect here what could not be said so.
+Gateways collect here the costs that could not be reported that way.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def _no_reasoning(state: Mapping[str, Any]) -> int:
 
 
 class MeteredApp:
-    """ASGI middleware between the door and the engine's app; it looks at no piece of a body.
+    """ASGI middleware between the door and the engine's app; it does not look into bodies.
 
     Args:
-        reasoning: how many tokens of reasoning an answer had, by the `state` of its scope.
+        reasoning: gives the reasoning tokens of an answer, by the `state` of its scope.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class MeteredApp:
             self._meter.over(account, outcome)
 
     def cost(self, account: Account, state: Mapping[str, Any], outcome: Outcome) -> bytes:
-        """What the answer that ends now cost, as `Usage` is written; nothing if that is not known yet."""
+        """The cost of the answer that ends now, as an encoded `Usage`; empty while unknown."""
         account.outcome = outcome
         if not account.reasoning_tokens:
             account.reasoning_tokens = self._reasoning(state)
@@ -106,7 +106,7 @@ class MeteredApp:
 
 
 class _Telling:
-    """The `send` of one request: adds what it cost to the head of a whole answer, or to a stream's end."""
+    """The `send` of one request: adds its cost to the head of a whole answer, or to a stream's end."""
 
     __slots__ = ("_account", "_app", "_is_stream", "_scope", "_send", "is_complete", "outcome")
 

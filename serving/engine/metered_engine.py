@@ -1,4 +1,4 @@
-"""Where vLLM counts, we count: the private corner of vLLM's output processor that the meter lives in.
+"""The meter's hook in vLLM's output processor, a private part: tokens are counted where vLLM counts them.
 
 `OutputProcessor` sums every step's tokens into the statistics that `EngineSignals` adds up. The same
 numbers go to the account of the request that they are for, at the same place: what arrives after an abort is
@@ -17,7 +17,7 @@ from serving.engine.metering import Meter
 
 
 class MeteredOutputProcessor(OutputProcessor):
-    """vLLM's, with a meter."""
+    """vLLM's output processor, with a meter."""
 
     meter: Meter
 
@@ -68,7 +68,7 @@ class MeteredOutputProcessor(OutputProcessor):
 
 
 def install(client: Any, meter: Meter) -> None:
-    """Let an `AsyncLLM` that has not served a request yet count into the meter."""
+    """Connect an `AsyncLLM` that has not served a request yet with the meter."""
     processor = client.output_processor
     # Its loop holds this very object, so that a new one would be ignored.
     processor.__class__ = MeteredOutputProcessor
@@ -76,7 +76,7 @@ def install(client: Any, meter: Meter) -> None:
 
 
 def reasoning_tokens(state: Mapping[str, Any]) -> int:
-    """Tokens of reasoning, as vLLM told its web framework of them; 0 where it does not tell them apart.
+    """Reasoning tokens, as vLLM reports them to its web framework; 0 where it does not tell them apart.
 
     Args:
         state: the `state` of the request's ASGI scope, once its answer is complete.

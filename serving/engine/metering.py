@@ -1,11 +1,11 @@
-"""The meter of a replica: what each request cost, as its engine counted, and the bills of that.
+"""The meter of a replica: the cost of each request, as its engine counts, and its bills.
 
 Pure but for the clocks that are passed in. Engine requests are counted where vLLM counts them
 (serving/engine/metered_engine.py), so that all bills together are the engine's own counters.
 
 One client's request may be several engine requests (`n`, a list of inputs) or none (refused). Its account is
-settled when the app is done with it and the engine with all of them; what is counted later, for whatever
-reason, is settled once more: another bill with the same request id.
+settled when the app is done with it and the engine with all of them; tokens counted later, for whatever
+reason, are settled once more: another bill with the same request id.
 
 A bill is kept until a gateway has acknowledged it. The gateway that sent the request has the first right to
 it; `LEASE_S` later any gateway has, and sooner when the replica is about to end.
@@ -63,7 +63,7 @@ class Account:
 
     @property
     def unbilled(self) -> Usage:
-        """What no bill has said yet."""
+        """The usage that is on no bill yet."""
         billed = self.billed
         return Usage(
             self.prompt_tokens - billed.prompt_tokens,
@@ -88,7 +88,7 @@ class _Kept:
 
 @dataclass(eq=False, slots=True)
 class _Desk:
-    """What one gateway has a right to: bills it has not heard of, and since when it was told of others."""
+    """The bills of one gateway: those it has not heard of, and since when it was told of the others."""
 
     seen_s: float
     unheard: dict[str, None] = field(default_factory=dict)
@@ -134,20 +134,20 @@ class Meter:
     # ---- a client's request ------------------------------------------------------------------------------
 
     def open(self, request_id: str, payer: str, path: str) -> Account:
-        """A request has come in. `payer`: the value of `PAYER_HEADER`."""
+        """Open the account of a request. `payer`: the value of `PAYER_HEADER`."""
         gateway, _, key = payer.partition(" ")
         if gateway:
             self._desk(gateway)
         return Account(request_id, key, gateway, path)
 
     def tell(self, account: Account) -> Usage | None:
-        """What the request cost, to be said with its answer; None while the engine is not done with it."""
+        """The cost of the request, for its answer; None while the engine is not done with it."""
         if account.open_sequences or not account.sequences:
             return None
         return self._settle(account, is_told=True)
 
     def over(self, account: Account, outcome: Outcome) -> None:
-        """The app is done with the request."""
+        """Note that the app is done with the request."""
         account.is_over, account.outcome = True, outcome
         if not account.open_sequences:
             self._settle(account)
@@ -155,7 +155,7 @@ class Meter:
     # ---- an engine's request -----------------------------------------------------------------------------
 
     def began(self, engine_id: str, adapter: str = "") -> None:
-        """The engine gets a request; the current context says whose."""
+        """Note that the engine gets a request; the current context says whose."""
         account = CURRENT.get() or self.unattributed
         account.sequences += 1
         account.open_sequences += 1
@@ -164,7 +164,7 @@ class Meter:
         self._engine[engine_id] = account
 
     def read(self, engine_id: str, prompt: int, cached: int, *, is_first: bool) -> None:
-        """The engine has read a prompt. `is_first`: of the sequences made from it."""
+        """Count a prompt that the engine has read. `is_first`: the first of the sequences made from it."""
         account = self._engine.get(engine_id) or self.unattributed
         account.prompt_tokens += prompt
         account.cached_tokens += cached
@@ -172,12 +172,12 @@ class Meter:
             account.distinct_prompt_tokens += prompt
 
     def wrote(self, engine_id: str, tokens: int) -> None:
-        """The engine has generated so many tokens."""
+        """Count tokens that the engine has generated."""
         account = self._engine.get(engine_id) or self.unattributed
         account.output_tokens += tokens
 
     def ended(self, engine_id: str) -> None:
-        """The engine is done with a request, or counts nothing for it any more; once or more often."""
+        """Note that the engine is done with a request, or counts no more for it; may be called repeatedly."""
         account = self._engine.pop(engine_id, None)
         if account is None:
             return
@@ -186,14 +186,14 @@ class Meter:
             self._settle(account)
 
     def broke(self) -> None:
-        """The engine has failed: it ends nothing any more."""
+        """Note that the engine has failed and ends no request any more."""
         for engine_id in list(self._engine):
             self.ended(engine_id)
 
     # ---- bills -------------------------------------------------------------------------------------------
 
     def collect(self, gateway: str, acknowledged: Iterable[str] = ()) -> list[Bill]:
-        """Bills for a gateway, which it must acknowledge: its own first, then those that nobody claimed."""
+        """Bills for a gateway, which it must acknowledge: its own first, then unclaimed ones."""
         desk, now = self._desk(gateway), self._monotonic()
         for bill_id in acknowledged:
             self._forget(bill_id)
@@ -206,16 +206,16 @@ class Meter:
         return [self._lease(bill_id, gateway, desk, now) for bill_id in chosen]
 
     def end_soon(self) -> None:
-        """The replica is about to end: any gateway may have any bill."""
+        """Let any gateway have any bill: the replica is about to stop."""
         self._lease_s = LAST_LEASE_S
 
     @property
     def is_awaited(self) -> bool:
-        """Whether there are bills, and a gateway that may come for them."""
+        """Whether there are bills, and a gateway that may collect them."""
         return bool(self._kept) and self._has_gateways
 
     def stats(self) -> dict[str, float]:
-        """For the replica's report."""
+        """Figures for the replica's report."""
         return {
             "kept_bills": float(len(self._kept)),
             "unclaimed_bills": float(len(self._unclaimed(self._monotonic()))),
@@ -230,7 +230,7 @@ class Meter:
         return any(desk.seen_s > since_s for desk in self._desks.values())
 
     def _unclaimed(self, now: float) -> list[str]:
-        """Those that any gateway may have; not more than a collection brings."""
+        """Bills that any gateway may have; no more than fit into one collection."""
         found: list[str] = []
         for bill_id, kept in self._kept.items():
             if len(found) >= MAX_COLLECTED or now - kept.leased_s < self._lease_s:

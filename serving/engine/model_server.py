@@ -27,7 +27,7 @@ class ModelServer(LLMServer):
 
     @classmethod
     def prepared(cls, config: Any) -> ModelServer:
-        """One that has not started; `config` is a `ray.serve.llm.LLMConfig`."""
+        """A server that has not started; `config` is a `ray.serve.llm.LLMConfig`."""
         server: ModelServer = cls.sync_init(config)
         return server
 
@@ -43,7 +43,7 @@ class ModelServer(LLMServer):
         """vLLM's own OpenAI app: every endpoint it has for this model's task, and a short way for chats.
 
         Args:
-            meter: counts from now on what each request costs.
+            meter: counts the cost of each request from now on.
         """
         install(self.engine.client, meter)
         vllms = await self.engine.build_asgi_app()
@@ -75,7 +75,7 @@ class RankServer(ModelServer, DPServer):
 
     @classmethod
     def prepared(cls, config: Any) -> RankServer:
-        """One that has not started, and has not looked for the others yet."""
+        """A server that has not started, and has not looked for the other ranks yet."""
         server = cls.__new__(cls)
         server.engine = None
         server._unopened = config

@@ -1,4 +1,4 @@
-"""NIXL on this node: whether it is installed, and where an engine answers those that fetch from it."""
+"""NIXL on this node: whether it is installed, and the address at which an engine serves its caches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.errors import ConfigError
 
 
 def check_installed() -> None:
-    """Refuse a node without NIXL: vLLM would say so in many lines, after a minute.
+    """Refuse a node without NIXL: vLLM would report that in many lines, after a minute.
 
     Raises:
         ConfigError: what to install.
@@ -24,7 +24,7 @@ def check_installed() -> None:
 
 
 def environment(host: str, given: Mapping[str, str]) -> dict[str, str]:
-    """Where this engine answers those that fetch from it: an address of its own on this node.
+    """The variables that give this engine an address of its own, at which others fetch its caches.
 
     Args:
         host: where the replica listens for gateways; nothing of NIXL listens elsewhere if that is loopback.

@@ -1,4 +1,4 @@
-"""How far a replica is with starting: small files that `comptoir up` watches on the same machine."""
+"""The progress of a starting replica: small files that `comptoir up` watches on the same machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Stage = Literal["starting", "importing", "loading", "ready", "failed"]
 
 
 def report(model_id: str, stage: Stage) -> None:
-    """Write the stage, if someone on this machine asked for it; never fails a replica."""
+    """Write the stage, if a command on this machine wants it; never fails a replica."""
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if not directory or not os.path.isdir(directory):
         return

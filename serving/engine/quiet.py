@@ -1,12 +1,12 @@
-"""Keeps what requests and answers hold out of every log of an engine's processes: nothing is let through
-but what is known to be free of it.
+"""Keeps the contents of requests and answers out of every log of an engine's processes: only records that
+are known to be free of them pass.
 
-vLLM and what it stands on log what they trip over: the answer that a tool parser could not read, the tokens
-that a grammar refused, the scheduler's state when a step fails. So of a record only its place, its level and
-the kind of exception are written, unless its logger or its very message stands on a list here. The same holds
-for uncaught exceptions and warnings, and what others print goes nowhere.
+vLLM and its libraries log text that they fail on: an answer that a tool parser could not read, tokens that
+a grammar refused, the scheduler's state when a step fails. Of a record, therefore, only place, level and
+kind of exception are written, unless its logger or its exact message is on a list here. The same applies
+to uncaught exceptions and warnings, and printed output is dropped.
 
-While a replica starts it has no requests, and everything is written: see `starting`. The entry point
+A starting replica has no requests, and everything is written: see `starting`. The entry point
 `vllm.general_plugins` (vLLM's public plugin group) runs `silence` in each of vLLM's processes.
 """
 
@@ -61,13 +61,13 @@ _make_record = logging.Logger.makeRecord
 
 
 def starting() -> None:
-    """From now on this process writes everything, until `silence` and `serving`: it has no requests yet."""
+    """Let this process write everything until `silence` and `serving`, because it has no requests yet."""
     global _starting_in
     _starting_in = os.getpid()
 
 
 def serving() -> None:
-    """From now on requests come: nothing more is written that is not known to be free of them."""
+    """Write only records known to be free of requests from now on, because requests come."""
     global _starting_in
     _starting_in = None
     silence()
@@ -89,7 +89,7 @@ def silence() -> None:
 
 
 def _divert() -> None:
-    """Let log handlers write where they did, and nobody else: libraries in C print, too (xgrammar does)."""
+    """Let log handlers keep their output, and drop all other: libraries in C print, too (xgrammar does)."""
     real = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     if not logging.root.handlers:
         # What `logging.lastResort` did, which writes to whatever `sys.stderr` is.
@@ -134,7 +134,7 @@ def _descriptor(stream: Any) -> int | None:
 
 
 class Nowhere(io.TextIOBase):
-    """Takes what is printed and keeps nothing of it."""
+    """A stream that drops printed output."""
 
     encoding = "utf-8"
 
@@ -164,7 +164,7 @@ def _record(
     extra: Mapping[str, object] | None = None,
     sinfo: str | None = None,
 ) -> logging.LogRecord:
-    """In place of `Logger.makeRecord`: every record is made there, whatever its handlers and filters."""
+    """Replaces `Logger.makeRecord`, which makes every record, whatever its handlers and filters."""
     error = exc_info[1] if exc_info else None
     known = (name, msg) if isinstance(msg, str) else None
     is_trusted = name.partition(".")[0] in TRUSTED
@@ -183,7 +183,7 @@ def _record(
 
 
 def described(error: BaseException) -> str:
-    """The kind of an exception and where it comes from; its message only if it is the device's."""
+    """The kind and origin of an exception; its message only for errors of the device."""
     kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     places = [
         f"{os.path.basename(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}"

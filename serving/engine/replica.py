@@ -117,7 +117,7 @@ class ModelReplica:
         )
 
     async def record_replica_metadata(self) -> dict[str, Any]:
-        """Static facts for the gateways: where to send requests, with which token, what this is."""
+        """Static facts for the gateways: address, token, and the model's card."""
         if self._listener is None:
             raise RuntimeError("the replica has not started")
         card = replace(self._plan.card, max_model_len=self._server.max_model_len)
@@ -154,7 +154,7 @@ class ModelReplica:
             await self._server.stop()
 
     async def _collected(self) -> None:
-        """Wait until gateways have the bills of what has just ended, for a few seconds at most."""
+        """Wait until gateways have the last bills, for a few seconds at most."""
         self._meter.end_soon()
         for _ in range(int(BILLS_WAIT_S / BILLS_LOOK_S)):
             if not self._meter.is_awaited:

@@ -1,4 +1,4 @@
-"""What an engine says of itself: a snapshot of its load, kept by a vLLM stat-logger plugin.
+"""An engine's report on itself: a snapshot of its load, kept by a vLLM stat-logger plugin.
 
 vLLM calls every stat logger once per scheduler step with its statistics. The entry point
 `vllm.stat_logger_plugins` (vLLM's public plugin group) makes it create `EngineSignalsLogger` in the

@@ -1,9 +1,9 @@
-"""Says what vLLM refuses at once, also where a stream has begun in its eyes, and lets no such error get lost.
+"""Reports vLLM's refusals at once, also after vLLM has begun a stream, and lets no such error get lost.
 
 vLLM looks at some parts of a request (schemas, token ids) only after it has said 200 to a stream. For chats
 and completions it then sends an error event with a code, and nothing before it. Its converter for Anthropic's
-messages makes an error of its own out of that event, without the code; its Responses first send two events
-that say nothing, and then break off. Here both do as chats do, so that a gateway can still answer with a
+messages turns that event into an error of its own, without the code; its Responses first send two events
+without content, and then break off. Here both behave like chats, so a gateway can still answer with a
 status. tests/engine/real/test_stream_errors.py holds this against vLLM.
 """
 
@@ -23,7 +23,7 @@ _PREAMBLE = frozenset({"response.created", "response.in_progress"})
 
 
 def tell_errors(state: Any) -> None:
-    """Wrap the streams of vLLM's handlers; `state` is its app's, with those that the model's task needs."""
+    """Wrap the streams of vLLM's handlers; `state` is its app's, with the handlers of the model's task."""
     messages = getattr(state, "anthropic_serving_messages", None)
     if messages is not None:
         messages.message_stream_converter = partial(
@@ -37,7 +37,7 @@ def tell_errors(state: Any) -> None:
 
 
 async def message_events(convert: Events, chunks: AsyncIterator[str]) -> AsyncIterator[str]:
-    """Anthropic's events out of a chat's chunks; an error among these ends them, as it is."""
+    """Anthropic's events from a chat's chunks; an error among these ends them unchanged."""
     errors: list[str] = []
 
     async def until_error() -> AsyncIterator[str]:
@@ -54,7 +54,7 @@ async def message_events(convert: Events, chunks: AsyncIterator[str]) -> AsyncIt
 
 
 async def response_events(generate: Events, *args: Any, **options: Any) -> AsyncIterator[Any]:
-    """The events of a Responses stream: none before the first that says something, an error if it fails."""
+    """The events of a Responses stream: none before the first with content, an error if it fails."""
     held: list[Any] | None = []
     try:
         async for event in generate(*args, **options):
@@ -74,14 +74,14 @@ async def response_events(generate: Events, *args: Any, **options: Any) -> Async
 
 
 class _Event:
-    """What vLLM's renderer of events asks of one: its type and its JSON."""
+    """An event as vLLM's renderer needs it: its type and its JSON."""
 
     def __init__(self, kind: str, data: dict[str, Any]) -> None:
         self.type = kind
         self._data = data
 
     def model_dump_json(self, **_: Any) -> str:
-        """As pydantic's."""
+        """The same as pydantic's method."""
         return orjson.dumps(self._data).decode()
 
 
@@ -99,7 +99,7 @@ class _Failed(_Event):
 
 
 def _as_it_ended(event: Any) -> Any:
-    """vLLM ends every stream as "completed"; one that was cut short has an event of its own.
+    """The right last event: vLLM ends every stream as "completed", and a truncated one has its own.
 
     https://platform.openai.com/docs/api-reference/responses-streaming/response/incomplete
     """

@@ -1,4 +1,4 @@
-"""Notices an engine that takes requests and produces nothing. Pure."""
+"""Detects an engine that takes requests and produces nothing. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_stalled(
 ) -> bool:
     """Whether requests have waited for `limit_s` without a scheduler step.
 
-    An engine that lives always steps while it has work; how long an answer takes does not matter.
+    A live engine always steps while it has work; the duration of an answer does not matter.
 
     Args:
         awaiting_since_s: since when a request has been waiting for the engine (None: none is); asked only

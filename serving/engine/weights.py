@@ -1,4 +1,4 @@
-"""What vLLM loads on this node: the operator's adapters looked at, tiny models written."""
+"""The weights that vLLM loads on this node: the operator's adapters checked, tiny models built."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from serving.engine_plan.plan import EnginePlan
 
 
 def prepare(plan: EnginePlan) -> str:
-    """Make sure that the weights are on this node if we can make them; returns what vLLM loads.
+    """Build the weights on this node if they are a tiny model's; return what vLLM loads.
 
     Raises:
-        ConfigError: files of an adapter are missing here, or larger than there is room for.
+        ConfigError: files of an adapter are missing here, or exceed the engine's room.
     """
     lora.check_files(plan.engine_args)
     if not plan.source.startswith(tiny.ID_PREFIX):

@@ -1,1 +1,1 @@
-"""What an engine gets, decided before anything starts: arguments, layout, environment. Pure."""
+"""The plan of an engine, decided before anything starts: arguments, layout, environment. Pure."""

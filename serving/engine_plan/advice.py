@@ -1,4 +1,4 @@
-"""What works and wastes, when a model is spread as asked, in the words of the deployment file. Pure."""
+"""Advice on wasteful ways to spread a model, in the words of the deployment file. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Advice:
 
 
 def advice(one: Hosted) -> list[Advice]:
-    """What to change, in the words of the deployment file; warnings first."""
+    """Changes that would help, in the words of the deployment file; warnings first."""
     found = [*_over_nodes(one), *_experts(one), *_memory(one), *_cache(one), *_formats(one)]
     return sorted(found, key=lambda each: each.level != "warning")
 

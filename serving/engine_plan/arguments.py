@@ -1,7 +1,7 @@
 """Engine arguments against the installed vLLM: names at once, the rest in a process of its own.
 
-Importing vLLM takes ten seconds, so the names are read from its source. What they may hold, and which go
-together, only vLLM itself can say: `serving.engine.arguments_probe` asks it.
+Importing vLLM takes ten seconds, so the names are read from its source. Only vLLM itself knows valid values
+and combinations: `serving.engine.arguments_probe` asks it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SOURCES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """What the probe is asked about one model. `folder` holds its config.json, where one is here."""
+    """The probe's question about one model. `folder` holds its config.json, if this machine has it."""
 
     model_id: str
     device: str
@@ -51,7 +51,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Finding:
-    """What vLLM says of one model. `depth`: how far it could look, `types` or `config`."""
+    """vLLM's verdict on one model. `depth`: how far it could look, `types` or `config`."""
 
     model_id: str
     depth: str
@@ -60,7 +60,7 @@ class Finding:
 
 
 def is_installed() -> bool:
-    """Whether this machine has a vLLM to ask."""
+    """Whether vLLM is installed on this machine."""
     return find_spec("vllm") is not None
 
 
@@ -103,7 +103,7 @@ def check_names(args: Mapping[str, Any]) -> None:
 
 
 def question(plan: EnginePlan, one: Hosted) -> Question:
-    """What to ask about a plan and the description it was checked by."""
+    """The question about a plan and the description that it was checked by."""
     is_tiny = plan.source.startswith(tiny.ID_PREFIX)
     args = {key: value for key, value in plan.engine_args.items() if key != "lora_modules"}
     return Question(
@@ -119,7 +119,7 @@ def question(plan: EnginePlan, one: Hosted) -> Question:
 
 
 def ask(questions: Sequence[Question]) -> list[Finding]:
-    """Let vLLM judge; one process for all, ten seconds and a little per model.
+    """Let vLLM check; one process for all models, ten seconds and a little per model.
 
     Raises:
         ComptoirError: vLLM could not be asked.

@@ -1,4 +1,4 @@
-"""Prefill and decode in replicas apart: what an engine of each kind gets, and what does not go together.
+"""Prefill and decode in separate replicas: the arguments of each kind, and incompatible settings.
 
 A prefill replica computes a prompt and keeps its KV cache until a replica of the model has fetched it,
 through NIXL, from one engine's memory into the other's.
@@ -34,12 +34,12 @@ _OTHER_CACHES = ("kv_transfer_config", "kv_offloading_size", "kv_offloading_back
 
 
 def roles(config: ModelConfig) -> tuple[Role, ...]:
-    """The kinds of replicas that a model has; its own first."""
+    """The kinds of replicas of a model; its own first."""
     return ("whole",) if config.prefill is None else ("decode", "prefill")
 
 
 def for_role(config: ModelConfig, role: Role) -> ModelConfig:
-    """The configuration as it is for replicas of this kind."""
+    """The configuration for replicas of this kind."""
     if role != "prefill" or config.prefill is None:
         return config
     return config.model_copy(
@@ -66,12 +66,12 @@ def arguments(config: ModelConfig, role: Role) -> dict[str, Any]:
 
 
 def build_of(config: ModelConfig, source: str, revision: str | None) -> str:
-    """A word for what a prompt is computed with; caches are handed over between engines with the same one.
+    """A fingerprint of everything that computes a prompt; only engines with the same one hand over caches.
 
     While a changed file is rolled out, old replicas run beside new ones; NIXL compares shapes, not weights.
 
     Args:
-        config: as it stands in the file, for both kinds of replicas.
+        config: as in the file, for both kinds of replicas.
     """
     facts = {"id", "catalogue", "source", "revision", "layout", "gpu", "engine_args", "env"}
     own = config.model_dump_json(include=facts)
@@ -80,7 +80,7 @@ def build_of(config: ModelConfig, source: str, revision: str | None) -> str:
 
 
 def check_pair(sources: Sequence[str], args: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse kinds of replicas that compute different caches: of other weights, or in other numbers.
+    """Refuse kinds of replicas that compute different caches: from other weights, or in another format.
 
     Raises:
         ConfigError: `param` is the key.
@@ -102,7 +102,7 @@ def check_pair(sources: Sequence[str], args: Sequence[Mapping[str, Any]]) -> Non
 
 
 def check(config: ModelConfig) -> None:
-    """Refuse what the file's own engine arguments say about handing over, or against it.
+    """Refuse engine arguments in the file that set the hand-over or contradict it.
 
     Raises:
         ConfigError: `param` is the key.
@@ -124,7 +124,7 @@ def check(config: ModelConfig) -> None:
 
 
 def check_plan(role: Role, task: str, parallel: Parallelism) -> None:
-    """Refuse what a model with prefill replicas cannot be.
+    """Refuse settings that a model with prefill replicas cannot have.
 
     Raises:
         ConfigError: `param` is the key.

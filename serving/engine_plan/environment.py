@@ -38,7 +38,7 @@ def environment(config: ModelConfig, device: str, *, is_local: bool) -> dict[str
     """The variables of one model's engines.
 
     Args:
-        is_local: the weights are on the node, so that nobody is asked for them.
+        is_local: the weights are on the node, so that nothing is downloaded.
     """
     env = dict(COMMON_ENV)
     if device == "cpu":

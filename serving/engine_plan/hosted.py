@@ -1,4 +1,4 @@
-"""A model as it would run, from configuration, entry and arguments: what the rules look at. Pure."""
+"""A model as it would run, from configuration, entry and arguments: the input of the rules. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ONLINE_QUANTISATIONS: Mapping[str, Quantisation] = {
 
 @dataclass(frozen=True)
 class Hosted:
-    """One model as it would run: what the rules look at."""
+    """One model as it would run: the input of the rules."""
 
     model_id: str
     parallel: Parallelism
@@ -48,7 +48,7 @@ class Hosted:
 
     @property
     def quantisation(self) -> Quantisation | None:
-        """How the weights are loaded; None where nothing is known of them."""
+        """The quantisation in which the weights are loaded; None where it is unknown."""
         if self.spec is None:
             return None
         published = self.layout.quantisation if self.layout else self.spec.native_dtype
@@ -59,7 +59,7 @@ class Hosted:
 
     @property
     def needed_gib(self) -> float | None:
-        """Weights on the GPUs of one replica, in GiB; what is not an expert, every rank of a group has."""
+        """Weights on the GPUs of one replica, in GiB; every rank of a group has all but the experts."""
         if self.spec is None or self.quantisation is None:
             return None
         weights = self.spec.weight_gib(self.quantisation)
@@ -77,14 +77,14 @@ def describe(
     device: str,
     gpu: str | None,
 ) -> Hosted:
-    """Put together what is known.
+    """Combine the known facts of a model.
 
     Args:
         spec: the catalogue entry; None for a tiny model.
         args: the final engine arguments.
 
     Raises:
-        ConfigError: an argument asks for what replicas here cannot do.
+        ConfigError: an argument is not supported.
     """
     parallel = Parallelism.from_args(args)
     _check_groups(config, parallel)

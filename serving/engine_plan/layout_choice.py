@@ -1,4 +1,4 @@
-"""Which of an entry's layouts a model gets, and which kind of GPU that means. Pure."""
+"""The choice of a layout for a model, and the kind of GPU that it means. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from serving.settings import ModelConfig
 
 
 def choose(config: ModelConfig, spec: ModelSpec, gpu: str | None) -> GpuLayout | None:
-    """The layout the config names, or the one with the fewest of these GPUs; None: the config says all.
+    """The layout that the config names, or the one with the fewest of these GPUs; None: none is needed.
 
     Raises:
-        ConfigError: there is none for these GPUs, or not the one that is named.
+        ConfigError: there is none for these GPUs, or the named one does not exist.
     """
     if config.layout is not None:
         return _named_layout(spec, config.layout, config.gpu)

@@ -1,4 +1,4 @@
-"""LoRA adapters: the engine arguments they need, and what their files must be."""
+"""LoRA adapters: their engine arguments, and the checks of their files."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def check_arguments(args: Mapping[str, Any]) -> None:
 
 
 def check_files(args: Mapping[str, Any], *, only_present: bool = False) -> None:
-    """Refuse adapters whose files are missing on this node, pickled, or larger than the engine has room for.
+    """Refuse adapters whose files are missing on this node, pickled, or larger than the engine's room.
 
     Args:
-        only_present: pass over folders that are not on this machine, which need not be a node.
+        only_present: skip folders that are not on this machine, which need not be a node.
 
     Raises:
-        ConfigError: the message names the adapter and what to do.
+        ConfigError: the message names the adapter and the remedy.
     """
     for adapter in args.get("lora_modules", ()):
         name, folder = adapter["name"], Path(adapter["path"])

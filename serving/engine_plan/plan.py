@@ -14,7 +14,7 @@ from serving.replica_facts import ModelCard
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """How one replica runs; travels to it pickled."""
+    """The plan of one replica, sent to it pickled."""
 
     model_id: str
     device: Literal["cpu", "gpu"]
@@ -59,7 +59,7 @@ class EnginePlan:
 
     @property
     def placement_strategy(self) -> str:
-        """GPUs that fit in a node are never spread over two; vLLM's workers need a bundle each."""
+        """Ray's strategy: GPUs that fit in one node are never spread over two."""
         return "STRICT_PACK" if self.parallel.gpus_per_rank <= self.gpus_per_node else "PACK"
 
     def llm_config(self, source: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a model's configuration to its engine plans, decided before anything is imported.
+"""From a model's configuration to its engine plans, decided before any heavy import.
 
 Pure: a `ModelConfig`, a catalogue entry (or a tiny family) and a device go in, arguments for
 `ray.serve.llm.LLMConfig` come out. Precedence: the config's engine_args > the layout > the entry.
@@ -40,7 +40,7 @@ FRONTEND_ARGS = {
 
 @dataclass(frozen=True)
 class _Basis:
-    """What a catalogue entry or a tiny family says of a model, before the site's own arguments."""
+    """The facts of a catalogue entry or a tiny family, before the site's own arguments."""
 
     task: str
     source: str
@@ -55,7 +55,7 @@ class _Basis:
     gpu_share: float = 1.0
 
     def card_for(self, args: Mapping[str, Any]) -> ModelCard:
-        """The card, with what these arguments make possible; a tiny model's says what its family can do."""
+        """The card, with the abilities that these arguments give; for a tiny model, those of its family."""
         if self.spec is None:
             return self.card
         found = card_capabilities(self.task, args, self.spec.modalities)
@@ -70,7 +70,7 @@ def make_plans(
     gpu: str | None,
     cache_dir: Path,
 ) -> list[EnginePlan]:
-    """Decide how a model runs: how its replicas do, and then those that only compute prompts, if it has some.
+    """The plans of a model: of its own replicas first, then of its prefill replicas, if it has some.
 
     Raises:
         CatalogueError, LicenceError, ConfigError: see `make_plan`.
@@ -105,7 +105,7 @@ def make_plan(
     cache_dir: Path,
     role: Role | None = None,
 ) -> EnginePlan:
-    """Decide how replicas of one kind run.
+    """The plan of replicas of one kind.
 
     Args:
         device: where this site's engines run.

@@ -1,4 +1,4 @@
-"""Whether a model can be spread as asked: refusals of what vLLM would find after minutes, or never. Pure."""
+"""Whether a model can be spread as requested: refuses what vLLM would find after minutes, or never. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VLLM_MEMORY_SHARE = 0.92
 
 
 def check(one: Hosted) -> None:
-    """Refuse what cannot work.
+    """Refuse a spread that cannot work.
 
     Raises:
         ConfigError: `param` is the key of the deployment file.

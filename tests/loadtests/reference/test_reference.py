@@ -448,9 +448,9 @@ def test_a_wrong_option_is_named_before_anything_starts() -> None:
     [
         (["--itl-ms", "-1"], "itl_ms: "),
         (["--mode", "wild"], "mode: "),
-        (["--error-share", "0.6", "--break-share", "0.6"], "more than 1 together"),
+        (["--error-share", "0.6", "--break-share", "0.6"], "add up to more than 1"),
         (["--end", "well"], "there is no 'well'; available: http, reset"),
-        (["--end", "empty", "--end-share", "0.6", "--break-share", "0.6"], "more than 1 together"),
+        (["--end", "empty", "--end-share", "0.6", "--break-share", "0.6"], "add up to more than 1"),
         (["--host", "192.0.2.1"], "cannot listen"),
     ],
 )
