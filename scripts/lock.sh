@@ -7,16 +7,40 @@ cd "$(dirname "$0")/../requirements"
 
 uv=$(command -v uv || echo ../.venv/bin/uv)
 upgrade=
+NEWER_PYTHONS="3.12 3.13" # the lists are made for the oldest, 3.11
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+echo torch >"$scratch/torch"
 if [ "${1:-}" = --upgrade ]; then upgrade=--upgrade; shift; fi
+
+# compile PYTHON ARGUMENT...: uv resolves for this Python, and says nothing.
+compile() {
+    python=$1
+    shift
+    ../.venv/bin/python ../scripts/pip_sources.py "$uv" pip compile --quiet --no-annotate --excludes left-out.txt \
+        --python-version "$python" --python-platform x86_64-manylinux_2_34 "$@"
+}
 
 # lock NAME ARGUMENT...: writes NAME.txt.
 lock() {
     name=$1
     shift
-    ../.venv/bin/python ../scripts/pip_sources.py "$uv" pip compile --quiet --no-annotate $upgrade \
-        --custom-compile-command 'make lock (complete: install with --no-deps)' --excludes left-out.txt \
-        --python-version 3.11 --python-platform x86_64-manylinux_2_34 --output-file "$name.txt" "$@"
+    compile 3.11 --custom-compile-command 'make lock (complete: install with --no-deps)' $upgrade \
+        --output-file "$name.txt" "$@"
     echo "requirements/$name.txt: $(grep -c == "$name.txt") packages"
+    for newer in $NEWER_PYTHONS; do check "$newer" "$@"; done
+}
+
+# One list serves every supported Python: its pins have wheels there, and nothing else is needed. torch is taken on
+# trust in the lists for the CPU, because the sources that are configured need not have its CPU wheels for all.
+check() {
+    without=
+    if [ "$name" != gpu ]; then without="--excludes $scratch/torch"; fi
+    # shellcheck disable=SC2086 # nothing, or an option
+    compile "$@" --constraints "$name.txt" --only-binary :all: --no-header $without >"$scratch/$name" ||
+        { echo "lock: $name.txt does not resolve on Python $1 (above)" >&2; exit 1; }
+    more=$(grep == "$scratch/$name" | grep -vxFf "$name.txt" | tr '\n' ' ') || true
+    [ -z "$more" ] || { echo "lock: on Python $1 $name.txt lacks $more" >&2; exit 1; }
 }
 
 # Installed on top of a runtime list: it keeps to that list's versions, and holds only what that does not.

