@@ -62,6 +62,13 @@ class ApiEndpoint:
 _GENERATE = frozenset[Task]({"chat", "guard"})
 _EMBED = frozenset[Task]({"embed"})
 _POOLED = frozenset[Task]({"embed", "rerank"})
+# The names that vLLM takes for the two sides of a score, the left one first.
+SCORE_PAIRS = (
+    ("text_1", "text_2"),
+    ("queries", "documents"),
+    ("data_1", "data_2"),
+    ("queries", "items"),
+)
 _OF_PAIRS = ("queries", "documents", "text_1", "data_1", "text_2", "data_2", "items")
 
 _TABLE = (

@@ -47,6 +47,12 @@ app = typer.Typer(
 ScenarioArgument = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a shipped scenario.")
 ]
+ClassOption = Annotated[
+    str | None, typer.Option("--class", help="The one class of the scenario to send.")
+]
+PrecisionOption = Annotated[
+    float, typer.Option("--precision", min=0.01, max=1, help="Precision of the rate: 0.1 is 10 %.")
+]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", metavar="FOLDER", help="Folder of the result. Default: runs/..."),
@@ -178,9 +184,7 @@ def sweep(
     out: OutOption = None,
     url: UrlOption = None,
     model: ModelOption = None,
-    class_name: Annotated[
-        str | None, typer.Option("--class", help="The one class of the scenario to send.")
-    ] = None,
+    class_name: ClassOption = None,
     input_tokens: InputOption = None,
     output_tokens: OutputOption = None,
     key: KeyOption = None,
@@ -189,10 +193,7 @@ def sweep(
     duration: Annotated[
         float, typer.Option("--duration", min=2, help="Seconds per rate, more for low ones.")
     ] = 60,
-    precision: Annotated[
-        float,
-        typer.Option("--precision", min=0.01, max=1, help="Precision of the rate: 0.1 is 10 %."),
-    ] = 0.1,
+    precision: PrecisionOption = 0.1,
     max_points: Annotated[
         int, typer.Option("--max-points", min=1, help="Runs at most, repetitions included.")
     ] = 20,

@@ -91,11 +91,6 @@ class Record:
             return None
         return sum(self.gaps_ms) / 1000 / (self.output_tokens - 1)
 
-    @property
-    def send_lag_s(self) -> float:
-        """How late the generator was."""
-        return self.sent_s - self.intended_s
-
     def as_line(self) -> bytes:
         """One line of records.jsonl."""
         return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)

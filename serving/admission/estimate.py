@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serving.api import COMPLETIONS, GENERATING
+from serving.api import COMPLETIONS, GENERATING, SCORE_PAIRS
 
 # The length of a token of JSON text: rough, and corrected when the engine has counted.
 BYTES_PER_TOKEN = 4
 # The number of tokens that vLLM generates for completions without a limit.
 COMPLETIONS_DEFAULT = 16
-# Texts to score come in pairs: the left one is read again for each on the right.
-_LEFT = ("query", "text_1", "queries", "data_1")
-_RIGHT = ("documents", "text_2", "data_2", "items")
+# Texts to rank and to score come in pairs: the left one is read again for each on the right.
+_LEFT, _RIGHT = zip(("query", "documents"), *SCORE_PAIRS, strict=True)
 
 
 def tokens_of(path: str, body: Mapping[str, Any], encoded_bytes: int) -> tuple[int, int | None]:

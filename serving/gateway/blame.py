@@ -19,13 +19,10 @@ from typing import Any, Literal
 
 import orjson
 
-from serving.gateway.engine_errors import ENGINE_DEAD
+from serving.gateway.engine_errors import ENGINE_DEAD, ERROR_EVENTS
 
 # "failed": by the engine, which lives; "busy": it has no room; "dead": it will not come back.
 Verdict = Literal["answered", "refused", "failed", "busy", "dead"]
-
-# How an error event begins, in all dialects; `engine_errors.stream_error_at` finds them anywhere.
-_ERROR_EVENTS = (b'data: {"error"', b"event: error", b"event: response.failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ def judge(status: int, first: bytes) -> Beginning:
     """What an answer of this status is that begins with these bytes."""
     if status == 200:
         # vLLM answers 200 and only then looks at some parts of a request.
-        return _judge_event(first) if first.startswith(_ERROR_EVENTS) else _ANSWERED
+        return _judge_event(first) if first.startswith(ERROR_EVENTS) else _ANSWERED
     if status < 500:
         return Beginning("refused" if status >= 400 else "answered")
     return Beginning(_failure(status, _error(first)))

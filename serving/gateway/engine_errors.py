@@ -112,7 +112,9 @@ _PARAM = re.compile(r"[a-z][a-z_0-9]{0,40}")
 _STREAM_ERROR = re.compile(
     rb'^(?:data: \{"error"|event: error[\r\n]|event: response\.failed[\r\n])', re.MULTILINE
 )
-_DATA, _EVENT, _RESPONSE = b'data: {"error"', b"event: error", b"event: response.failed"
+# How such an event begins.
+ERROR_EVENTS = (b'data: {"error"', b"event: error", b"event: response.failed")
+_DATA, _EVENT, _RESPONSE = ERROR_EVENTS
 
 
 # vLLM's words for an engine that will not come back (tests/engine/test_internals.py watches them). The

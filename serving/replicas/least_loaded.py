@@ -22,13 +22,10 @@ CHOICES_ALONE = 8
 class LeastLoaded:
     """The policy, with `gateways` in front of the replicas, this one included."""
 
+    name: PolicyName = "least-loaded"
     reads_prompt = False
 
-    def __init__(
-        self, random: RandomSource, gateways: int = 1, name: PolicyName = "least-loaded"
-    ) -> None:
-        """Args: name: of the policy that uses this one for some requests."""
-        self.name = name
+    def __init__(self, random: RandomSource, gateways: int = 1) -> None:
         self._random = random
         self._choices = CHOICES if gateways > 1 else CHOICES_ALONE
         self.load = LoadView()

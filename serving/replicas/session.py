@@ -18,7 +18,7 @@ from serving.replicas.least_loaded import LeastLoaded
 from serving.replicas.ring import Ring
 
 
-class Session:
+class Session(LeastLoaded):
     """The policy. Requests without a session go where there is little to do."""
 
     name: PolicyName = "session"
@@ -27,16 +27,16 @@ class Session:
     def __init__(
         self, config: ReplicaRoutingConfig, random: RandomSource, gateways: int = 1
     ) -> None:
+        super().__init__(random, gateways)
         self._bound = 1.0 + config.epsilon
-        self._least_loaded = LeastLoaded(random, gateways, self.name)
         self._ring = Ring()
 
     def choose(
         self, request: RoutedRequest, replicas: Sequence[Replica], in_flight: Mapping[str, int]
     ) -> Choice:
         if not request.session:
-            return self._least_loaded.choose(request, replicas, in_flight)
-        load = self._least_loaded.load
+            return super().choose(request, replicas, in_flight)
+        load = self.load
         load.look(replicas, in_flight)
         offered = {replica.id: replica for replica in replicas}
         for id_ in offered:
@@ -58,18 +58,6 @@ class Session:
         load.sent(choice)
         return choice
 
-    def began(self, choice: Choice) -> None:
-        self._least_loaded.began(choice)
-
-    def served(
-        self,
-        request: RoutedRequest,
-        choice: Choice,
-        cached_tokens: int | None,
-        prompt_tokens: int | None,
-    ) -> None:
-        """Learn nothing: the ring decides."""
-
     def forget(self, live: Collection[str]) -> None:
         self._ring.keep(live)
-        self._least_loaded.forget(live)
+        super().forget(live)

@@ -34,14 +34,6 @@ Rows = tuple[Field, ...]
 
 _STOP = "a string that is not empty, or a list of such strings"
 
-# The names vLLM takes for the two sides of a score.
-SCORE_PAIRS = (
-    ("text_1", "text_2"),
-    ("queries", "documents"),
-    ("data_1", "data_2"),
-    ("queries", "items"),
-)
-
 # Rows of every endpoint that has none of its own for the field. What is not sent on may be personal data.
 EVERYWHERE = (
     Field.honoured("user", "its hash tells sessions apart"),
@@ -107,7 +99,7 @@ def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
             images,
             streams=row.generates,
             dialect=row.dialect,
-            pairs=SCORE_PAIRS if row.kind == "score" else (),
+            pairs=api.SCORE_PAIRS if row.kind == "score" else (),
         )
         for path, row in api.ENDPOINTS.items()
     }
@@ -255,7 +247,7 @@ def _rerank(limits: RequestLimits) -> Rows:
 
 def _score(limits: RequestLimits) -> Rows:
     texts = either(text, many(text, low=1, high=limits.max_inputs), "a string or a list of strings")
-    sides = dict.fromkeys(name for pair in SCORE_PAIRS for name in pair)
+    sides = dict.fromkeys(name for pair in api.SCORE_PAIRS for name in pair)
     return (
         Field("model", filled, required=True),
         *(Field(name, texts) for name in sides),

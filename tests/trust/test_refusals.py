@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from serving.api import SCORE_PAIRS
 from serving.errors import InvalidFieldError, MissingFieldError, RequestError
 from serving.settings import RequestLimits
-from serving.trust.fields import SCORE_PAIRS, endpoints
+from serving.trust.fields import endpoints
 
 ENDPOINTS = endpoints(RequestLimits())
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -155,20 +155,12 @@ def promote(
 
     Example: comptoir rollout promote qwen3-8b
     """
-    cluster, endpoint = _connect(address, port, url, key)
-    running = cluster.running()
-    rollout = find(running.document, model)
-    if dry_run:
-        typer.echo(difference(running.document, ended(running.document, model, "new")))
-        return
-    run = Run(cluster, _needed(endpoint), timeout_s)
-    run.require_health(running, rollout)
-    run.require_site()
-    run.end(running, rollout, "new")
-    say(
-        f"{rollout.model!r} now means {rollout.new}; `comptoir rollout export FILE` writes that into "
-        "the deployment file; deploying the old file would undo it"
-    )
+    rollout = _end("new", model, _connect(address, port, url, key), timeout_s, dry_run=dry_run)
+    if not dry_run:
+        say(
+            f"{rollout.model!r} now means {rollout.new}; `comptoir rollout export FILE` writes that "
+            "into the deployment file; deploying the old file would undo it"
+        )
 
 
 @app.command()
@@ -185,16 +177,9 @@ def abort(
 
     Example: comptoir rollout abort qwen3-8b
     """
-    cluster, endpoint = _connect(address, port, url, key)
-    running = cluster.running()
-    rollout = find(running.document, model)
-    if dry_run:
-        typer.echo(difference(running.document, ended(running.document, model, "old")))
-        return
-    run = Run(cluster, _needed(endpoint), timeout_s)
-    run.require_site()
-    run.end(running, rollout, "old")
-    say(f"{rollout.model!r} is {rollout.old} again, and {rollout.new} is gone")
+    rollout = _end("old", model, _connect(address, port, url, key), timeout_s, dry_run=dry_run)
+    if not dry_run:
+        say(f"{rollout.model!r} is {rollout.old} again, and {rollout.new} is gone")
 
 
 @app.command()
@@ -260,6 +245,29 @@ def _connect(
         ours = (one for one in stacks if one.dashboard == address.rstrip("/"))
         url = next((one.base_url for one in ours), None)
     return Cluster(address), Endpoint(url, key) if url else None
+
+
+def _end(
+    keep: Literal["old", "new"],
+    model: str,
+    connected: tuple[Cluster, Endpoint | None],
+    timeout_s: float,
+    *,
+    dry_run: bool,
+) -> Rollout:
+    """End a rollout with one of its revisions, or show what that would change; returns what it was."""
+    cluster, endpoint = connected
+    running = cluster.running()
+    rollout = find(running.document, model)
+    if dry_run:
+        typer.echo(difference(running.document, ended(running.document, model, keep)))
+        return rollout
+    run = Run(cluster, _needed(endpoint), timeout_s)
+    if keep == "new":
+        run.require_health(running, rollout)
+    run.require_site()
+    run.end(running, rollout, keep)
+    return rollout
 
 
 def _needed(endpoint: Endpoint | None) -> Endpoint:
