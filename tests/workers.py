@@ -37,6 +37,8 @@ DEAR: dict[str, tuple[str, ...]] = {
     "prometheus": ("tests/monitoring/test_alerts", "tests/monitoring/test_prometheus"),
     "two nodes": ("tests/cluster/test_two_nodes",),
     "browser": ("tests/loadtests/report/test_report_browser",),
+    # Importing it takes 10 s.
+    "transformers": ("tests/catalogue/tiny/test_tokenizer", "tests/catalogue/tiny/test_weights"),
 }
 # A worker may have a stack with three engines.
 MEMORY_EACH = 6 * 2**30

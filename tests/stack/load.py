@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import openai
-
 from loadtests.answers.dialects import reading
 from loadtests.answers.reading import Expected
+from tests.lazily import lazily
 from tests.stack.conftest import Stack
+
+openai = lazily("openai")
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Tell me something long"}]
 # After an error: a client that is refused must not take the machine from those that are served.

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from serving.catalogue import tiny
 from serving.catalogue.tiny.tokenizer import (
@@ -46,6 +45,8 @@ def trained() -> str:
 
 @pytest.fixture(scope="module")
 def chat(cache: Path) -> Any:
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(tiny.build(tiny.family("qwen3"), cache))
 
 
@@ -64,6 +65,8 @@ def test_every_text_survives_encoding_and_decoding(trained: str) -> None:
 
 @pytest.mark.parametrize("name", [family.name for family in tiny.families()])
 def test_transformers_loads_it_without_remote_code_and_agrees(name: str, cache: Path) -> None:
+    from transformers import AutoTokenizer
+
     folder = tiny.build(tiny.family(name), cache)
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -73,6 +76,8 @@ def test_transformers_loads_it_without_remote_code_and_agrees(name: str, cache: 
 
 
 def test_embedded_texts_end_with_the_token_whose_state_is_read(cache: Path) -> None:
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(tiny.build(tiny.family("qwen3-embedding"), cache))
     assert tokenizer("Hello")["input_ids"][-1] == PAD_ID
     assert tokenizer("Hello", "there")["input_ids"].count(PAD_ID) == 1

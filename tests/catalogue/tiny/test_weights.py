@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from serving.catalogue import tiny
 from serving.catalogue.tiny.attention import LAGS, SHARPNESS
@@ -20,10 +18,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def _load(name: str, cache: Path, dtype: torch.dtype = torch.float32) -> Any:
+def _load(name: str, cache: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
     folder = tiny.build(tiny.family(name), cache)
     model, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, output_loading_info=True
+        folder, dtype=torch.float32, output_loading_info=True
     )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
@@ -31,13 +32,17 @@ def _load(name: str, cache: Path, dtype: torch.dtype = torch.float32) -> Any:
     return model
 
 
-def _margins(model: Any, ids: torch.Tensor) -> torch.Tensor:
+def _margins(model: Any, ids: Any) -> Any:
+    import torch
+
     with torch.inference_mode():
         best = model(ids).logits[:, 4:].float().topk(2).values
     return best[..., 0] - best[..., 1]
 
 
-def _tokens(seed: int, length: int = 500) -> torch.Tensor:
+def _tokens(seed: int, length: int = 500) -> Any:
+    import torch
+
     return torch.randint(20, 1000, (2, length), generator=torch.Generator().manual_seed(seed))
 
 
@@ -71,6 +76,8 @@ def test_every_head_prefers_one_position_clearly_wherever_the_text_ends(
 
 
 def test_a_text_depends_on_what_stands_far_back(cache: Path) -> None:
+    import torch
+
     model = _load("qwen3", cache)
     ids = _tokens(2, 300)[:1]
     other = ids.clone()
@@ -89,6 +96,9 @@ def test_a_text_depends_on_what_stands_far_back(cache: Path) -> None:
 
 
 def test_an_answer_is_long_varied_and_printable(cache: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
     model = _load("qwen3", cache)
     tokenizer = AutoTokenizer.from_pretrained(tiny.build(tiny.family("qwen3"), cache))
     ids = tokenizer.apply_chat_template(
@@ -107,6 +117,8 @@ def test_an_answer_is_long_varied_and_printable(cache: Path) -> None:
 
 
 def test_answers_sometimes_end_by_themselves(cache: Path) -> None:
+    import torch
+
     model = _load("qwen3", cache)
     with torch.inference_mode():
         chosen = torch.cat([model(_tokens(seed, 1000)).logits.argmax(-1) for seed in (3, 4, 5)])
@@ -115,6 +127,9 @@ def test_answers_sometimes_end_by_themselves(cache: Path) -> None:
 
 
 def test_texts_with_the_same_words_have_close_embeddings(cache: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
     folder = tiny.build(tiny.family("qwen3-embedding"), cache)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     vectors = []

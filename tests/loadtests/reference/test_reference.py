@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import httpx
 import numpy as np
-import openai
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -21,6 +20,9 @@ from loadtests.reference.wheel import TICK_S, EngineClock, Wheel
 from loadtests.simulation.queueing import simulate
 from serving.commands.output import exit_code
 from serving.errors import ConfigError
+from tests.lazily import lazily
+
+openai = lazily("openai")
 
 TTFT_MS, ITL_MS = 40, 8
 ROLE, FINISH, USAGE, DONE = 1, 1, 1, 1

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
+from tests.lazily import lazily
 from tests.stack.conftest import Stack
+
+openai = lazily("openai")
 
 CHAT_MODELS = ("qwen3", "deepseek-v3")
 EMBEDDING = "qwen3-embedding"
@@ -42,31 +44,33 @@ class Forecast(BaseModel):
     sunny: bool
 
 
-def open_client(stack: Stack) -> OpenAI:
-    return OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=60)
+def open_client(stack: Stack) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
-def open_async_client(stack: Stack) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
+def open_async_client(stack: Stack) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120
+    )
 
 
-def chat(client: OpenAI, **fields: Any) -> Any:
+def chat(client: openai.OpenAI, **fields: Any) -> Any:
     """A deterministic chat completion of 16 tokens, unless `fields` say otherwise."""
     usual = {"model": "qwen3", "messages": MESSAGES, "max_tokens": 16, "temperature": 0}
     return client.chat.completions.create(**(usual | fields))
 
 
-def complete(client: OpenAI, **fields: Any) -> Any:
+def complete(client: openai.OpenAI, **fields: Any) -> Any:
     usual = {"model": "qwen3", "prompt": PROMPT, "max_tokens": 16, "temperature": 0}
     return client.completions.create(**(usual | fields))
 
 
-def respond(client: OpenAI, **fields: Any) -> Any:
+def respond(client: openai.OpenAI, **fields: Any) -> Any:
     usual = {"model": "qwen3", "input": PROMPT, "max_output_tokens": 16, "temperature": 0}
     return client.responses.create(**(usual | fields))
 
 
-def embed(client: OpenAI, text: Any, **fields: Any) -> Any:
+def embed(client: openai.OpenAI, text: Any, **fields: Any) -> Any:
     return client.embeddings.create(model=EMBEDDING, input=text, **fields)
 
 

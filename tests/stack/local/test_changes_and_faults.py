@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import psutil
 import pytest
 import yaml
 
 from loadtests.processes.titles import engines_under, title_of
 from serving.commands.stack import processes
+from tests.lazily import lazily
 from tests.stack.conftest import CANARY, ROOT, Stack
 from tests.stack.deploying import deploy, eventually
+
+openai = lazily("openai")
 
 # With the canary: a dying engine dumps its state, which must not hold prompts (test_privacy.py).
 MESSAGES: list[Any] = [{"role": "user", "content": f"Tell me something long: {CANARY}"}]

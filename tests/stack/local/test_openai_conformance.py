@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI, OpenAI
 
+from tests.lazily import lazily
 from tests.stack.conftest import Stack
 from tests.stack.local.official_clients import (
     CHAT_MODELS,
@@ -34,15 +34,17 @@ from tests.stack.local.official_clients import (
     text_of,
 )
 
+openai = lazily("openai")
+
 
 @pytest.fixture
-def client(stack: Stack) -> Iterator[OpenAI]:
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
     with open_client(stack) as made:
         yield made
 
 
 @pytest.fixture
-async def aclient(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
+async def aclient(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
     async with open_async_client(stack) as made:
         yield made
 
@@ -51,7 +53,7 @@ async def aclient(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
 
 
 @pytest.mark.parametrize("model", CHAT_MODELS)
-def test_a_chat_completion_has_everything_a_client_reads(client: OpenAI, model: str) -> None:
+def test_a_chat_completion_has_everything_a_client_reads(client: openai.OpenAI, model: str) -> None:
     answer = chat(client, model=model)
     (choice,) = answer.choices
     assert (answer.object, answer.model) == ("chat.completion", model)
@@ -64,7 +66,7 @@ def test_a_chat_completion_has_everything_a_client_reads(client: OpenAI, model: 
 
 
 @pytest.mark.parametrize("model", CHAT_MODELS)
-def test_a_stream_joins_to_the_whole_answer(client: OpenAI, model: str) -> None:
+def test_a_stream_joins_to_the_whole_answer(client: openai.OpenAI, model: str) -> None:
     chunks = list(chat(client, model=model, stream=True, max_tokens=48))
     assert joined(chunks) == text_of(chat(client, model=model, max_tokens=48))
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -74,7 +76,9 @@ def test_a_stream_joins_to_the_whole_answer(client: OpenAI, model: str) -> None:
     assert ends == ["length"]
 
 
-async def test_the_async_client_gets_the_same_text(aclient: AsyncOpenAI, client: OpenAI) -> None:
+async def test_the_async_client_gets_the_same_text(
+    aclient: openai.AsyncOpenAI, client: openai.OpenAI
+) -> None:
     stream = await aclient.chat.completions.create(
         model="qwen3", messages=MESSAGES, max_tokens=16, temperature=0, stream=True
     )
@@ -90,17 +94,17 @@ def test_a_stream_ends_with_done_and_has_the_headers_of_an_event_stream(stack: S
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
-def test_the_same_seed_gives_the_same_text_and_another_seed_another(client: OpenAI) -> None:
+def test_the_same_seed_gives_the_same_text_and_another_seed_another(client: openai.OpenAI) -> None:
     texts = [text_of(chat(client, temperature=1, seed=seed, max_tokens=32)) for seed in (7, 7, 8)]
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_temperature_0_is_deterministic(client: OpenAI) -> None:
+def test_temperature_0_is_deterministic(client: openai.OpenAI) -> None:
     assert len({text_of(chat(client, max_tokens=48)) for _ in range(3)}) == 1
 
 
 @pytest.mark.parametrize("as_list", [False, True])
-def test_stop_ends_the_text_before_the_sequence(client: OpenAI, as_list: bool) -> None:
+def test_stop_ends_the_text_before_the_sequence(client: openai.OpenAI, as_list: bool) -> None:
     whole = text_of(chat(client, max_tokens=48))
     stop = whole[20:24]
     answer = chat(client, max_tokens=48, stop=["\x00never", stop] if as_list else stop)
@@ -109,21 +113,21 @@ def test_stop_ends_the_text_before_the_sequence(client: OpenAI, as_list: bool) -
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-def test_the_completion_has_at_most_the_tokens_asked_for(client: OpenAI, field: str) -> None:
+def test_the_completion_has_at_most_the_tokens_asked_for(client: openai.OpenAI, field: str) -> None:
     answer = client.chat.completions.create(model="qwen3", messages=MESSAGES, **{field: 5})
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 5
 
 
-def test_n_gives_several_answers(client: OpenAI) -> None:
+def test_n_gives_several_answers(client: openai.OpenAI) -> None:
     answer = chat(client, n=2, temperature=1, seed=3, extra_body={"ignore_eos": True})
     assert [choice.index for choice in answer.choices] == [0, 1]
     assert answer.choices[0].message.content != answer.choices[1].message.content
     assert answer.usage.completion_tokens == 32
 
 
-def test_n_streams_several_answers_at_once(client: OpenAI) -> None:
+def test_n_streams_several_answers_at_once(client: openai.OpenAI) -> None:
     whole = chat(client, n=2, temperature=1, seed=3)
     texts = {0: "", 1: ""}
     for chunk in chat(client, n=2, temperature=1, seed=3, stream=True):
@@ -132,7 +136,9 @@ def test_n_streams_several_answers_at_once(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_logprobs_come_for_every_token_with_the_best_first(client: OpenAI, stream: bool) -> None:
+def test_logprobs_come_for_every_token_with_the_best_first(
+    client: openai.OpenAI, stream: bool
+) -> None:
     answer = chat(client, logprobs=True, top_logprobs=3, max_tokens=8, stream=stream)
     choices = [c.choices[0] for c in answer] if stream else answer.choices
     tokens = [token for c in choices if c.logprobs for token in c.logprobs.content]
@@ -146,7 +152,9 @@ def test_logprobs_come_for_every_token_with_the_best_first(client: OpenAI, strea
     assert "".join(token.token for token in tokens) == text_of(chat(client, max_tokens=8))
 
 
-def test_usage_of_a_stream_is_that_of_the_whole_answer_in_a_last_chunk(client: OpenAI) -> None:
+def test_usage_of_a_stream_is_that_of_the_whole_answer_in_a_last_chunk(
+    client: openai.OpenAI,
+) -> None:
     chunks = list(chat(client, stream=True, stream_options={"include_usage": True}))
     whole = chat(client).usage
     assert [chunk.usage is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
@@ -155,13 +163,13 @@ def test_usage_of_a_stream_is_that_of_the_whole_answer_in_a_last_chunk(client: O
         assert getattr(chunks[-1].usage, name) == getattr(whole, name)
 
 
-def test_a_stream_has_no_usage_unless_asked(client: OpenAI) -> None:
+def test_a_stream_has_no_usage_unless_asked(client: openai.OpenAI) -> None:
     chunks = list(chat(client, stream=True))
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-def test_instructions_are_read(client: OpenAI, role: str) -> None:
+def test_instructions_are_read(client: openai.OpenAI, role: str) -> None:
     told = [{"role": role, "content": "Answer in French"}, *MESSAGES]
     answer = chat(client, messages=told)
     assert answer.usage.prompt_tokens > chat(client).usage.prompt_tokens
@@ -171,13 +179,13 @@ def test_instructions_are_read(client: OpenAI, role: str) -> None:
 @pytest.mark.parametrize(
     "text", ["Grüße aus Köln", "你好，世界", "👩🏽‍🚀 🌍", "a\u0000b\u2028c", "مرحبا"]
 )
-def test_text_of_any_script_is_taken_and_streamed_whole(client: OpenAI, text: str) -> None:
+def test_text_of_any_script_is_taken_and_streamed_whole(client: openai.OpenAI, text: str) -> None:
     messages = [{"role": "user", "content": text}]
     whole = text_of(chat(client, messages=messages, max_tokens=48))
     assert joined(chat(client, messages=messages, max_tokens=48, stream=True)) == whole
 
 
-def test_a_long_conversation_is_read_to_its_end(client: OpenAI) -> None:
+def test_a_long_conversation_is_read_to_its_end(client: openai.OpenAI) -> None:
     turns = [
         {"role": role, "content": f"turn {number}"}
         for number in range(150)
@@ -189,17 +197,17 @@ def test_a_long_conversation_is_read_to_its_end(client: OpenAI) -> None:
     assert text_of(answers[0]) != text_of(answers[1])
 
 
-def test_content_may_come_in_parts(client: OpenAI) -> None:
+def test_content_may_come_in_parts(client: openai.OpenAI) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}]
     assert text_of(chat(client, messages=parts)) == text_of(chat(client))
 
 
-def test_fields_for_other_services_do_no_harm(client: OpenAI) -> None:
+def test_fields_for_other_services_do_no_harm(client: openai.OpenAI) -> None:
     answer = chat(client, user="u", metadata={"a": "b"}, store=True, service_tier="auto")
     assert text_of(answer) == text_of(chat(client))
 
 
-def test_every_answer_has_a_request_id_of_its_own(client: OpenAI) -> None:
+def test_every_answer_has_a_request_id_of_its_own(client: openai.OpenAI) -> None:
     ids = {chat(client, max_tokens=1)._request_id for _ in range(2)}
     assert None not in ids
     assert len(ids) == 2
@@ -209,18 +217,18 @@ def test_every_answer_has_a_request_id_of_its_own(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("choice", [NAMED, "required"], ids=["named", "required"])
-def test_a_tool_call_has_arguments_of_its_schema(client: OpenAI, choice: Any) -> None:
+def test_a_tool_call_has_arguments_of_its_schema(client: openai.OpenAI, choice: Any) -> None:
     answer = chat(client, tools=TOOLS, tool_choice=choice, max_tokens=JSON_TOKENS)
     call = answer.choices[0].message.tool_calls[0]
     assert (call.type, bool(call.id)) == ("function", True)
     assert call.function.name in (["weather"] if choice is NAMED else ["weather", "climate"])
     Forecast.model_validate_json(call.function.arguments)
-    # OpenAI says `stop` for a named function.
+    # openai.OpenAI says `stop` for a named function.
     assert answer.choices[0].finish_reason == ("stop" if choice is NAMED else "tool_calls")
 
 
 @pytest.mark.parametrize("choice", [NAMED, "required"], ids=["named", "required"])
-def test_a_streamed_tool_call_joins_to_the_whole_one(client: OpenAI, choice: Any) -> None:
+def test_a_streamed_tool_call_joins_to_the_whole_one(client: openai.OpenAI, choice: Any) -> None:
     fields = {"tools": TOOLS, "tool_choice": choice, "max_tokens": JSON_TOKENS}
     whole = chat(client, **fields).choices[0].message.tool_calls
     calls: dict[int, dict[str, str]] = {}
@@ -236,7 +244,7 @@ def test_a_streamed_tool_call_joins_to_the_whole_one(client: OpenAI, choice: Any
         assert json.loads(streamed["arguments"]) == json.loads(call.function.arguments)
 
 
-def test_a_tool_result_is_part_of_the_conversation(client: OpenAI) -> None:
+def test_a_tool_result_is_part_of_the_conversation(client: openai.OpenAI) -> None:
     first = chat(client, tools=TOOLS, tool_choice=NAMED, max_tokens=JSON_TOKENS)
     message = first.choices[0].message
     asked = [*MESSAGES, message.model_dump(exclude_none=True)]
@@ -246,18 +254,18 @@ def test_a_tool_result_is_part_of_the_conversation(client: OpenAI) -> None:
     assert answer.usage.prompt_tokens > first.usage.prompt_tokens
 
 
-def test_tools_may_be_left_to_the_model(client: OpenAI) -> None:
+def test_tools_may_be_left_to_the_model(client: openai.OpenAI) -> None:
     answer = chat(client, tools=TOOLS)
     assert answer.usage.prompt_tokens > chat(client).usage.prompt_tokens
 
 
-def test_a_json_schema_holds(client: OpenAI) -> None:
+def test_a_json_schema_holds(client: openai.OpenAI) -> None:
     answer = chat(client, response_format=JSON_SCHEMA, max_tokens=JSON_TOKENS)
     assert answer.choices[0].finish_reason == "stop"
     Forecast.model_validate_json(text_of(answer))
 
 
-def test_a_pydantic_class_may_be_the_format(client: OpenAI) -> None:
+def test_a_pydantic_class_may_be_the_format(client: openai.OpenAI) -> None:
     answer = client.chat.completions.parse(
         model="qwen3",
         messages=MESSAGES,
@@ -268,7 +276,7 @@ def test_a_pydantic_class_may_be_the_format(client: OpenAI) -> None:
     assert isinstance(answer.choices[0].message.parsed, Forecast)
 
 
-def test_json_object_gives_a_json_object(client: OpenAI) -> None:
+def test_json_object_gives_a_json_object(client: openai.OpenAI) -> None:
     answer = chat(client, response_format={"type": "json_object"}, max_tokens=JSON_TOKENS)
     assert isinstance(json.loads(text_of(answer)), dict)
 
@@ -281,7 +289,9 @@ def test_json_object_gives_a_json_object(client: OpenAI) -> None:
     [("Once", 1), (["Once", "Twice"], 2), ([5, 6, 7], 1), ([[5, 6], [7, 8]], 2)],
     ids=["text", "texts", "tokens", "token lists"],
 )
-def test_a_completion_takes_every_form_of_prompt(client: OpenAI, prompt: Any, answers: int) -> None:
+def test_a_completion_takes_every_form_of_prompt(
+    client: openai.OpenAI, prompt: Any, answers: int
+) -> None:
     answer = complete(client, prompt=prompt)
     assert answer.object == "text_completion"
     assert [choice.index for choice in answer.choices] == list(range(answers))
@@ -289,12 +299,12 @@ def test_a_completion_takes_every_form_of_prompt(client: OpenAI, prompt: Any, an
     assert answer.usage.completion_tokens == 16 * answers
 
 
-def test_a_streamed_completion_joins_to_the_whole(client: OpenAI) -> None:
+def test_a_streamed_completion_joins_to_the_whole(client: openai.OpenAI) -> None:
     text = "".join(chunk.choices[0].text for chunk in complete(client, stream=True))
     assert text == complete(client).choices[0].text
 
 
-def test_a_completion_has_logprobs(client: OpenAI) -> None:
+def test_a_completion_has_logprobs(client: openai.OpenAI) -> None:
     found = complete(client, logprobs=2, max_tokens=4).choices[0].logprobs
     assert len(found.tokens) == len(found.token_logprobs) == len(found.text_offset) == 4
     assert all(2 <= len(top) <= 3 for top in found.top_logprobs)
@@ -303,7 +313,7 @@ def test_a_completion_has_logprobs(client: OpenAI) -> None:
 # ---- responses -------------------------------------------------------------------------------------
 
 
-def test_a_response_has_text_and_usage(client: OpenAI) -> None:
+def test_a_response_has_text_and_usage(client: openai.OpenAI) -> None:
     answer = respond(client)
     assert answer.output_text
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
@@ -311,7 +321,7 @@ def test_a_response_has_text_and_usage(client: OpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.input_tokens + 16
 
 
-def test_a_streamed_response_joins_to_the_whole(client: OpenAI) -> None:
+def test_a_streamed_response_joins_to_the_whole(client: openai.OpenAI) -> None:
     events = list(respond(client, stream=True))
     assert events[0].type == "response.created"
     assert events[-1].type in ("response.completed", "response.incomplete")
@@ -321,7 +331,7 @@ def test_a_streamed_response_joins_to_the_whole(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_response_calls_functions(client: OpenAI, stream: bool) -> None:
+def test_a_response_calls_functions(client: openai.OpenAI, stream: bool) -> None:
     tool = FUNCTION | {"type": "function"}
     fields: Any = {"tools": [tool], "tool_choice": "required", "max_output_tokens": JSON_TOKENS}
     answer = respond(client, **fields, stream=stream)
@@ -335,14 +345,14 @@ def test_a_response_calls_functions(client: OpenAI, stream: bool) -> None:
     assert respond(client, input=turn, tools=[tool], tool_choice="none").output_text
 
 
-def test_a_response_may_be_a_pydantic_class(client: OpenAI) -> None:
+def test_a_response_may_be_a_pydantic_class(client: openai.OpenAI) -> None:
     answer = client.responses.parse(
         model="qwen3", input=PROMPT, max_output_tokens=JSON_TOKENS, text_format=Forecast
     )
     assert isinstance(answer.output_parsed, Forecast)
 
 
-def test_earlier_turns_of_a_response_are_read(client: OpenAI) -> None:
+def test_earlier_turns_of_a_response_are_read(client: openai.OpenAI) -> None:
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]
     last = {"role": "user", "content": [{"type": "input_text", "text": PROMPT}]}
     answer = respond(client, input=[*turns, last], instructions="Be brief")
@@ -352,7 +362,7 @@ def test_earlier_turns_of_a_response_are_read(client: OpenAI) -> None:
 # ---- embeddings, rerank, score, models -------------------------------------------------------------
 
 
-def test_embeddings_are_the_same_as_floats_and_as_base64(client: OpenAI) -> None:
+def test_embeddings_are_the_same_as_floats_and_as_base64(client: openai.OpenAI) -> None:
     floats = embed(client, "the sea", encoding_format="float").data[0].embedding
     # The client asks for base64 when it is not told, and decodes it.
     assert embed(client, "the sea").data[0].embedding == pytest.approx(floats, abs=1e-6)
@@ -369,7 +379,7 @@ def test_embeddings_are_the_same_as_floats_and_as_base64(client: OpenAI) -> None
     ids=["texts", "tokens"],
 )
 def test_embeddings_of_a_list_come_in_its_order(
-    client: OpenAI, single: Any, several: list[Any]
+    client: openai.OpenAI, single: Any, several: list[Any]
 ) -> None:
     answer = embed(client, several)
     assert [item.index for item in answer.data] == [0, 1]
@@ -379,7 +389,7 @@ def test_embeddings_of_a_list_come_in_its_order(
     assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
 
 
-def test_rerank_sorts_documents_by_relevance(client: OpenAI) -> None:
+def test_rerank_sorts_documents_by_relevance(client: openai.OpenAI) -> None:
     body = {"model": EMBEDDING, "query": "sea", "documents": ["a bill", "the sea", "sea"]}
     results: Any = client.post("/rerank", body=body, cast_to=httpx.Response).json()["results"]
     scores = [result["relevance_score"] for result in results]
@@ -388,20 +398,20 @@ def test_rerank_sorts_documents_by_relevance(client: OpenAI) -> None:
     assert sorted(result["index"] for result in results) == [0, 1, 2]
 
 
-def test_rerank_returns_the_best_n(client: OpenAI) -> None:
+def test_rerank_returns_the_best_n(client: openai.OpenAI) -> None:
     body = {"model": EMBEDDING, "query": "sea", "documents": ["a", "b", "c"], "top_n": 2}
     answer: Any = client.post("/rerank", body=body, cast_to=httpx.Response).json()
     assert len(answer["results"]) == 2
 
 
-def test_score_compares_one_text_with_several(client: OpenAI) -> None:
+def test_score_compares_one_text_with_several(client: openai.OpenAI) -> None:
     body = {"model": EMBEDDING, "text_1": "sea", "text_2": ["a bill", "sea"]}
     data: Any = client.post("/score", body=body, cast_to=httpx.Response).json()["data"]
     assert [item["index"] for item in data] == [0, 1]
     assert data[1]["score"] == pytest.approx(1, abs=1e-3)
 
 
-def test_models_are_listed_and_shown(client: OpenAI) -> None:
+def test_models_are_listed_and_shown(client: openai.OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
     assert {*CHAT_MODELS, EMBEDDING} <= set(listed)
     assert client.models.retrieve("qwen3") == listed["qwen3"]

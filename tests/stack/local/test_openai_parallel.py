@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI, OpenAI
 
+from tests.lazily import lazily
 from tests.stack.conftest import Stack
 from tests.stack.local.official_clients import (
     CHAT_MODELS,
@@ -24,20 +24,22 @@ from tests.stack.local.official_clients import (
     text_of,
 )
 
+openai = lazily("openai")
+
 
 @pytest.fixture
-def client(stack: Stack) -> Iterator[OpenAI]:
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
     with open_client(stack) as made:
         yield made
 
 
 @pytest.fixture
-async def aclient(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
+async def aclient(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
     async with open_async_client(stack) as made:
         yield made
 
 
-async def test_64_parallel_streams_lose_and_double_nothing(aclient: AsyncOpenAI) -> None:
+async def test_64_parallel_streams_lose_and_double_nothing(aclient: openai.AsyncOpenAI) -> None:
     def ask(number: int, **fields: Any) -> Any:
         # Tiny models repeat themselves: prompts that differ this much have different answers.
         prompt = f"{number} {number * 7} {number * 13} please"
@@ -67,7 +69,9 @@ async def test_64_parallel_streams_lose_and_double_nothing(aclient: AsyncOpenAI)
     assert len({text for text, _ in streams}) == 64, "answers were mixed up"
 
 
-async def test_models_answer_side_by_side(aclient: AsyncOpenAI, client: OpenAI) -> None:
+async def test_models_answer_side_by_side(
+    aclient: openai.AsyncOpenAI, client: openai.OpenAI
+) -> None:
     async def ask(model: str) -> str:
         answer = await aclient.chat.completions.create(
             model=model, messages=MESSAGES, max_tokens=16, temperature=0
@@ -96,7 +100,9 @@ def until(check: Callable[[], bool], timeout_s: float = 10) -> float:
     return time.monotonic() - began
 
 
-def test_a_client_that_leaves_frees_its_place_within_a_second(stack: Stack, client: OpenAI) -> None:
+def test_a_client_that_leaves_frees_its_place_within_a_second(
+    stack: Stack, client: openai.OpenAI
+) -> None:
     """Measured: 0.50 to 0.56 s, most of it the 0.5 s between two counts that Serve publishes.
 
     The median of three, because other work on the machine can delay one.
