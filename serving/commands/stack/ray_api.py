@@ -17,6 +17,8 @@ from serving.commands.stack import processes
 from serving.commands.stack.surroundings import have_token, quiet_dashboard, surroundings
 from serving.errors import ConfigError, StackError
 
+# The first request starts Serve's controller: seconds, but minutes on a machine that has other things to do.
+DEPLOY_TIMEOUT_S = 180
 # Ray's schema of the request: https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api
 APPLICATIONS = "/api/serve/applications/"
 
@@ -92,7 +94,7 @@ def deploy(dashboard: str, document: Mapping[str, Any]) -> None:
             method="PUT",
             body=json.dumps(document, default=str).encode(),
             headers={"Content-Type": "application/json"} | authorization(),
-            timeout_s=60,
+            timeout_s=DEPLOY_TIMEOUT_S,
             is_inside=True,
         )
     except (http_client.Unreachable, http_client.NotHttp) as error:
