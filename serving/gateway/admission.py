@@ -20,7 +20,7 @@ from serving.tenancy.keys import Caller
 
 @record
 class Estimate:
-    """What a request may cost; None where it names no limit of its output, 0 where there is none."""
+    """The estimated cost of a request; None where it names no limit of its output, 0 without output."""
 
     prompt_tokens: int
     max_output_tokens: int | None = None
@@ -30,9 +30,9 @@ class Admission:
     """The queues of all models in one gateway.
 
     Args:
-        directory: what runs now; asked while requests wait.
+        directory: the running models; read while requests wait.
         gateways: how many gateways share the replicas.
-        clock: seconds, never going back; deadlines are in its time.
+        clock: monotonic seconds; deadlines are in its time.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Admission:
         self._queues: dict[str, ModelQueue] = {}
 
     def reconfigure(self, config: AdmissionConfig) -> None:
-        """Go on with other figures; what waits keeps its deadline."""
+        """Apply other settings; waiting requests keep their deadlines."""
         if config == self._config:
             return
         self._config = config
@@ -68,7 +68,7 @@ class Admission:
 
         Args:
             deadline: until when it may wait; by default `max_wait_s` from now.
-            on_wait: called every `keep_alive_s` while it waits; what it raises ends the waiting.
+            on_wait: called every `keep_alive_s` while it waits; an exception from it ends the waiting.
 
         Raises:
             BusyError: it may not wait, or its deadline passed; status 429, with Retry-After.
@@ -107,7 +107,7 @@ class Admission:
         return queue.fair.waiting if queue is not None else 0
 
     def snapshots(self) -> list[AdmissionSnapshot]:
-        """Every model that was asked for, for /status and metrics."""
+        """Snapshots of every requested model, for /status and metrics."""
         now = self._clock()
         return [queue.snapshot(now) for queue in self._queues.values()]
 

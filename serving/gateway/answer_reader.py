@@ -1,4 +1,4 @@
-"""Reads a replica's answers off a connection: states, and what httptools calls."""
+"""Reads a replica's answers off a connection: its states, and the callbacks of httptools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _USAGE = USAGE_HEADER.encode()
 
 
 class State(enum.Enum):
-    """Where a connection is: see serving/gateway/connection.py."""
+    """The state of a connection: see serving/gateway/connection.py."""
 
     IDLE = enum.auto()
     HEAD = enum.auto()
@@ -28,7 +28,7 @@ _PAUSED, _ENDED, _CLOSED = State.PAUSED, State.ENDED, State.CLOSED
 
 
 class _ExcessError(Exception):
-    """The replica says more than one answer."""
+    """The replica sent more than one answer."""
 
 
 class AnswerReader:

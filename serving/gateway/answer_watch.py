@@ -1,4 +1,4 @@
-"""Whether an answer that a replica owes is still to come: time, and what the kernel knows of its machine."""
+"""Whether an answer that a replica owes will still come: by time, and by the kernel's view of its machine."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class AnswerWatch(AnswerReader):
     _is_delivered: bool
 
     def fail(self, error: Exception) -> None:
-        """Close at once, and tell whoever waits for the answer why."""
+        """Close at once, and pass the reason to the waiter for the answer."""
         raise NotImplementedError
 
     def _ending(self, exc: Exception | None) -> Exception:
-        """What it means that the connection is lost while an answer is owed."""
+        """The error for a connection that is lost while an answer is owed."""
         reason = "closed" if exc is None else type(exc).__name__
         if is_unreachable(exc):
             return VanishedError(reason)
@@ -62,7 +62,7 @@ class AnswerWatch(AnswerReader):
     # ---- time --------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Is the answer still to come? Called while one is owed."""
+        """Check whether the answer will still come; called while one is owed."""
         self._timer = None
         now = self._loop.time()
         if self.state is State.PAUSED:

@@ -42,7 +42,7 @@ def build_asgi(services: Services) -> ASGIApp:
 
 
 def _others(services: Services) -> FastAPI:
-    """Everything that no engine answers."""
+    """The routes that no engine answers."""
     app = FastAPI(
         title="Comptoir", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )

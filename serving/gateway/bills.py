@@ -1,4 +1,4 @@
-"""What the requests of this gateway cost: each bill counted once, charges put right, what to acknowledge.
+"""The costs of this gateway's requests: bills counted once, charges corrected, acknowledgements due.
 
 Bookkeeping only; serving/gateway/collector.py asks replicas and writes.
 """
@@ -31,19 +31,19 @@ _ANONYMOUS = {ANONYMOUS.id: ANONYMOUS.name}
 
 
 class Charge(Protocol):
-    """What a request was charged by an estimate."""
+    """The estimated charge of a request."""
 
     def correct(self, usage: Usage) -> None:
-        """Charge this instead, once or more often."""
+        """Charge this usage instead; may be called repeatedly."""
 
 
 class OpenCharge(Charge, Protocol):
-    """The charge of a request that is open; `usage` once its cost is known."""
+    """The charge of an open request; `usage` once its cost is known."""
 
     usage: Usage | None
 
     def release(self) -> None:
-        """The request is over."""
+        """Note that the request is over."""
 
 
 @dataclass(eq=False, slots=True)
@@ -91,34 +91,34 @@ class Bills:
         self.unrecorded: dict[str, tuple[Desk, BilledTo]] = {}
 
     def learn(self, names: Mapping[str, str]) -> None:
-        """Other keys are in force."""
+        """Take over other keys."""
         self._names |= names
 
     # ---- requests ----------------------------------------------------------------------------------------
 
     def payer(self, key: str) -> str:
-        """What a replica is told of who pays (`PAYER_HEADER`)."""
+        """The payer, as a replica is told (`PAYER_HEADER`)."""
         return f"{self.gateway} {key}"
 
     def touched(self, replica: Replica) -> None:
-        """A request to this replica has ended, however: it may have a bill."""
+        """Note that a request to this replica has ended, in any way: it may have a bill."""
         self._desk(replica).touched_s = self._clock()
 
     def told(self, replica: Replica, bill: Bill, tenant: str) -> None:
-        """A replica has said with its answer what that cost."""
+        """Take over the cost that a replica sent with its answer."""
         if bill.id:
             self._take(self._desk(replica), bill, tenant)
         else:
             self._count(bill, tenant)
 
     def release(self, charge: OpenCharge, request_id: str) -> None:
-        """A request has ended: what it cost is known, or the bill will say."""
+        """End a request: its cost is known, or its bill will tell."""
         charge.release()
         if charge.usage is None:
             self.owed(request_id, charge)
 
     def owed(self, request_id: str, charge: Charge) -> None:
-        """A request has ended and its cost is unknown: the bill will say."""
+        """End a request of unknown cost: its bill will tell."""
         now = self._clock()
         while self._owed:
             oldest = next(iter(self._owed.values()))
@@ -130,7 +130,7 @@ class Bills:
     # ---- what replicas kept ------------------------------------------------------------------------------
 
     def collected(self, desk: Desk, acknowledged: Iterable[str], bills: Iterable[Bill]) -> None:
-        """A replica knows of these, and has told these others."""
+        """Take over bills collected from a replica, and the ids that it keeps."""
         desk.failures = 0
         for bill_id in acknowledged:
             desk.recorded.pop(bill_id, None)
@@ -146,17 +146,17 @@ class Bills:
                 owed.charge.correct(owed.usage)
 
     def recorded(self, bill_ids: Iterable[str]) -> None:
-        """These are kept for good: their replicas may forget them."""
+        """Note recorded bills: their replicas may forget them."""
         for bill_id in bill_ids:
             desk, _ = self.unrecorded.pop(bill_id)
             desk.recorded[bill_id] = None
 
     def to_acknowledge(self, desk: Desk) -> tuple[str, ...]:
-        """What a replica can be told of in one call."""
+        """The bills that can be acknowledged to a replica in one call."""
         return tuple(islice(desk.recorded, MAX_ACKNOWLEDGED))
 
     def due(self) -> list[Desk]:
-        """Whom to ask now because of this gateway's own requests."""
+        """The replicas to ask now because of this gateway's own requests."""
         since_s = self._clock() - LINGER_S
         return [
             desk
@@ -165,11 +165,11 @@ class Bills:
         ]
 
     def open_desk(self, replica: Replica) -> Desk:
-        """The replica's desk, which is made if there is none."""
+        """The replica's desk, created if missing."""
         return self.desks.get(replica.id) or self._desk(replica, touched_s=float("-inf"))
 
     def forget(self, replica_id: str) -> None:
-        """The replica has gone; what it told stays counted and is recorded."""
+        """Forget a replica that is gone; its bills stay counted and are recorded."""
         self.desks.pop(replica_id, None)
 
     # ---- inside ------------------------------------------------------------------------------------------

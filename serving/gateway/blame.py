@@ -1,6 +1,6 @@
-"""Whose fault an answer is: the replica's, or the request's. One place for every cause. Pure.
+"""Whose fault a failure is: the replica's, or the request's. One place for every cause. Pure.
 
-| what came back | whose fault | what follows |
+| the answer | whose fault | consequence |
 |---|---|---|
 | no connection, a closed or vanished one, an empty 401, 502 or 503 of the door, vLLM's word that its engine is dead | the replica's: nothing in a request brings it about | its breaker; another is asked |
 | any other 5xx, an error event before the first token | not known yet | another is asked: if that fails, too, the request is the cause; if it answers, the first is doubted |
@@ -27,7 +27,7 @@ Verdict = Literal["answered", "refused", "failed", "busy", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error of the request: its HTTP status, and the body that says which."""
+    """An error of the request: its HTTP status, and the body that names it."""
 
     status: int
     body: bytes
@@ -35,7 +35,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What the beginning of an answer says. `refusal` where it stands in a stream, behind a status of 200."""
+    """The verdict on the beginning of an answer. `refusal`: an error inside a stream with status 200."""
 
     verdict: Verdict
     refusal: Refusal | None = None
@@ -46,7 +46,7 @@ _BY_STATUS: dict[int, Verdict] = {501: "refused", 503: "busy"}
 
 
 def judge(status: int, first: bytes) -> Beginning:
-    """What an answer of this status is that begins with these bytes."""
+    """Judge an answer by its status and first bytes."""
     if status == 200:
         # vLLM answers 200 and only then looks at some parts of a request.
         return _judge_event(first) if first.startswith(ERROR_EVENTS) else _ANSWERED
@@ -56,7 +56,7 @@ def judge(status: int, first: bytes) -> Beginning:
 
 
 def names_a_dead_engine(first: bytes) -> bool:
-    """Whether this body of an error is vLLM's word for an engine that will not come back.
+    """Whether this error body is vLLM's report of a dead engine.
 
     The whole message has to begin so: an error's text can repeat the client's words somewhere.
     """

@@ -34,7 +34,7 @@ Took = Callable[[int], None]
 
 
 def _nobody(size: int) -> None:
-    """Nobody counts."""
+    """Count nothing."""
 
 
 class ClientLeftError(Exception):
@@ -48,13 +48,13 @@ async def read_text(
     pace: Pace,
     took: Took = _nobody,
 ) -> bytes:
-    """The body as it came, unpacked.
+    """The body as received, decompressed.
 
     Raises:
         UnsupportedMediaTypeError: it is not declared as JSON.
         UnsupportedEncodingError: it is compressed, and not with gzip.
         BodyTooLargeError: it is longer than `limits.max_body_bytes`, packed or unpacked; reading stops there.
-        ClientLeftError: nobody waits for an answer.
+        ClientLeftError: the client has gone.
         ComptoirError: what `took` raises, which hears of each piece's length.
     """
     kind = headers.get("content-type", "")
@@ -64,7 +64,7 @@ async def read_text(
 
 
 def parse(text: bytes) -> Any:
-    """What the text says.
+    """The value of a JSON text.
 
     Raises:
         MalformedJsonError: it is not valid JSON (RFC 8259).
@@ -78,7 +78,7 @@ def parse(text: bytes) -> Any:
 
 
 async def parse_large(text: bytes, limits: RequestLimits, turns: Turns) -> Any:
-    """The same for a text that may take so long that others must run meanwhile.
+    """The same for a text so large that others must run meanwhile.
 
     Raises:
         InvalidFieldError: it holds too many lists and objects.
@@ -207,7 +207,7 @@ def _write_list(value: list[Any], pieces: list[bytes], depth: int) -> Iterator[N
 
 
 def _values(value: Any) -> int:
-    """How many values it holds, with every 64 characters as one; too many are not counted."""
+    """The number of values, with every 64 characters as one; counting stops at too many."""
     values = 0
     stack = [value]
     while stack and values <= PIECE_VALUES:
@@ -227,7 +227,7 @@ def _values(value: Any) -> int:
 
 
 def discard_in_steps(value: dict[str, Any] | list[Any]) -> Generator[None, None, None]:
-    """Give back the memory of a body that is not needed any more, little by little; it is empty then."""
+    """Free the memory of a body that is no longer needed, in steps; it is empty afterwards."""
     dropped = 0
     while value:
         if isinstance(value, list):
@@ -252,7 +252,7 @@ def discard_in_steps(value: dict[str, Any] | list[Any]) -> Generator[None, None,
 
 
 def _is_flat(values: list[Any]) -> bool:
-    """Whether none of them holds others."""
+    """Whether none of the values contains others."""
     return _HOLDERS.isdisjoint(map(type, values))
 
 

@@ -1,4 +1,4 @@
-"""How much memory the bodies of all open requests take, and how much of it may be one key's. Pure."""
+"""The memory of the bodies of all open requests, and the part that one key may have. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from serving.errors import PLACE_RETRY_S, RateLimitedError
 class BodyRoom:
     """Bytes of bodies, from their arrival until their requests are over.
 
-    A key may have as much as is left for all others at that moment: a key that takes all it can get leaves
-    the second one half of the rest, and so on, so that there is always room for one more.
+    A key may have as much as is left for all others at that moment: a greedy key leaves the second one half
+    of the rest, and so on, so that there is always room for one more.
     """
 
     def __init__(self) -> None:
@@ -19,11 +19,11 @@ class BodyRoom:
         self._total = 0
 
     def take(self, who: str, size: int, limit: int) -> None:
-        """So much more of a body has come.
+        """Count more bytes of a body.
 
         Args:
-            who: the key; "" where nobody has to share.
-            limit: of all together.
+            who: the key; "" without keys.
+            limit: for all bodies together.
 
         Raises:
             RateLimitedError: there is no room for it.
@@ -40,7 +40,7 @@ class BodyRoom:
         self._total += size
 
     def give_back(self, who: str, size: int) -> None:
-        """A request is over that has taken so much."""
+        """Free the bytes of a request that is over."""
         self._total -= size
         self._held[who] -= size
         if not self._held[who]:
@@ -48,7 +48,7 @@ class BodyRoom:
 
 
 class BodyShare:
-    """What one request has taken; `give_back` it when it is over, whatever became of it."""
+    """The bytes of one request; `give_back` them when it is over, however it ended."""
 
     __slots__ = ("_room", "_size", "_who")
 

@@ -1,4 +1,4 @@
-"""Why a busy model turns a request away, and what its client is told."""
+"""The reasons why a busy model refuses a request, and the messages for its client."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BusyError(RateLimitedError):
     """The model is busy and this request does not get a slot: 429 with Retry-After.
 
     `reason` is "full", "tenant_full", "displaced", "deadline" or "expired", or "held_full",
-    "held_tenant_full" or "held_displaced" where nobody can be asked; `failure` is what it is to a fallback.
+    "held_tenant_full" or "held_displaced" where no replica can be asked; `failure` is its name for fallbacks.
     """
 
     def __init__(self, reason: str, retry_after_s: float) -> None:

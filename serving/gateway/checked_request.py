@@ -1,7 +1,7 @@
-"""A request that has been checked, small enough to wait: what has to be kept of its body is kept as text.
+"""A request that has been checked, and small enough to wait: most of its body is kept as text.
 
-A body in Python's objects is up to ten times as large as its text, and the garbage collector stops everybody
-to look at each list and object of all requests that wait. So a request is packed before it waits.
+A body in Python's objects is up to ten times as large as its text, and the garbage collector stops everything
+to look at each list and object of all waiting requests. So a request is packed before it waits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OWN_FIELDS = frozenset({"model", "store", "cache_salt"})
 
 @dataclass(slots=True)
 class CheckedRequest:
-    """Who asks what of which endpoint.
+    """A checked request: the tenant, the body and the endpoint.
 
     `body` holds what may be sent to an engine, or its small members once it is packed; `session` and `user`
     are the client's own words for whom it speaks for, and go no further than into a hash. Without a
@@ -59,13 +59,13 @@ class CheckedRequest:
 
     @property
     def features(self) -> RequestFeatures:
-        """What the rules of `auto` and prefill decide on; looked for once."""
+        """The features for the rules of `auto` and for prefill; computed once."""
         if self._features is None:
             self._features = features_of(self.endpoint.path, self.body)
         return self._features
 
     async def pack(self) -> None:
-        """Keep it as text from now on."""
+        """Keep the body as text from now on."""
         if self._rest is not None:
             return
         whole, path = self.body, self.endpoint.path
@@ -83,7 +83,7 @@ class CheckedRequest:
             await self.turns.run(discard_in_steps(large))
 
     async def whole(self, own: dict[str, Any]) -> dict[str, Any]:
-        """All of it, with the gateway's own fields."""
+        """The whole body, with the gateway's own fields."""
         if self._rest is None:
             return self.body | own
         text = b"{%b}" % self._rest
@@ -111,7 +111,7 @@ class CheckedRequest:
 
 
 def _split(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Members that stay as they are, and those that are kept as text."""
+    """Members that stay objects, and members that are kept as text."""
     small: dict[str, Any] = {}
     large: dict[str, Any] = {}
     for name, value in body.items():

@@ -1,7 +1,7 @@
-"""Asks replicas for the bills that they could not give with their answers, and has all bills recorded.
+"""Collects the bills that replicas could not send with their answers, and has all bills recorded.
 
-A replica is asked after this gateway's requests to it, when it says that it has bills that nobody claims
-(those of a gateway that died), and while it leaves. While there is nothing of the kind, nobody is asked.
+A replica is asked after this gateway's requests to it, when it reports unclaimed bills (of a gateway that
+died), and while it shuts down. Otherwise no replica is asked.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Collector:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Settle what can be settled now: collect, record, acknowledge."""
+        """Settle all bills that can be settled now: collect, record, acknowledge."""
         if self._task is None:
             return
         self._task.cancel()
@@ -69,7 +69,7 @@ class Collector:
         await self._sink.close()
 
     async def collect(self) -> None:
-        """Once: record what is new, then tell replicas of it and ask for more."""
+        """One round: record new bills, then acknowledge them to replicas and ask for more."""
         await self._record()
         self._look()
         desks = set(self._bills.due())
@@ -125,7 +125,7 @@ class Collector:
             self._bills.forget(desk.replica.id)
 
     def _look(self) -> None:
-        """Note which replicas there are, and those that there are no more."""
+        """Note new replicas, and forget those that are gone."""
         current = self._directory()
         if current is self._seen:
             return

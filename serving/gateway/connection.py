@@ -10,9 +10,9 @@ An answer's body arrives in callbacks and leaves in callbacks: no task wakes up 
 
     from each of them ──close, failure, lost──▶ CLOSED
 
-Only what `recycle` has found clean is IDLE again: everything of the last request is sent, its answer was
-complete and the last, reading goes on, no timer runs, nobody listens. Whatever else is given back is closed,
-so that a forgotten case costs a connection and not the next request.
+A connection is IDLE again only when `recycle` has found it clean: the last request is sent, its answer was
+complete, reading goes on, no timer runs, nobody listens. Any other connection that is returned is closed,
+so a forgotten case costs a connection and not the next request.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class ReplicaConnection(AnswerWatch, asyncio.Protocol):
-    """Sends a request, hands out the answer; can be used again if `recycle` says so.
+    """Sends a request and hands out the answer; can be used again if `recycle` says so.
 
     Args:
         silence_s: how long a replica may send nothing while it owes an answer.
@@ -66,7 +66,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
         self._forget()
 
     def _forget(self) -> None:
-        """What is known of a request and its answer, before there is one."""
+        """Reset the state of a request and its answer."""
         self._forget_answer()
         self._wanted_bytes = MAX_HELD_BYTES
         self._head_bytes = 0
@@ -98,7 +98,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
         return self._requests_bytes > 0
 
     def recycle(self) -> bool:
-        """Make it ready for the next request; closed unless nothing of the last one is left."""
+        """Prepare for the next request; close if anything of the last one is left."""
         transport = self._transport
         if (
             self.state is _ENDED
@@ -120,7 +120,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
 
     @property
     def has_vanished(self) -> bool:
-        """Whether the other machine, or the way to it, has gone under the last answer."""
+        """Whether the other machine, or the network to it, was lost during the last answer."""
         return isinstance(self._error, VanishedError)
 
     def send(self, request: bytes) -> None:
@@ -137,7 +137,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
         """Wait until the head and some of the body have arrived, or all of an answer without a body.
 
         Raises:
-            BrokenError, SilentError: it will not come.
+            BrokenError, SilentError: the answer will not come.
         """
         if not self._pieces and self.state is not _ENDED and self._error is None:
             await self._wait()
@@ -145,10 +145,10 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
             raise self._error
 
     async def fetch(self, limit_bytes: int) -> bytes:
-        """The body that has not been taken yet, when it is complete or this long; see `is_complete`.
+        """The rest of the body, once it is complete or this long; see `is_complete`.
 
         Raises:
-            BrokenError, SilentError, UnreadError: it will not be.
+            BrokenError, SilentError, UnreadError: the body will not be complete.
         """
         self._wants_all = True
         self._wanted_bytes = limit_bytes
@@ -160,7 +160,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
         return self.take()
 
     def take(self) -> bytes:
-        """What has arrived of the body since the last time."""
+        """The part of the body that has arrived since the last call."""
         pieces, self._pieces = self._pieces, []
         self._held_bytes = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -172,7 +172,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
         self._deliver()
 
     def pause(self) -> None:
-        """Take in no more for now: the client reads more slowly than the engine writes."""
+        """Stop reading for now: the client reads more slowly than the engine writes."""
         if self.state is _BODY and self._transport is not None:
             self.state = _PAUSED
             self._paused_at = self._loop.time()
@@ -180,7 +180,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
             self._look_in(min(self._pause_s, LONGEST_S))
 
     def resume(self) -> None:
-        """Take in more again."""
+        """Read again."""
         if self.state is _PAUSED and self._transport is not None:
             self.state = _BODY
             self._heard_at = self._loop.time()
@@ -189,7 +189,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
             self._look_in(min(self._silence_s, LONGEST_S))
 
     def close(self) -> None:
-        """Close at once, nobody hears of it. If an answer is open, the engine aborts its request."""
+        """Close at once, silently. If an answer is open, the engine aborts its request."""
         owes = self.state in (_HEAD, _BODY, _PAUSED)
         self._stop_timer()
         self._receiver = None
@@ -206,7 +206,7 @@ class ReplicaConnection(AnswerWatch, asyncio.Protocol):
             self._transport.abort()
 
     def fail(self, error: Exception) -> None:
-        """Close at once, and tell whoever waits for the answer why."""
+        """Close at once, and pass the reason to the waiter for the answer."""
         if self.state in (_HEAD, _BODY, _PAUSED) and self._error is None:
             self._error = error
             self._deliver()

@@ -1,4 +1,4 @@
-"""How an answer of a replica can fail to come, and who takes what does come."""
+"""The ways in which a replica's answer can fail, and the receiver of its body."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Receiver(Protocol):
     """Takes the pieces of a body as they arrive."""
 
     def receive(self, data: bytes) -> None:
-        """Some more of the body: everything that had arrived."""
+        """Take more of the body: everything that has arrived."""
 
     def end(self, error: Exception | None) -> None:
-        """The body is complete, or `error` says why it never will be. Called once, last."""
+        """Note that the body is complete, or with `error` why it never will be. Called once, last."""
 
 
 class BrokenError(Exception):
@@ -26,7 +26,7 @@ class BrokenError(Exception):
 
 
 class ClosedError(BrokenError):
-    """The other end has closed it: its process has ended, or is about to.
+    """The other end has closed the connection: its process has ended, or is about to.
 
     Attributes:
         taken: the other end's kernel has had the whole request. If not, nobody there can have begun it.
@@ -38,15 +38,15 @@ class ClosedError(BrokenError):
 
 
 class VanishedError(BrokenError):
-    """The other machine, or the way to it, has gone: nothing the request did, and nobody closed anything."""
+    """The other machine, or the network to it, is lost: not the request's fault, and nobody closed it."""
 
 
 class SilentError(Exception):
-    """Nothing has arrived for as long as one may wait."""
+    """Nothing has arrived within the time limit."""
 
 
 class UnreadError(Exception):
-    """The gateway has not read for too long, because its client does not: nothing the replica did."""
+    """The gateway has not read for too long, because its client does not: not the replica's fault."""
 
 
 def is_unreachable(error: BaseException | None) -> bool:

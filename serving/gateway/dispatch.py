@@ -44,10 +44,10 @@ class _DispatchState:
 
     Attributes:
         deadline: until when it may wait.
-        tried: what was tried, by model.
-        absent: the models of this round that could be asked once somebody answers for them.
-        unwell: those of this round that are asked last.
-        renewals: after how many deaths of engines the deadline has begun anew.
+        tried: the attempts, by model.
+        absent: models of this round that can be asked once a replica answers for them.
+        unwell: unhealthy models of this round, which are asked last.
+        renewals: how often the deadline has begun again after an engine's death.
     """
 
     request: CheckedRequest
@@ -60,7 +60,7 @@ class _DispatchState:
     renewals: int = 0
 
     def next_unwell(self) -> Candidate | None:
-        """One that was passed over for better ones, when these could not either."""
+        """The next model that was skipped as unhealthy, when the healthy ones could not answer."""
         return self.unwell.pop(0) if self.unwell else None
 
     @property
@@ -103,11 +103,11 @@ class Dispatcher:
 
     @property
     def semaphores(self) -> TenantSemaphores:
-        """Where large bodies are worked on."""
+        """The semaphores for work on large bodies."""
         return self._builder.semaphores
 
     def reroute(self, routing: RoutingConfig) -> None:
-        """Route by this from the next request on; what is under way keeps its route."""
+        """Use this routing from the next request on; open requests keep their route."""
         self.routing = routing
         self._router = ModelRouter(routing)
 
@@ -118,7 +118,7 @@ class Dispatcher:
             on_wait: called now and then while the request waits for a model.
 
         Raises:
-            ComptoirError: nobody may, can or will answer; what the last candidate failed with.
+            ComptoirError: no model may or can answer; the error of the last candidate.
         """
         try:
             return await self._open(request, on_wait)
@@ -139,7 +139,7 @@ class Dispatcher:
         return response
 
     async def _along(self, state: _DispatchState) -> OpenResponse | None:
-        """Ask the candidates in order; None when nobody answers now for any that could be asked."""
+        """Ask the candidates in order; None when no replica of them can be asked now."""
         route = state.route
         # Not `dict[str, Failure]()`, which takes as long as all of the loop.
         failed: dict[str, Failure] = {}
@@ -177,7 +177,7 @@ class Dispatcher:
     def _set_aside(
         self, state: _DispatchState, candidate: Candidate, failed: dict[str, Failure]
     ) -> None:
-        """Nobody answers for this candidate now: others may, or the request is held."""
+        """Set aside a candidate without a usable replica: others may answer, or the request is held."""
         state.absent[candidate.model_id] = state.tried[candidate.model_id]
         failed[candidate.served_name] = "unhealthy"
         if state.route.next(failed) is not None:
@@ -190,7 +190,7 @@ class Dispatcher:
         failure: ComptoirError,
         failed: dict[str, Failure],
     ) -> bool:
-        """Whether somebody else may answer after this failure, at once or when a model is there again."""
+        """Whether another model may answer after this failure, at once or when it is back."""
         kind = failure.failure if isinstance(failure, BusyError) else failure_of(failure)
         if kind is None or (state.deadline.is_named and state.deadline.has_passed(self._clock())):
             return False
@@ -201,7 +201,7 @@ class Dispatcher:
         return True
 
     def _renew(self, state: _DispatchState) -> None:
-        """An engine was at work on it and died, which is no waiting: a deadline of the site begins anew."""
+        """Begin the site's own deadline again: an engine was at work on the request and died."""
         died = sum(tried.died for tried in state.tried.values())
         if died > state.renewals and not state.deadline.is_named:
             state.renewals = died
@@ -275,7 +275,7 @@ class Dispatcher:
         )
 
     def _check_quarantine(self, prepared: CandidateRequest) -> None:
-        """Raise what a request gets that engines failed at a moment ago: it is not sent to more of them."""
+        """Raise the error for a request at which engines have just failed: no more of them get it."""
         quarantine = self._forwarder.quarantine
         if quarantine.is_empty:
             return
@@ -287,7 +287,7 @@ class Dispatcher:
             )
 
     async def _refuse(self, request: CheckedRequest, response: ReplicaResponse, slot: Slot) -> None:
-        """Raise what an engine's error answer means."""
+        """Raise our error for an engine's error answer."""
         refusal, answer = response.refusal, response.answer
         try:
             with response:

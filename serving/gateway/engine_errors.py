@@ -1,4 +1,4 @@
-"""Turns what an engine says when it refuses or fails into our errors, without any of its text.
+"""Turns an engine's refusals and failures into our errors, without any of its text.
 
 vLLM's messages may repeat parts of the request (pydantic adds the offending input), so only numbers
 and known causes survive.
@@ -29,7 +29,7 @@ _CONTEXT_TOKENS = re.compile(
 
 @dataclass(frozen=True)
 class _Cause:
-    """What an engine means: how it says it, how we say it, and which fields it can be about."""
+    """A known cause: the engine's pattern, our message, and the fields it can be about."""
 
     says: re.Pattern[str]
     message: str
@@ -157,7 +157,7 @@ def _context(message: str) -> str:
 
 
 def _or_limit(sent: Collection[str]) -> str:
-    """Embeddings have no limit to lower, and it has three names elsewhere."""
+    """The hint to lower the output limit, by its name on this endpoint; embeddings have none."""
     limit = next((name for name in OUTPUT_LIMITS if name in sent), None)
     return f" or lower '{limit}'" if limit else ""
 

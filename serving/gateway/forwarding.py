@@ -1,4 +1,4 @@
-"""Takes one request to a replica of its model: choose, send, ask another if that one is gone."""
+"""Sends one request to a replica of its model: choose, send, ask another if that one is gone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FAILED = "the engine failed on this request"
 
 
 class _FailedError(Exception):
-    """The replica lives and failed at the request; whose fault that is, another one will tell."""
+    """A live replica failed on the request; another one will show whose fault that is."""
 
     def __init__(self, replica_id: str, *, is_busy: bool) -> None:
         super().__init__(replica_id)
@@ -44,7 +44,7 @@ class _FailedError(Exception):
 
 
 class Forwarder:
-    """Remembers who failed, and asks others within a budget."""
+    """Sends requests to replicas, remembers failures, and retries within a budget."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Forwarder:
 
     @property
     def lanes(self) -> dict[str, Lane]:
-        """What is kept for each model, by id."""
+        """The lanes of all models, by id."""
         return self._lanes.all
 
     async def open(
@@ -86,11 +86,11 @@ class Forwarder:
         The caller must `close` the response when it is done with the answer.
 
         Args:
-            tried: what was tried before the request was held; it goes on from there.
+            tried: the attempts before the request was held, which are continued.
 
         Raises:
             NoReplicaError: no replica can be asked just now; the request may be held and sent again.
-            EngineFailedError: the request is the cause of failures, or nobody is left to tell.
+            EngineFailedError: the request is the cause of failures, or no other replica is left to tell.
             EngineTimeoutError: the engine was silent for too long.
         """
         tried = tried if tried is not None else RetryState()
@@ -129,7 +129,7 @@ class Forwarder:
         raise NoReplicaError
 
     def can_ask(self, model_id: str, tried: RetryState | None = None, tenant: str = "") -> bool:
-        """Whether `open` would send a request now of which so much has been tried."""
+        """Whether `open` would send a request with these attempts now."""
         lane, now = self._lanes.of(model_id), self._clock()
         if tried is not None and not tried.is_free and not lane.budget.can_retry(now, tenant):
             return False
@@ -142,12 +142,12 @@ class Forwarder:
         return False
 
     def is_well(self, model_id: str) -> bool:
-        """Whether the model is worth asking first when another could stand in for it."""
+        """Whether the model should be asked before its fallbacks."""
         breaker = self.breakers.models.get(model_id)
         return breaker is None or breaker.allows(self._clock())
 
     def reads_prompts(self, model_id: str) -> bool:
-        """Whether hashes of a request's prompt would decide anything."""
+        """Whether the policy needs hashes of prompts."""
         lane = self._lanes.of(model_id)
         return lane.policy.reads_prompt and len(lane.replicas) > 1
 
@@ -156,7 +156,7 @@ class Forwarder:
     async def _ask_in_turn(
         self, request: ReplicaRequest, lane: Lane, tried: RetryState
     ) -> ReplicaResponse:
-        """An engine has died under it: it may be the cause, and shall take nobody along."""
+        """Send a request under which an engine died alone: it may be the cause, and must not harm others."""
         async with self._probation.turn(request.model_id, request.tenant, tried.acquit):
             candidates = self._lanes.candidates(request.model_id, tried, self._clock())
             return await self._ask(request, lane, candidates, tried)
@@ -239,7 +239,7 @@ class Forwarder:
     def _may_ask(
         self, request: ReplicaRequest, lane: Lane, tried: RetryState, *, is_free: bool | None = None
     ) -> bool:
-        """Count one more try, if there may be one: the first is free, others within budget and deadline."""
+        """Count one more attempt, if allowed: the first is free, others need budget and time."""
         now = self._clock()
         if tried.attempts >= self._config.retries.max_attempts:
             return False
@@ -282,7 +282,7 @@ class Forwarder:
             self._hold_back(request)
 
     def _hold_back(self, request: ReplicaRequest) -> None:
-        """The request is the cause: its client is told, and the same request is not sent for a while."""
+        """Refuse a request that is the cause, and quarantine its like for a while."""
         self.quarantine.add(request.suspect, self._clock())
         raise EngineFailedError(_FAILED)
 

@@ -1,4 +1,4 @@
-"""Unpacks a body that its client compressed with gzip, piece by piece, so that a limit can hold meanwhile."""
+"""Decompresses a gzip body piece by piece, so that a limit can apply meanwhile."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ PIECE_BYTES = 256 * 1024
 
 
 class Gunzip:
-    """One gzip stream; `rest` is what has not been unpacked of the last piece."""
+    """One gzip stream; `rest` is the part of the last piece that is not decompressed yet."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self.rest = b""
 
     def some(self, data: bytes) -> bytes:
-        """At most PIECE_BYTES of what `data` unpacks to; go on with `rest`.
+        """At most PIECE_BYTES of the decompressed `data`; go on with `rest`.
 
         Raises:
-            MalformedJsonError: it is not what gzip writes.
+            MalformedJsonError: it is not valid gzip.
         """
         try:
             part = self._stream.decompress(data, PIECE_BYTES)
@@ -39,10 +39,10 @@ class Gunzip:
 
 
 def unpacker(encoding: str) -> Gunzip | None:
-    """What unpacks a body with this `Content-Encoding`; None: it is not packed.
+    """The decompressor for this `Content-Encoding`; None: the body is not compressed.
 
     Raises:
-        UnsupportedEncodingError: it is packed otherwise.
+        UnsupportedEncodingError: another encoding.
     """
     name = encoding.strip().lower()
     if name in ("gzip", "x-gzip"):

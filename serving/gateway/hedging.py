@@ -21,9 +21,9 @@ async def first_of(
     """The result of the first of one or two calls of `ask` that succeeds.
 
     Args:
-        ask: asks somebody else each time.
+        ask: asks another replica each time.
         after_s: how long the first has before the second begins; if it fails earlier, that is the result.
-        discard: gets a result that came too late.
+        discard: gets a late result.
         may_ask: whether there may be a second one; asked when it is time for it.
 
     Raises:

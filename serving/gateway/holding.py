@@ -1,8 +1,8 @@
 """Holds requests that have not begun while no replica of their model can be asked, whatever the reason.
 
-It may sleep (scaled to zero), be redeployed, have crashed, be on a node that is lost, or be left alone by
-its breaker. One look for all that wait for a model, every tenth of a second; those that can go are let go by
-turns of their tenants.
+The model may sleep (scaled to zero), be redeployed, have crashed, be on a lost node, or be cut off by
+its breaker. One check for all requests of a model, every tenth of a second; those that can go are released,
+tenants taking turns.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CanAsk = Callable[[str, RetryState | None, str], bool]
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """One held request: whom it would go to, what it has tried there, whether it had to make room."""
+    """One held request: its candidates, its attempts there, whether it had to make room."""
 
     tenant: str
     tried: Mapping[str, RetryState]
@@ -50,7 +50,7 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Line:
-    """Those that wait for one model, in order of arrival, and how many each tenant has among them."""
+    """The requests held for one model, in order of arrival, and their number by tenant."""
 
     waiters: dict[_Waiter, None] = field(default_factory=dict)
     tenants: Counter[str] = field(default_factory=Counter)
@@ -85,7 +85,7 @@ class Holding:
         self._gone_s: dict[str, float] = {}
 
     def reconfigure(self, config: AdmissionConfig) -> None:
-        """Hold by these bounds from the next request on."""
+        """Apply these bounds from the next request on."""
         self._config = config
 
     def held(self, model_id: str) -> int:
@@ -96,7 +96,7 @@ class Holding:
     def wake(self, model_id: str) -> None:
         """Ask for a replica of a model that has none, and may sleep; returns at once.
 
-        Whether it may, a model that has never had a replica has not said yet; to others it does nothing.
+        A model that never had a replica has not said whether it may sleep; for others this does nothing.
         """
         model = self._directory().models.get(model_id)
         if model is not None and not model.replicas:
@@ -112,14 +112,14 @@ class Holding:
         """Wait until one of the models can be asked.
 
         Args:
-            tried: what was tried, by the models that it would go to; it is counted at the first.
-            on_wait: called every `keep_alive_s` while it waits; what it raises ends the waiting.
+            tried: the attempts, by candidate model; the request is counted at the first.
+            on_wait: called every `keep_alive_s` while it waits; an exception from it ends the waiting.
 
         Raises:
             BusyError: too many requests are held for the model already, of all or of this tenant; or it had
                 to make room for a tenant with fewer.
-            ModelUnavailableError: waiting is in vain, or the deadline has passed.
-            ModelNotFoundError: the models are no more.
+            ModelUnavailableError: waiting is pointless, or the deadline has passed.
+            ModelNotFoundError: the models have been removed.
         """
         model_id = next(iter(tried))
         if all(self._never_comes(name) for name in tried):
@@ -155,7 +155,7 @@ class Holding:
         return line
 
     def _make_room(self, line: _Line, tenant: str) -> bool:
-        """Let the newest of whoever has most here go, if that is more than this tenant would have then."""
+        """Refuse the newest request of the tenant with the most, if it has more than this one would have."""
         # Not `tenants`, which counts those too that were let go a moment ago.
         held = Counter(waiter.tenant for waiter in line.waiters)
         fullest, count = held.most_common(1)[0] if held else ("", 0)
@@ -178,7 +178,7 @@ class Holding:
             self._gone_s.pop(model_id, None)
 
     async def _woken(self, waiter: _Waiter, deadline: Deadline, on_wait: OnWait | None) -> bool:
-        """Whether it can go; False: waiting is in vain."""
+        """Whether the request can go; False: waiting is pointless."""
         began = reminded = self._clock()
         while not waiter.woken.done():
             now = self._clock()
@@ -200,7 +200,7 @@ class Holding:
         return waiter.woken.result()
 
     def _look(self, line: _Line) -> None:
-        """Let go who can go, or who waits in vain; look again soon while somebody waits."""
+        """Release requests that can go or wait in vain; check again soon while any wait."""
         # First of all: whatever happens here, there is a next time.
         ticker = line.ticker = asyncio.get_running_loop().call_later(LOOK_S, self._look, line)
         # What holds for all that wait for a model is looked up once.
@@ -251,7 +251,7 @@ class Holding:
 
 
 def cause_of(model: Model | None) -> Cause:
-    """Why no replica of it can be asked."""
+    """The reason why no replica of the model can be asked."""
     if model is None:
         return "gone"
     if model.replicas:
@@ -263,7 +263,7 @@ def cause_of(model: Model | None) -> Cause:
 
 
 def by_turns(waiters: Iterable[_Waiter]) -> list[_Waiter]:
-    """One of each tenant, then the next of each; of a tenant, in order."""
+    """One request of each tenant, then the next of each; a tenant's own in order."""
     queues: dict[str, deque[_Waiter]] = {}
     for waiter in waiters:
         queues.setdefault(waiter.tenant, deque()).append(waiter)

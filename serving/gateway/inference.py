@@ -162,7 +162,7 @@ class Inference:
         request_id: str,
         waiting: WaitingStream,
     ) -> ASGIApp | None:
-        """Say why it was ended: in a stream as its last event, else while nothing has been sent."""
+        """Send the reason of an ended request: as a stream's last event, or while nothing has been sent."""
         error = request.ended_by or leaving()
         if client.has_begun and (request.is_stream or waiting.has_begun):
             await waiting.fail(error, dialect_of(path))
@@ -182,7 +182,7 @@ class Inference:
         request_id: str,
         held: BodyShare,
     ) -> CheckedRequest:
-        """What may be sent to an engine."""
+        """Check a body; return what may be sent to an engine."""
         limits, who = rules.config.limits, rules.keys.sharer(caller)
 
         def took(size: int) -> None:
@@ -298,7 +298,7 @@ def first_values(scope: Scope) -> dict[str, str]:
 
 
 def leaving() -> ShuttingDownError:
-    """What those are told who are still open when the gateway's time to stop is over."""
+    """The error for requests that are still open when the gateway's time to stop is over."""
     return ShuttingDownError(
         "this gateway is shutting down before the answer is complete: try again",
         retry_after_s=LEAVING_RETRY_S,

@@ -1,4 +1,4 @@
-"""A bill sink that is a folder of text files: one JSON object a line, on the disk before it counts."""
+"""A bill sink in a folder of text files: one JSON object a line, on the disk before it counts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Journal:
     """One gateway's files: `bills-DAY-GATEWAY.jsonl`, a new one each day (UTC).
 
     Args:
-        folder: it is made if its parent is there; gateways of several machines may share it.
+        folder: created if its parent exists; gateways of several machines may share it.
         gateway: tells this process's files from others'.
 
     Raises:
-        ConfigError: nothing can be written there.
+        ConfigError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, gateway: str, now: Callable[[], datetime] = _now) -> None:
@@ -45,7 +45,7 @@ class Journal:
             ) from None
 
     async def record(self, bills: Sequence[BilledTo]) -> None:
-        """Append them, and wait until the disk has them.
+        """Append bills, and wait until they are on the disk.
 
         Raises:
             OSError: as the system says.
@@ -54,7 +54,7 @@ class Journal:
         await asyncio.to_thread(self._append, text)
 
     async def close(self) -> None:
-        """Nothing is left open."""
+        """Close the file."""
 
     def _append(self, text: bytes) -> None:
         file = self._open()

@@ -7,7 +7,7 @@ enough has come by, `orjson` parses the elements since the last time, and what i
     {"model": "m", "messages": [{...}, {...}, {...}, ...
      parsed: a member           parsed: 2 elements  ^ pending
 
-What is valid, and what it means, is orjson's decision alone: every character passes it, but for the brackets
+orjson alone decides validity and meaning: every character passes through it, except for the brackets
 and commas between two pieces.
 """
 
@@ -57,13 +57,13 @@ def many_values_in_steps(text: bytes) -> Generator[None, None, bool]:
 
 
 def parse_in_steps(text: bytes, max_objects: int) -> Generator[None, None, Any]:
-    """What `orjson.loads` makes of the text.
+    """The value that `orjson.loads` gives for the text.
 
     Args:
-        max_objects: how many lists and objects it may hold.
+        max_objects: limit of lists and objects.
 
     Raises:
-        MalformedJsonError: it is no JSON.
+        MalformedJsonError: it is not JSON.
         InvalidFieldError: it holds too many lists and objects, or an object too many members.
     """
     reader = _Reader(text)
@@ -102,7 +102,7 @@ def parse_in_steps(text: bytes, max_objects: int) -> Generator[None, None, Any]:
 
 
 def _string_end(text: bytes, at: int) -> Generator[None, None, int]:
-    """Behind the string that begins there; the end of the text if it is not closed."""
+    """The position after the string that begins there; the end of the text if it is not closed."""
     quotes = 0
     start = at + 1
     while (at := text.find(b'"', start)) >= 0:
@@ -124,8 +124,8 @@ _SIGNS = (b'"', b"[", b"{", b"]", b"}")
 class _Frame:
     """A list or an object that has begun.
 
-    `value` holds what is parsed of it; None: nothing yet, it is pending as part of its parent. What is
-    pending begins at `start`. `comma` is the last comma since then, or -1.
+    `value` is the parsed part; None: nothing yet, it is pending as part of its parent. The pending part
+    begins at `start`. `comma` is the last comma since then, or -1.
     """
 
     __slots__ = ("comma", "ends_with_child", "key", "opened", "start", "value")

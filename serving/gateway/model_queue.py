@@ -76,7 +76,7 @@ class ModelQueue:
         return bool(self.fair.open or self.fair.waiting)
 
     def reconfigure(self, config: AdmissionConfig) -> None:
-        """Go on with other figures; what waits keeps its deadline."""
+        """Apply other settings; waiting requests keep their deadlines."""
         self._config = config
         self.fair.reconfigure(config)
         # Looked at anew by the next request or tick.
