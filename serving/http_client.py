@@ -1,8 +1,8 @@
-"""The one HTTP client of all commands: it knows what may leave through a proxy, and what never does.
+"""The one HTTP client of all commands: it knows which requests may go through a proxy, and which never do.
 
-This machine and the inside of a cluster are asked directly, whatever HTTP_PROXY and its like say: a proxy
-would get Ray's token, the deployment file and API keys. Other addresses are somebody's endpoint, and for
-those the user's settings hold: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, which may name networks
+This machine and the inside of a cluster are reached directly, whatever HTTP_PROXY and its like say: a proxy
+would get Ray's token, the deployment file and API keys. Other addresses are endpoints elsewhere, to which
+the user's settings apply: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, which may name networks
 (10.0.0.0/8). Redirects are not followed: what was meant for one address goes to no other.
 """
 
@@ -27,16 +27,16 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class Unreachable(Exception):
-    """Nothing answers there; the text says why, in a few words."""
+    """Nothing answers at the address; the text gives the reason in a few words."""
 
 
 class NotHttp(Exception):
-    """Something answers there, and not with HTTP, or with far too much of it."""
+    """The address answers, but not with HTTP, or with far too much of it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, whatever the status."""
+    """The answer, whatever its status."""
 
     status: int
     body: bytes
@@ -57,7 +57,7 @@ def ask(
     body: bytes | None = None,
     is_inside: bool = False,
 ) -> Answer:
-    """One request.
+    """Send one request.
 
     Args:
         url: http:// or https://.
@@ -110,7 +110,7 @@ def client(
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the user's settings want for an address."""
+    """The proxy of the user's settings for an address."""
     if is_direct(url):
         return None
     proxies = getproxies_environment()
@@ -119,7 +119,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def is_direct(url: str) -> bool:
-    """Whether no proxy may be asked: this machine's loopback, and what NO_PROXY names."""
+    """Whether no proxy may be used: for this machine's loopback, and for the hosts in NO_PROXY."""
     host = urlsplit(url).hostname or ""
     return is_loopback(host) or any(_means(name, host) for name in _no_proxy(os.environ))
 
@@ -136,7 +136,7 @@ def is_loopback(host: str) -> bool:
 
 
 def without_proxies(environment: Mapping[str, str], *hosts: str) -> dict[str, str]:
-    """NO_PROXY and no_proxy for child processes: what was there, and loopback and these hosts."""
+    """NO_PROXY and no_proxy for child processes: the present entries, loopback, and these hosts."""
     names = _no_proxy(environment)
     names += [name for name in ("localhost", "127.0.0.1", "::1", *hosts) if name not in names]
     return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(names))

@@ -1,4 +1,4 @@
-"""A short way to the client's socket for ASGI applications: what they are told of it, and what they may do.
+"""A direct way to the client's socket for ASGI applications: its state, and the operations on it.
 
 ASGI's `send` costs a dictionary, a coroutine and several frames for every piece of a body. An answer in a
 thousand small pieces goes through `ClientConnection` instead, an ASGI extension of our own
@@ -36,13 +36,13 @@ class ClientConnection(Protocol):
         """Whether the head of the answer has been sent."""
 
     def recognised(self, who: str = "") -> None:
-        """A key was accepted with this request: the connection no longer counts as a stranger's.
+        """Note an accepted key: the connection no longer counts as one without.
 
         Args:
-            who: for whom the request counts until it is answered; "" where nobody has to share.
+            who: the key that the request counts for until it is answered; "" without several keys.
 
         Raises:
-            TooManyConnectionsError: they have as many open as there is room for all others.
+            TooManyConnectionsError: the key has as many open as there is room for all others.
         """
 
     @property

@@ -1,8 +1,8 @@
-"""What a replica says of itself: its address, the card of its model, its load. Pure.
+"""A replica's report on itself: its address, the card of its model, its load. Pure.
 
 Ray carries all of it to the gateways as dictionaries of plain values; they are written and read here, and
-nowhere else. While a change is rolled out, gateways and replicas of two builds talk to each other: what a
-build does not know it passes over, and what the other one does not say has a default.
+nowhere else. While a change is rolled out, gateways and replicas of two builds talk to each other: unknown
+facts are ignored, and missing ones have defaults.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from serving.records import record
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a model is. None, or nothing in a tuple: nobody says, or there is none.
+    """The facts of a model. None, or an empty tuple: unknown, or none.
 
     Attributes:
         task: chat, embed, rerank or guard; another word may come from a newer build.
@@ -52,7 +52,7 @@ class ModelCard:
         return cls(**{name: fact for name, fact in found.items() if fact is not None})
 
     def encode(self) -> dict[str, Any]:
-        """As JSON has it. What is not so yet says so, but for what only an engine can know."""
+        """The card as JSON; unset facts are included, except those that only an engine can know."""
         facts = {name: getattr(self, name) for name in _CARD}
         if self.max_model_len is None:
             del facts["max_model_len"]
@@ -154,7 +154,7 @@ _NUMBERS = (float, int)
 
 @record
 class ReplicaMetadata:
-    """What a replica says once, when it has started: how to reach it, and what its model is.
+    """A replica's report after its start: its address, and its model.
 
     `token` opens its door; `card` is an encoded `ModelCard`. Replicas of the same `build` read each other's
     KV caches; "" where prefill and decode are not apart.
@@ -180,7 +180,7 @@ class ReplicaMetadata:
 
     @property
     def base_url(self) -> str:
-        """Where its app answers."""
+        """The URL of its app."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 

@@ -1,4 +1,4 @@
-"""What gateway and replica say to each other beside the request and the answer. Pure.
+"""The protocol between gateway and replica, beside the request and the answer. Pure.
 
 Gateways send a token with each request, and who pays for it. Replicas say what an answer cost: in a header
 when it is sent whole, in a comment as the last event of a stream, which the gateway takes out. Comments mean
@@ -80,7 +80,7 @@ class Usage:
         return cls(prompt, cached, output, reasoning, distinct, sequences, bill)
 
     def __add__(self, other: Usage) -> Usage:
-        """Both together, on nobody's bill."""
+        """The sum, without a bill."""
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,
@@ -96,7 +96,7 @@ class Usage:
 
 
 def take_usage(events: bytes) -> tuple[bytes, Usage | None]:
-    """Complete events without the replica's usage comment, and what it said."""
+    """Complete events without the replica's usage comment, and the usage in it."""
     if USAGE_MARK not in events:
         return events, None
     found = _USAGE_EVENT.search(events)
@@ -108,7 +108,7 @@ def take_usage(events: bytes) -> tuple[bytes, Usage | None]:
 
 @record
 class Bill:
-    """What one request cost one replica; `id` is unique for ever.
+    """The cost of one request at one replica; `id` is unique for ever.
 
     `key` stands for the API key (`tenancy.keys.key_id`), "" where there are none. `adapter` is the name of a
     LoRA adapter, or "". `is_prefill`: the replica only computed the prompt, which another one bills as well.

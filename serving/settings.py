@@ -1,4 +1,4 @@
-"""What can be configured: frozen, checked when built; every default stands here once.
+"""The settings: frozen, checked when built; every default is defined once.
 
 Precedence: command line > environment (COMPTOIR_*) > configuration file > default.
 The file is an ordinary Ray Serve config; the models below are the `args` of its applications.
@@ -42,7 +42,7 @@ _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,95}")
 
 
 class ProcessSettings(BaseSettings):
-    """What the environment alone decides, the same in every process of a site."""
+    """Settings from the environment alone, the same in every process of a site."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
 
@@ -70,7 +70,7 @@ class ProcessSettings(BaseSettings):
         """Read the environment.
 
         Raises:
-            ConfigError: a COMPTOIR_ variable has a value that does not fit; the message names it.
+            ConfigError: a COMPTOIR_ variable has an invalid value; the message names it.
         """
         try:
             return cls()
@@ -79,7 +79,7 @@ class ProcessSettings(BaseSettings):
 
 
 class SiteConfig(FrozenConfig):
-    """Where and under which law the models run; shared by all applications of a file."""
+    """The site's jurisdiction and acknowledged licences; shared by all applications of a file."""
 
     jurisdiction: str = "EU"
     acknowledged_licences: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class SiteConfig(FrozenConfig):
 
 
 class GatewayConfig(FrozenConfig):
-    """The endpoint: where it listens, who may call it, what it bounds."""
+    """The endpoint: its address, its keys, its limits."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
@@ -162,7 +162,7 @@ class GatewayConfig(FrozenConfig):
     def changed(
         self, live: LiveConfig, in_args: tuple[KeyConfig, ...], in_file: tuple[KeyConfig, ...]
     ) -> Self:
-        """This gateway's configuration with what changes while it runs.
+        """This gateway's configuration with the settings that change while it runs.
 
         Args:
             in_args: the keys of its `args`, where `live` names none.
@@ -197,7 +197,7 @@ class GatewayConfig(FrozenConfig):
 
 
 class ModelConfig(FrozenConfig):
-    """One hosted model: what clients call it, which catalogue entry it is, how it runs."""
+    """One hosted model: its names, its catalogue entry, how it runs."""
 
     id: Annotated[str, Field(description="the name clients send as `model`")]
     catalogue: str | None = None

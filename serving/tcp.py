@@ -1,4 +1,4 @@
-"""What Linux knows of a TCP connection, and what it is told to do with one (`tcp(7)`)."""
+"""Linux's view of a TCP connection, and options set on one (`tcp(7)`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TcpInfo:
 
 
 def tcp_info(sock: Any) -> TcpInfo | None:
-    """What the kernel knows; None where it does not say (not TCP, closed)."""
+    """The kernel's figures; None where it has none (not TCP, closed)."""
     raw = _read(sock, _INFO.size)
     if len(raw) < _INFO.size:
         return None

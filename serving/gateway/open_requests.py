@@ -11,7 +11,7 @@ from serving.tenancy.keys import Caller
 
 
 class OpenRequest:
-    """One request. Whoever ends it says with which error; its task is cancelled, and answers with that."""
+    """One open request. Its ender names the error; its task is cancelled, and answers with that error."""
 
     __slots__ = ("_task", "caller", "ended_by", "has_begun", "held", "is_stream")
 

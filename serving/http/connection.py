@@ -75,7 +75,7 @@ class HttpConnection(EndingConnection):
     # ---- requests ----------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Do what can be done with what has arrived."""
+        """Process the input that has arrived."""
         try:
             if self.phase is Phase.PROXY:
                 self._take_proxy_header()
@@ -153,7 +153,7 @@ class HttpConnection(EndingConnection):
             self._pause()
 
     def _catch_up(self) -> None:
-        """Go on with a body of many small chunks, after others had a turn."""
+        """Go on with a body of many small chunks, after other connections had a turn."""
         if self.phase is Phase.BUSY and self._reader.is_behind:
             self._resume()
             self._advance()
@@ -166,20 +166,20 @@ class HttpConnection(EndingConnection):
         return self._server.table.is_draining or self._has_heard_all
 
     def recognise(self, exchange: Exchange, who: str) -> None:
-        """A key was accepted."""
+        """Note that a key was accepted."""
         if not self.is_recognised:
             self._server.table.recognise(self)
         if exchange is self.exchange:
             self.peer.recognised(who)
 
     def body_was_read(self) -> None:
-        """The application has taken what there was of the body."""
+        """Note that the application has taken the body so far."""
         self._resume()
         if self._reader.is_behind:
             self._advance()
 
     def answered(self, exchange: Exchange) -> None:
-        """The answer is whole; the next request, if the connection is good for one."""
+        """Finish an answer; go on with the next request if the connection allows one."""
         if exchange is not self.exchange:
             return
         self._take_exchange()

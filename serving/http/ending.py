@@ -1,4 +1,4 @@
-"""How a client's connection ends: with an error, a reset, or when its time is over."""
+"""The end of a client's connection: with an error, a reset, or at a time limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAST_HEAD_S = 1.0
 
 
 class EndingConnection(asyncio.Protocol):
-    """The half of a connection that sees to its end; the other one reads requests (`HttpConnection`)."""
+    """The half of a connection that ends it; the other half reads requests (`HttpConnection`)."""
 
     __slots__ = (
         "_body_watch",
@@ -78,7 +78,7 @@ class EndingConnection(asyncio.Protocol):
 
     @property
     def _has_heard_all(self) -> bool:
-        """Whether the client has ended its input, and all of that has been worked on."""
+        """Whether the client has ended its input, and all of it has been processed."""
         return self._has_eof and not self._reader.waiting_bytes
 
     def _probe(self, exchange: Exchange) -> None:
@@ -119,7 +119,7 @@ class EndingConnection(asyncio.Protocol):
             self.abort()
 
     def _linger(self) -> None:
-        """Say that nothing more will come, and read until the client says the same."""
+        """Close the sending side, and read until the client does the same."""
         if self._has_eof:
             self.close()
             return
@@ -134,17 +134,17 @@ class EndingConnection(asyncio.Protocol):
         self._resume()
 
     def close(self) -> None:
-        """Close when what is written has left."""
+        """Close once the written data has left."""
         self.phase = Phase.CLOSED
         self._deadline_s = math.inf
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once, with a reset: what is unread is dropped here and there."""
+        """Close at once, with a reset: unread data is dropped on both sides."""
         reset(self._transport)
 
     def retire(self) -> None:
-        """The listener closes: end, unless something is going on or a first request may be on its way."""
+        """End because the listener closes, unless a request is open or a first one may be on its way."""
         if self.phase is Phase.IDLE and self.requests:
             self.close()
         elif self.phase in (Phase.IDLE, Phase.HEAD, Phase.PROXY):
@@ -184,7 +184,7 @@ class EndingConnection(asyncio.Protocol):
             self._transport.abort()
 
     def _look_for_client(self) -> None:
-        """Of a client that has ended its input, or that is not read from, see whether it has gone."""
+        """Check whether a client that has ended its input, or that is not read from, has gone."""
         if self._transport.is_closing():
             # Its descriptor may be another connection's by now.
             return

@@ -80,7 +80,7 @@ class Exchange:
     # ---- for the connection ------------------------------------------------------------------------------
 
     async def run(self, app: Any) -> None:
-        """Call the application; whatever it does, there is an answer or the connection ends."""
+        """Call the application; in any case there is an answer, or the connection ends."""
         try:
             await app(self._scope(), self.receive, self.send)
         except asyncio.CancelledError:
@@ -94,7 +94,7 @@ class Exchange:
                 self._give_up()
 
     def body_arrived(self, data: bytes, *, is_whole: bool) -> None:
-        """Some more of the body."""
+        """Take more of the body."""
         self.body_is_whole = is_whole
         if data:
             self._expects_continue = False
@@ -112,23 +112,23 @@ class Exchange:
 
     @property
     def has_enough(self) -> bool:
-        """Whether the application should read before more of the body is taken in."""
+        """Whether the application should read before more of the body is accepted."""
         return self._unread > MAX_UNREAD_BYTES
 
     @property
     def can_be_probed(self) -> bool:
-        """Whether a byte can be sent that means nothing to the client."""
+        """Whether a byte without meaning can be sent to the client."""
         if self.has_begun and not self._held:
             return self._framing is _CHUNKED
         return self._head.version == "1.1"
 
     def probe(self) -> None:
-        """Send something meaningless, which a client that has closed its connection answers with a reset."""
+        """Send a byte without meaning, which a client that has closed its connection answers with a reset."""
         # A chunk's size may begin with any number of zeros; an interim answer means nothing by itself.
         self._transport.write(b"0" if self.has_begun and not self._held else CONTINUE)
 
     def lose(self) -> None:
-        """The client has gone, or its request turned out to be none."""
+        """Note that the client has gone, or that its request was invalid."""
         if self.is_lost or self.is_over:
             return
         self.is_lost = True
@@ -137,7 +137,7 @@ class Exchange:
             self.on_lost()
 
     def cut(self) -> None:
-        """The listener closes and waits no longer."""
+        """End the request: the listener closes and waits no longer."""
         if self.is_over or self.is_lost or self.is_cut:
             return
         self.is_cut = self.closes = True
@@ -147,7 +147,7 @@ class Exchange:
             self.task.cancel()
 
     def wake(self) -> None:
-        """Something has changed for who waits in `receive` or `send`."""
+        """Wake the waiter in `receive` or `send` after a change."""
         if self._wake is not None:
             self._wake.set()
 
@@ -261,7 +261,7 @@ class Exchange:
         self._finish()
 
     def _give_up(self) -> None:
-        """The application ended without an answer, or in the middle of one."""
+        """Give up on an application that ended without an answer, or in the middle of one."""
         if self.has_begun:
             self.is_over = True
             self._write(b"")

@@ -1,4 +1,4 @@
-"""Who is at the other end of one connection, and whom it counts for."""
+"""The peer of one connection: its address, and the client that the connection counts for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Peer:
     """The socket's own peer, until a trusted proxy names another.
 
     Attributes:
-        address: whom the connection counts for; None: nobody.
+        address: the address that the connection counts for; None: no address.
         client: the client as ASGI names it; with `X-Forwarded-For`, that of the present request.
         server: this end.
         is_proxy: whether it is a trusted proxy that has named nobody for the whole connection.
@@ -53,7 +53,7 @@ class Peer:
         """Read that header; its length, or None while it is not all there.
 
         Raises:
-            MalformedHttpError: it is none.
+            MalformedHttpError: it is not one.
         """
         found = parse_proxy_header(data)
         if found is None:
@@ -64,10 +64,10 @@ class Peer:
         return length
 
     def begin_request(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Count a request for whom the proxy says that it is.
+        """Count a request for the client that the proxy names.
 
         Raises:
-            TooManyConnectionsError: that address has too many open.
+            TooManyConnectionsError: that address has too many open requests.
         """
         if not self.is_proxy or self._table.limits.proxy_protocol:
             return
@@ -77,10 +77,10 @@ class Peer:
             self._forwarded, self.client = found, (str(found), 0)
 
     def recognised(self, who: str) -> None:
-        """A key was accepted with the request: it counts for the key, and no longer for an address.
+        """Count the request for its accepted key, and no longer for an address.
 
         Raises:
-            TooManyConnectionsError: the key has too many open.
+            TooManyConnectionsError: the key has too many open requests.
         """
         if self._forwarded is not None:
             self._leave(self._forwarded)
@@ -89,7 +89,7 @@ class Peer:
             self._claimant = who
 
     def end_request(self) -> None:
-        """Its answer is whole, or never will be."""
+        """End a request: its answer is whole, or never will be."""
         if self._forwarded is not None:
             self._leave(self._forwarded)
         if self._claimant:

@@ -1,4 +1,4 @@
-"""The phases of a client's connection, and what leads from one to another.
+"""The phases of a client's connection, and the transitions between them.
 
            the PROXY header, where one is due
     PROXY ─────────────────────────────────▶ IDLE ◀──────────────────────────────────┐

@@ -1,4 +1,4 @@
-"""Who is really at the other end: addresses that count together, and what trusted proxies say of theirs.
+"""The real client: addresses that count together, and the clients that trusted proxies name.
 
 The PROXY protocol: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt.
 """
@@ -36,7 +36,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def counted_as(address: Address) -> str:
-    """What one client can have many of counts as one: an IPv6 address by its /64 network."""
+    """The address to count by: an IPv6 address by its /64 network, of which one client has many."""
     if address.version == 4:
         return str(address)
     return str(ipaddress.ip_address(int(address) >> 64 << 64)) + "/64"
@@ -50,7 +50,7 @@ def is_within(address: Address, networks: Iterable[Network]) -> bool:
 def forwarded_for(
     headers: Iterable[tuple[bytes, bytes]], trusted: Iterable[Network]
 ) -> Address | None:
-    """The last address of `X-Forwarded-For` that is no trusted proxy's; left of it anyone may write."""
+    """The last address of `X-Forwarded-For` that is no trusted proxy's; anyone can forge those before it."""
     values = [value for name, value in headers if name == b"x-forwarded-for"]
     last: Address | None = None
     for part in reversed(b",".join(values).decode("latin-1").split(",")):
@@ -76,7 +76,7 @@ def parse_proxy_header(data: bytes) -> tuple[Address | None, int] | None:
         None while the header is not all here.
 
     Raises:
-        MalformedHttpError: it is none.
+        MalformedHttpError: it is not one.
     """
     if data.startswith(_V2_SIGNATURE[: len(data)]) and data[:1] == b"\r":
         return _parse_v2(data)

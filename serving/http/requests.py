@@ -1,7 +1,7 @@
 """Cuts the bytes of one connection into requests: heads with httptools, bodies by the head's own framing.
 
-httptools never sees a byte of a body: each head is parsed by a parser of its own, which is thrown away. So no
-state of it (an `Upgrade` that was offered, for instance) can turn a body into a request. No I/O, no clock.
+httptools never sees a byte of a body: each head gets a parser of its own, which is discarded. Its state (an
+`Upgrade` that was offered, for instance) can therefore never turn a body into a request. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Head:
         """Fill it from all bytes of a head.
 
         Raises:
-            ComptoirError: it is none, or the request cannot be answered as it is.
+            ComptoirError: it is not a head, or the request cannot be answered as it is.
         """
         parser = self._parser = httptools.HttpRequestParser(self)
         try:
@@ -179,16 +179,16 @@ class RequestReader:
 
     @property
     def waiting_bytes(self) -> int:
-        """What has arrived and not been taken."""
+        """Input that has arrived and not been taken."""
         return len(self._buffer)
 
     @property
     def is_behind(self) -> bool:
-        """Whether `take_body` left something to others' advantage: it should be called again soon."""
+        """Whether `take_body` stopped early for other connections' sake, and should be called again soon."""
         return self._chunks is not None and self._chunks.is_behind
 
     def feed(self, data: bytes) -> None:
-        """More has arrived."""
+        """Add input that has arrived."""
         if not self._buffer:
             self._buffer = data
         else:
@@ -197,18 +197,18 @@ class RequestReader:
             self._buffer += data
 
     def skip(self, count: int) -> None:
-        """Drop so many bytes at the beginning."""
+        """Drop bytes at the beginning."""
         self._buffer = self._buffer[count:]
 
     def peek(self) -> bytes:
-        """What has arrived and not been taken."""
+        """Input that has arrived and not been taken."""
         return bytes(self._buffer)
 
     def take_head(self) -> Head | None:
-        """The next request's head; None: it is not all here.
+        """The next request's head; None while it is incomplete.
 
         Raises:
-            ComptoirError: it never will be one; nothing more on this connection can be understood.
+            ComptoirError: the input is not a head; nothing more on this connection can be understood.
         """
         buffer = self._buffer
         if buffer[:1] in (b"\r", b"\n"):
@@ -239,7 +239,7 @@ class RequestReader:
         return head
 
     def take_body(self) -> tuple[bytes, bool]:
-        """What has arrived of the body since the last time, and whether it is whole with that.
+        """The part of the body that has arrived since the last call, and whether the body is whole.
 
         Raises:
             MalformedHttpError: its chunks are not well-formed.

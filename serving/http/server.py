@@ -1,4 +1,4 @@
-"""What all connections of a listener share."""
+"""The state that all connections of a listener share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All connections of one listener: how many there may be, and which one goes when there are too many."""
+"""All connections of one listener: their limits, and the one to close when there are too many."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAX_LOOKED_AT = 64
 
 
 class ConnectionTable:
-    """Counts connections, and finds the one that is missed least.
+    """Counts connections, and finds the most dispensable one.
 
-    A connection without a request in progress can go: strangers first, the one that has rested longest first.
-    Before all of them goes a stranger who does not read the answer to its request, which cost it nothing.
-    So whoever holds connections and asks nothing makes room for those who come to ask.
+    A connection without a request in progress may go: those without a key first, the longest idle first.
+    Before all of them goes a client without a key that does not read its answer, which cost it nothing.
+    Idle connections thus make room for new requests.
     """
 
     def __init__(self, limits: ConnectionsConfig, max_connections: int | None = None) -> None:
@@ -46,7 +46,7 @@ class ConnectionTable:
     # ---- what connections tell ---------------------------------------------------------------------------
 
     def admit(self, connection: EndingConnection) -> ComptoirError | None:
-        """A new connection; returns why it cannot stay."""
+        """Admit a new connection; return why it cannot stay."""
         self.connections[connection] = None
         self._strangers[connection] = None
         self._unrecognised += 1
@@ -60,7 +60,7 @@ class ConnectionTable:
         return self.count(connection)
 
     def count(self, connection: EndingConnection) -> ComptoirError | None:
-        """Count it for its address, once that is known; returns why it cannot stay."""
+        """Count it for its address, once that is known; return why it cannot stay."""
         address = connection.peer.address
         limit = self.limits.max_per_address
         if limit is None or address is None or address.is_loopback or connection.peer.is_proxy:
@@ -78,23 +78,23 @@ class ConnectionTable:
         return self._crowded()
 
     def begin(self, connection: EndingConnection) -> None:
-        """It has a request in progress."""
+        """Note that it has a request in progress."""
         self._strangers.pop(connection, None)
         self._resting.pop(connection, None)
         if connection.is_slow:
             self.is_behind(connection)
 
     def is_behind(self, connection: EndingConnection) -> None:
-        """It does not read its answer."""
+        """Note that it does not read its answer."""
         if connection in self.connections and not connection.is_recognised:
             self._unread[connection] = None
 
     def is_with_it(self, connection: EndingConnection) -> None:
-        """It reads again, or there is no such answer."""
+        """Note that it reads again, or that there is no such answer."""
         self._unread.pop(connection, None)
 
     def rest(self, connection: EndingConnection) -> None:
-        """It has none any more."""
+        """Note that it has no request in progress any more."""
         self._unread.pop(connection, None)
         if connection in self.connections:
             group = self._resting if connection.is_recognised else self._strangers
@@ -102,7 +102,7 @@ class ConnectionTable:
         self._notify()
 
     def recognise(self, connection: EndingConnection) -> None:
-        """A key was accepted on it; it no longer counts for its address, which may be many clients' proxy."""
+        """Note an accepted key: it no longer counts for its address, which may be many clients' proxy."""
         if connection in self.connections:
             self._unrecognised -= 1
             connection.is_recognised = True
@@ -112,7 +112,7 @@ class ConnectionTable:
             self._uncount(connection)
 
     def remove(self, connection: EndingConnection) -> None:
-        """It is closed."""
+        """Remove a closed connection."""
         if connection not in self.connections:
             return
         del self.connections[connection]
@@ -135,14 +135,14 @@ class ConnectionTable:
     # ---- addresses ---------------------------------------------------------------------------------------
 
     def trusts(self, address: Address) -> bool:
-        """Whether it is a trusted proxy's."""
+        """Whether the address is a trusted proxy's."""
         return is_within(address, self.limits.trusted_proxies)
 
     def enter(self, address: Address) -> None:
-        """A request that a proxy forwards for this address.
+        """Count a request that a proxy forwards for this address.
 
         Raises:
-            TooManyConnectionsError: it has too many open.
+            TooManyConnectionsError: it has too many open requests.
         """
         key, limit = counted_as(address), self.limits.max_per_address
         count = self._forwarded.get(key, 0) + 1
@@ -151,7 +151,7 @@ class ConnectionTable:
         self._forwarded[key] = count
 
     def leave(self, address: Address) -> None:
-        """Its answer is whole."""
+        """End a forwarded request: its answer is whole."""
         key = counted_as(address)
         count = self._forwarded.get(key, 0) - 1
         if count > 0:
@@ -162,10 +162,10 @@ class ConnectionTable:
     # ---- keys --------------------------------------------------------------------------------------------
 
     def claim(self, who: str) -> None:
-        """A request of this key. It may have as many open as others could open now, so never all.
+        """Count a request of this key, which may have as many open as others could open now, so never all.
 
         Raises:
-            TooManyConnectionsError: it has them.
+            TooManyConnectionsError: it has that many.
         """
         can_go = len(self._strangers) + len(self._resting) + len(self._unread)
         room = self._max - len(self.connections) + can_go
@@ -179,7 +179,7 @@ class ConnectionTable:
         self._claims[who] = count
 
     def give_back(self, who: str) -> None:
-        """It is answered."""
+        """End a key's request: it is answered."""
         count = self._claims[who] - 1
         if count:
             self._claims[who] = count
@@ -226,7 +226,7 @@ class ConnectionTable:
         return self._evict(self._unread, newcomer) or self._evict(self._strangers, newcomer)
 
     def _evict(self, group: dict[EndingConnection, None], newcomer: EndingConnection) -> bool:
-        """Let the first one of a group go that is not the newcomer itself; whether there was one."""
+        """Close the first connection of a group, except the newcomer; return whether there was one."""
         oldest = next((one for one in islice(group, 2) if one is not newcomer), None)
         if oldest is None:
             return False

@@ -1,4 +1,4 @@
-"""How fast a body must come, and whether answers are taken."""
+"""Watches on one connection: the pace of a body, and whether the client reads its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE_WINDOW_S = 10.0
 
 
 class BodyWatch:
-    """How long a request's body may take, in all and for its next piece."""
+    """The time limits of a request's body, in total and for its next piece."""
 
     __slots__ = ("_last_s", "_least_bytes", "_mark")
 
@@ -24,11 +24,11 @@ class BodyWatch:
         self._mark = 0
 
     def next_look_s(self, now_s: float) -> float:
-        """When `is_late` should be asked again."""
+        """The time at which to ask `is_late` again."""
         return min(self._last_s, now_s + RATE_WINDOW_S)
 
     def is_late(self, now_s: float, received_bytes: int, *, is_paused: bool) -> bool:
-        """Whether too little has come since the last look, or the time is over.
+        """Whether too little has arrived since the last check, or the time is over.
 
         Args:
             is_paused: whether it was the server that read no more.
@@ -38,9 +38,9 @@ class BodyWatch:
 
 
 class StallWatch:
-    """Whether a client takes what is ready for it.
+    """Whether a client reads the data that is ready for it.
 
-    What its machine acknowledges counts, not what is left in the buffer: an answer may still be growing.
+    Acknowledged bytes count, not the rest in the buffer, because an answer may still be growing.
     """
 
     __slots__ = ("_limit_s", "_mark", "_transport", "_until_s")
@@ -52,16 +52,16 @@ class StallWatch:
         self._until_s = math.inf
 
     def begin(self, now_s: float) -> None:
-        """Something is ready and has not been taken."""
+        """Start the watch: data is ready and has not been read."""
         self._mark = _acknowledged_bytes(self._transport)
         self._until_s = now_s + self._limit_s
 
     def end(self) -> None:
-        """Enough has been taken."""
+        """Stop the watch: enough has been read."""
         self._until_s = math.inf
 
     def has_stalled(self, now_s: float) -> bool:
-        """Whether the client has taken next to nothing for the whole limit."""
+        """Whether the client has read next to nothing for the whole limit."""
         if self._until_s == math.inf:
             return False
         if not self._transport.get_write_buffer_size():

@@ -1,4 +1,4 @@
-"""What a Kubernetes site decides beside its deployment file: images, places, weights, upgrades."""
+"""A Kubernetes site's settings beside its deployment file: images, places, weights, upgrades."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class S3(FrozenConfig):
 
 
 class Weights(FrozenConfig):
-    """Where model pods find weights: the hub, a volume claim, an OCI image, or a bucket's copy."""
+    """The source of weights for model pods: the hub, a volume claim, an OCI image, or a bucket's copy."""
 
     source: Literal["hub", "pvc", "image", "s3"] = "pvc"
     claim: Name = "comptoir-weights"
@@ -161,7 +161,7 @@ class Redis(FrozenConfig):
 
 
 class Edge(FrozenConfig):
-    """The Gateway with TLS that brings clients, and how long a stream may last."""
+    """The Gateway with TLS in front of clients, and the longest stream."""
 
     gateway: Name = "edge"
     namespace: Name = "gateway-system"
@@ -171,7 +171,7 @@ class Edge(FrozenConfig):
 
 
 class Upgrade(FrozenConfig):
-    """How a changed pod template reaches production. Models change in place, whatever stands here."""
+    """How a changed pod template reaches production. Models change in place in any case."""
 
     strategy: Literal["incremental", "new-cluster", "none"] = "incremental"
     gateway_class: Name = "istio"

@@ -26,7 +26,7 @@ Rules = Iterator[str]
 
 
 def rayservice_problems(manifest: Mapping[str, Any]) -> list[str]:
-    """Everything the operator would refuse, in its order; empty when it takes the manifest."""
+    """All problems for which the operator would refuse the manifest, in its order; empty without any."""
     spec = _map(manifest, "spec")
     cluster = _map(spec, "rayClusterConfig")
     metadata = _map(manifest, "metadata")

@@ -1,4 +1,4 @@
-"""Reads what k8s/ uses of Kustomize: resources and a namespace. Pure: files come through a callable."""
+"""Reads the part of Kustomize that k8s/ uses: resources and a namespace. Pure: files come from a callable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def documents(text: str, where: str) -> list[dict[str, Any]]:
 
 
 def build(folder: PurePosixPath, read: Read) -> list[dict[str, Any]]:
-    """What `kubectl kustomize folder` prints.
+    """The output of `kubectl kustomize folder`.
 
     Args:
         read: text of a file; raises ConfigError where there is none.

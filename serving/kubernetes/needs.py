@@ -1,4 +1,4 @@
-"""How many pods of which kind a deployment file needs. Pure arithmetic."""
+"""The pods that a deployment file needs, by kind and number. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES: tuple[int, ...] = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class ModelNeed:
-    """What one replica of a model takes, and how many there may be."""
+    """The needs of one replica of a model, and the bounds on their number."""
 
     id: str
     gpu: str | None  # kind in lower case; None: CPU
@@ -111,7 +111,7 @@ def _usual_size(needs: Sequence[ModelNeed]) -> int:
 
 
 def _require_room(need: ModelNeed, size: int, kind: str) -> None:
-    """Refuse what Ray would let wait for ever: an engine that stays on one node, and no pod that large.
+    """Refuse an engine that stays on one node without a pod that large, for which Ray would wait for ever.
 
     Raises:
         ConfigError: it names the model, its GPUs and the keys.

@@ -1,4 +1,4 @@
-"""Who may talk to whom: deny everything, then allow what the cluster needs, by name."""
+"""Network policies: deny everything, then allow the traffic that the cluster needs, by name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _INSIDE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
 
 
 def default_deny(name: str, namespace: str | None) -> Manifest:
-    """Nothing goes in or out of the namespace's pods unless another policy says so."""
+    """Deny all traffic of the namespace's pods that no other policy allows."""
     return _policy(f"{name}-default-deny", name, namespace, {}, ingress=[], egress=[])
 
 
 def within(name: str, namespace: str | None) -> Manifest:
-    """Ray's nodes talk to each other on many ports, and nobody else talks to them."""
+    """Let Ray's nodes, and nobody else, talk to each other on many ports."""
     ours = {"podSelector": {"matchLabels": {names.INSTANCE: name}}}
     return _policy(
         f"{name}-within",
@@ -35,7 +35,7 @@ def within(name: str, namespace: str | None) -> Manifest:
 
 
 def dns(name: str, namespace: str | None, dns_namespace: str) -> Manifest:
-    """Names are looked up in the cluster's own DNS."""
+    """Allow look-ups in the cluster's own DNS."""
     server = {**_namespace(dns_namespace), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
     ports = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
     return _policy(
@@ -114,7 +114,7 @@ def service(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
 
 
 def http_route(config: KubernetesConfig, serve: ClusterServe) -> Manifest:
-    """From the edge's TLS listener to the gateways, with time enough for a stream."""
+    """The route from the edge's TLS listener to the gateways, with enough time for a stream."""
     edge, upgrade = config.edge, config.upgrade
     if names.is_incremental(config):
         # KubeRay divides traffic between the old and the new cluster, behind its own Gateway.

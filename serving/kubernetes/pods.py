@@ -20,7 +20,7 @@ _HEALTH = f"http://localhost:{names.AGENT_PORT}/api/healthz"
 
 @dataclass(frozen=True)
 class PodShape:
-    """What differs between the groups."""
+    """The differences between the groups."""
 
     component: str
     container: str
@@ -103,12 +103,12 @@ def pod_template(config: KubernetesConfig, serve: ClusterServe, shape: PodShape)
 
 
 def ray_is_up() -> Manifest:
-    """Ready as soon as Ray on this pod is."""
+    """The probe of pods that are ready as soon as their Ray is."""
     return _probe(_wget(_HEALTH), period_s=5, failures=3)
 
 
 def answers_clients(port: int, path: str) -> Manifest:
-    """Ready while a gateway on this pod answers: ready pods are what KubeRay's Services route to."""
+    """The probe of pods that are ready while a gateway answers: KubeRay's Services route to ready pods."""
     return _probe(_wget(f"http://localhost:{port}{path}"), period_s=5, failures=2)
 
 
@@ -134,7 +134,7 @@ def container_security() -> Manifest:
 
 
 def resources(cpu: str, memory: str, **extended: str) -> Manifest:
-    """Requests equal to limits: nothing of the pod is taken away under pressure."""
+    """Requests equal to limits: the pod loses nothing under pressure."""
     amounts = {"cpu": cpu, "memory": memory} | extended
     return {"requests": dict(amounts), "limits": dict(amounts)}
 

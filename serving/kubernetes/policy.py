@@ -1,4 +1,4 @@
-"""The policy lint: what no manifest of a site may contain, or lack. Pure."""
+"""The policy lint: contents that a site's manifests must not have, or must have. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Manifests = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, where, and what to do about it."""
+    """One problem, its place, and its remedy."""
 
     rule: str
     kind: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Found:
-    """A finding without the manifest it stands in."""
+    """A finding without its manifest."""
 
     path: str
     problem: str
@@ -45,7 +45,7 @@ Check = Callable[[Mapping[str, Any], frozenset[str]], Iterator[_Found]]
 
 
 def lint(manifests: Manifests, eu_regions: frozenset[str] = frozenset()) -> list[Finding]:
-    """Every finding of every rule.
+    """All findings of all rules.
 
     Args:
         eu_regions: names of regions, beside the well-known ones, that lie in the European Union.

@@ -26,7 +26,7 @@ _NOT_EU = {
 
 
 def european_problem(region: str, vouched: frozenset[str] = frozenset()) -> str | None:
-    """Why a region cannot be taken for one in the EU; None when it can."""
+    """The reason why a region does not count as one in the EU; None when it does."""
     if region in vouched:
         return None
     if region in _NOT_EU:

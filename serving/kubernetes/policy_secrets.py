@@ -1,4 +1,4 @@
-"""Finds secrets that stand in a manifest instead of being referred to. Pure; values are never repeated."""
+"""Finds secrets written into a manifest instead of referred to. Pure; values are never repeated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VALUES: Mapping[str, re.Pattern[str]] = {
 
 
 def secret_texts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(path, what it looks like) of every secret value."""
+    """Path and apparent kind of every secret value."""
     if manifest.get("kind") == "Secret":
         for field in ("data", "stringData"):
             if manifest.get(field):

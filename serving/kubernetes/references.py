@@ -1,4 +1,4 @@
-"""Do the manifests of a site fit together? Names and selectors that lead nowhere. Pure."""
+"""References between a site's manifests: names and selectors that lead nowhere. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Problem = tuple[Mapping[str, Any], str, str]  # the manifest, a path in it, what
 
 
 def dangling(manifests: Manifests) -> list[Problem]:
-    """Everything that refers to something that is not there."""
+    """All references to missing objects."""
     templates = [pod for one in manifests for pod in pods(one)]
     found: list[Problem] = []
     for manifest in manifests:

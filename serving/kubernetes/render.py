@@ -42,7 +42,7 @@ def render(
     """Every object, in the order in which `kubectl apply` should see them.
 
     Raises:
-        ConfigError: the file or the settings ask for what the operator would refuse.
+        ConfigError: the operator would refuse what the file or the settings request.
     """
     serve = for_cluster(file.document, file.gateway)
     found = groups(config, needs)
@@ -68,7 +68,7 @@ def render(
 
 
 def base(name: str, namespace: str | None, dns_namespace: str = "kube-system") -> list[Manifest]:
-    """What depends on nothing but names; without a namespace it is k8s/base."""
+    """The manifests that depend on names only; without a namespace, they are k8s/base."""
     return [
         support.priority_class(name),
         support.service_account(names.head_account(name), name, namespace),

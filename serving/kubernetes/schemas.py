@@ -31,7 +31,7 @@ def schema(group: str, kind: str) -> structural.Schema | None:
 
 
 def schema_problems(manifest: Mapping[str, Any]) -> list[str]:
-    """What the API server would refuse, or drop without a word; each with its path first."""
+    """Contents that the API server would refuse or drop silently; each begins with its path."""
     group = str(manifest.get("apiVersion")).rpartition("/")[0]
     found = schema(group, str(manifest.get("kind")))
     if found is None:

@@ -1,4 +1,4 @@
-"""The deployment file as it runs in a cluster: the same, with the gateway where clients can reach it."""
+"""The deployment file for a cluster: the same, with the gateway where clients can reach it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ClusterServe:
 
 
 def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
-    """Change what differs on a cluster: `host`, `keys_file`, and where the gateway runs.
+    """Change the settings that differ on a cluster: `host`, `keys_file`, and the gateway's placement.
 
     Routing in `user_config`, as `comptoir rollout export` writes it, stays there: Serve hands that to
     gateways that run, and would replace them if it came with `args`.
@@ -91,7 +91,7 @@ def for_cluster(document: Mapping[str, Any], gateway: Any) -> ClusterServe:
 
 
 def serve_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps a Serve config from running in a cluster, beside what `comptoir check` finds."""
+    """Problems that keep a Serve config from running in a cluster, beyond those of `comptoir check`."""
     yield from (f"{key}: unknown key" for key in sorted(document.keys() - SERVE_KEYS))
     if document.get("proxy_location") != "Disabled":
         yield "proxy_location: must be Disabled: Serve's proxy would listen on the gateway's port"

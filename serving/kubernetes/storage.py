@@ -13,7 +13,7 @@ _VOLUME = "weights"
 
 @dataclass(frozen=True)
 class Storage:
-    """What a pod needs so that its engines find weights."""
+    """The parts of a pod through which its engines find weights."""
 
     volumes: tuple[Manifest, ...] = ()
     mounts: tuple[Manifest, ...] = ()

@@ -50,7 +50,7 @@ def with_defaults(schema: Schema, value: Any) -> Any:
 
 
 def problems(schema: Schema, value: Any, path: str = "") -> Iterator[str]:
-    """Everything that does not fit, each with its path."""
+    """All violations, each with its path."""
     if value is None:
         if not schema.get("nullable"):
             yield f"{path}: is null"

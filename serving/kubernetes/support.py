@@ -22,7 +22,7 @@ def service_account(account: str, name: str, namespace: str | None) -> Manifest:
 
 
 def autoscaler_role(name: str, namespace: str | None) -> Manifest:
-    """What Ray's autoscaler does: look at pods, and change the numbers of workers."""
+    """The rights of Ray's autoscaler: read pods, and change the numbers of workers."""
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
@@ -52,7 +52,7 @@ def autoscaler_binding(name: str, namespace: str | None) -> Manifest:
 
 
 def priority_class(name: str) -> Manifest:
-    """Serving before batch jobs; it belongs to the cluster, not to a namespace."""
+    """The priority of serving over batch jobs; it belongs to the cluster, not to a namespace."""
     return {
         "apiVersion": "scheduling.k8s.io/v1",
         "kind": "PriorityClass",
@@ -98,7 +98,7 @@ def pod_monitor(name: str, namespace: str | None) -> Manifest:
 def disruption_budgets(
     config: KubernetesConfig, gateway_pods: int, groups: Sequence[Group]
 ) -> list[Manifest]:
-    """How many pods stay while nodes are emptied.
+    """The pods that stay while nodes are drained.
 
     For pods of a custom resource without a scale, Kubernetes allows `minAvailable` as a number only.
     """

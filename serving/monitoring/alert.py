@@ -1,4 +1,4 @@
-"""One rule: an expression that is recorded under a name, or one that somebody is told of."""
+"""One rule: an expression that is recorded under a name, or one that raises an alert."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Record:
     expr: str
 
     def as_rule(self, config: MonitoringConfig) -> dict[str, Any]:
-        """As Prometheus reads it."""
+        """The rule as Prometheus reads it."""
         return {"record": self.name, "expr": self.expr}
 
 
@@ -38,7 +38,7 @@ class Alert:
     for_s: float = 0
 
     def as_rule(self, config: MonitoringConfig) -> dict[str, Any]:
-        """As Prometheus reads it."""
+        """The rule as Prometheus reads it."""
         held = {"for": config.duration(self.for_s)} if self.for_s else {}
         return {
             "alert": self.name,

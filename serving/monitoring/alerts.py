@@ -1,4 +1,4 @@
-"""Alerts on causes: a gateway, a queue, a breaker, a replica, an engine. docs/monitoring.md says what to do.
+"""Alerts on causes: a gateway, a queue, a breaker, a replica, an engine. docs/monitoring.md has remedies.
 
 Where several gateways share a port, a scrape meets one of them, and the others' series have gaps.
 So rates and `…_over_time` over some minutes are used instead of the last value, wherever gateways differ.
@@ -16,14 +16,14 @@ MINUTE = 60
 
 
 def records(config: MonitoringConfig) -> list[Record]:
-    """What several rules and dashboards look at."""
+    """The recording rules that several alerts and dashboards use."""
     lately = config.duration(2 * MINUTE)
     queue = f"sum by (model) (avg_over_time(comptoir_admission_waiting[{lately}]))"
     return [Record(QUEUE, queue)]
 
 
 def alerts(config: MonitoringConfig) -> list[Alert]:
-    """All of them, the outermost first."""
+    """All alerts, the outermost cause first."""
     return [
         *_gateways(config),
         *_models(config),

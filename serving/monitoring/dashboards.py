@@ -11,12 +11,12 @@ from serving.monitoring.settings import MonitoringConfig
 
 
 def dashboards(config: MonitoringConfig) -> list[Dashboard]:
-    """All of them, in the order in which one reads them."""
+    """All dashboards, in reading order."""
     return [fleet(config), model(config), tenant(), capacity(), energy()]
 
 
 def expressions(dashboard: Dashboard) -> list[str]:
-    """What it asks Prometheus, variables included."""
+    """Its queries to Prometheus, variables included."""
     found = [query.expr for panel in dashboard.panels for query in panel.queries]
     for variable in dashboard.variables:
         if variable.kind == "query":

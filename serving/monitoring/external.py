@@ -1,4 +1,4 @@
-"""Metrics of other exporters that dashboards name: where they come from, and what they say."""
+"""Metrics of other exporters that dashboards use: their source and meaning."""
 
 from __future__ import annotations
 

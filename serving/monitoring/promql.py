@@ -29,7 +29,7 @@ def metrics_in(expr: str) -> set[str]:
 
 
 def family(metric: str) -> str:
-    """A metric without what a histogram adds to its name: how an exposition declares it."""
+    """A metric's name without a histogram's suffix, as an exposition declares it."""
     for suffix in _SUFFIXES:
         if metric.endswith(suffix):
             return metric.removesuffix(suffix)
@@ -42,5 +42,5 @@ def rate(metric: str, window: str, by: str = "model") -> str:
 
 
 def per_replica(metric: str) -> str:
-    """What every gateway tells alike of a replica, once."""
+    """A figure that all gateways report alike about a replica, counted once."""
     return f"max by (model, replica) ({metric})"

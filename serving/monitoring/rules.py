@@ -26,7 +26,7 @@ class Group:
 
 
 def groups(config: MonitoringConfig) -> list[Group]:
-    """All rules. What later ones use comes first."""
+    """All rules; those that others use come first."""
     return [
         Group("comptoir-objectives", [*slo.records(config), *slo.alerts(config)]),
         Group("comptoir", [*alerts.records(config), *alerts.alerts(config)]),

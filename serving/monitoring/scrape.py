@@ -1,4 +1,4 @@
-"""Compares what a gateway exposes with what rules and dashboards need."""
+"""Compares a gateway's metrics with those that rules and dashboards need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Found:
 
 
 def needed(config: MonitoringConfig) -> dict[str, set[str]]:
-    """Metrics that somebody has to expose, and the rules and dashboards that name them."""
+    """Needed metrics, and the rules and dashboards that name them."""
     names: dict[str, set[str]] = {}
     recorded = {record.name for record in all_records(config)}
     users = [(board.uid, metrics_of(board)) for board in dashboards(config)]
@@ -54,7 +54,7 @@ def exposed(text: str) -> frozenset[str]:
 
 
 def compare(text: str, config: MonitoringConfig) -> Found:
-    """What is there, what is not, and what has to come from elsewhere."""
+    """The metrics that are present, missing, and from elsewhere."""
     declared = exposed(text)
     present, missing, external = set(), {}, {}
     for metric, users in sorted(needed(config).items()):

@@ -1,4 +1,4 @@
-"""What a site promises its users, and from when on somebody is to be told."""
+"""A site's objectives, and the thresholds of its alerts."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ COUNTED = 'outcome=~"ok|broken|failed"'
 
 @dataclass(frozen=True, slots=True)
 class Burn:
-    """Both windows must use up the budget so many times faster than it lasts."""
+    """Two windows, and the factor by which both must use up the budget too fast."""
 
     long_s: int
     short_s: int

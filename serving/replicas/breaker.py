@@ -147,7 +147,7 @@ class Breaker:
             self.record(False, now, self._epoch)
 
     def abandon(self, now: float, attempt: int) -> None:
-        """Take note of a request that ended and says nothing about the replica: its client left, say."""
+        """Note a request that ended and says nothing about the replica: its client left, for example."""
         if attempt == self._epoch and self._state == "half_open":
             self._probe_until_s = now
 

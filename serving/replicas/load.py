@@ -33,7 +33,7 @@ class _Pending:
     recent: dict[int, int] = field(default_factory=dict)
 
     def settle(self, waiting: float) -> None:
-        """Take in a report: the engine has begun what was sent before the last one, but for so many requests.
+        """Apply a report: the engine has begun all requests sent before the last one, except this many.
 
         The oldest go first. Streams are left out: their first token is the better sign, above all for long
         prompts, which an engine counts as running while it reads them.

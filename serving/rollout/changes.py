@@ -1,4 +1,4 @@
-"""What a new revision changes: `key=value` on the command line, and the arguments that come of it. Pure."""
+"""The changes of a new revision: `key=value` on the command line, and the resulting arguments. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TEXT = frozenset(
 
 
 def changed_args(args: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A model's args with `key=value` carried out; dots lead into mappings, `null` takes a key away.
+    """A model's args with `key=value` applied; dots lead into mappings, `null` removes a key.
 
     Values are JSON where they can be read as such, else text.
 
@@ -74,7 +74,7 @@ def revised_args(
     revisions can run; the present one keeps its `aliases`, and routing hands them on.
 
     Raises:
-        ConfigError: the change is none, is to a name, or does not fit.
+        ConfigError: nothing changes, a name changes, or the change is invalid.
     """
     _same_names(present, wanted)
     if public_args(wanted) == public_args(present):

@@ -1,4 +1,4 @@
-"""The Serve config of a running site: which models it has, how it routes, and what comes next. Pure."""
+"""The Serve config of a running site: its models, its routing, and the next config. Pure."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def with_routing(document: Mapping[str, Any], routing: Mapping[str, Any]) -> Doc
     Where `args` say the same already, it is taken out of the `user_config`. What else stands there stays.
 
     Raises:
-        ConfigError: the routing does not fit.
+        ConfigError: the routing is invalid.
     """
     config = user_config(routing_from({"routing": routing}))
     gateway = dict(read_site(document).gateway)
@@ -124,7 +124,7 @@ def with_routing(document: Mapping[str, Any], routing: Mapping[str, Any]) -> Doc
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two documents say the same; the order of applications is the cluster's own."""
+    """Whether two documents are equal; the order of applications is the cluster's own."""
     return _ordered(one) == _ordered(other)
 
 

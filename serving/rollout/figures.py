@@ -1,4 +1,4 @@
-"""What a gateway's /status says of a rollout's two revisions, for all gateways. Pure."""
+"""The figures of a rollout's two revisions in a gateway's /status, for all gateways. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Figures:
 
 
 def figures(status: Mapping[str, Any], model: str) -> Figures:
-    """What all gateways have seen of a model.
+    """The figures of a model, from all gateways.
 
     A request that another model took over counts here as failed, although its client got an answer: that
     is what one wants to know of a canary. So does a stream that broke, and nothing that the client did wrong.
@@ -58,7 +58,7 @@ def open_requests(status: Mapping[str, Any], model: str) -> int:
 
 
 def require_site(status: Mapping[str, Any]) -> None:
-    """Refuse a status that shows one tenant's part: it does not say who still waits.
+    """Refuse a status of one tenant's part, which does not show all waiting requests.
 
     Raises:
         StackError: the key lacks the scope operator.

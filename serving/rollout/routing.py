@@ -17,7 +17,7 @@ _DATES = ("deprecated_on", "retired_on", "successor")
 
 @dataclass(frozen=True)
 class Names:
-    """What two revisions are called.
+    """The names of two revisions.
 
     `pairs`: the old revision's id and adapters, and what each is called in the new one. `public`: what
     clients say, and which of the old names that means. `own`: names to which the old revision answers without

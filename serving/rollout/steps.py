@@ -1,6 +1,6 @@
 """The steps of a rollout, each a Serve config from the one before: start, weigh, settle, remove. Pure.
 
-A rollout is nowhere written down but in the config itself: it is going on when two applications are revisions
+A rollout has no state but the config itself: it is in progress when two applications are revisions
 of one model.
 """
 
@@ -27,7 +27,7 @@ from serving.rollout.routing import Names, percent_of_new, settled, shared
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout that is going on: the public name, the two applications, the new one's share in percent."""
+    """A rollout in progress: the public name, the two applications, the new one's share in percent."""
 
     model: str
     old: str
@@ -54,7 +54,7 @@ def present_revision(site: Site, model: str) -> str:
 
 
 def find(document: Mapping[str, Any], model: str) -> Rollout:
-    """The rollout of a model that is going on.
+    """The rollout of a model.
 
     Raises:
         ConfigError: there is no such model, no rollout, or there are three revisions.
@@ -80,7 +80,7 @@ def find(document: Mapping[str, Any], model: str) -> Rollout:
 
 
 def rollouts(document: Mapping[str, Any]) -> list[Rollout]:
-    """All that are going on."""
+    """All rollouts in progress."""
     site = read_site(document)
     public = dict.fromkeys(public_name(name) for name in site.models)
     return [find(document, name) for name in public if len(site.revisions(name)) == 2]
@@ -92,7 +92,7 @@ def started(
     wanted: Mapping[str, Any],
     taken: Collection[str] = (),
 ) -> Document:
-    """The document with a new revision beside the present one; nobody is sent to it yet.
+    """The document with a new revision beside the present one, which gets no requests yet.
 
     Args:
         wanted: the args that the new revision is to have, in the words of the present one.

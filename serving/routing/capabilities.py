@@ -1,4 +1,4 @@
-"""Capabilities of a model: what its card says, and what the site says instead. Pure."""
+"""Capabilities of a model: from its card, or from the site's configuration instead. Pure."""
 
 from __future__ import annotations
 

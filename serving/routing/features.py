@@ -1,4 +1,4 @@
-"""Features of a request: what the rules of `auto` decide on, and an estimate of its size. Pure.
+"""Features of a request: the input of the rules of `auto`, and an estimate of its size. Pure.
 
 The work is bounded whatever the body holds. Of a long list MAX_ITEMS are visited, from both ends, and the
 rest is extrapolated. Characters are read in a sample only, SAMPLE_CHARACTERS at each end. A feature is a

@@ -1,4 +1,4 @@
-"""Lifetimes: what clients are told of a model or an alias that is deprecated or retired. Pure."""
+"""Lifetimes: headers and errors for a model or an alias that is deprecated or retired. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scrape reads off at its moment, and what each value means.
+"""The values that are read at the moment of a scrape, and their meaning.
 
 Names that end with `_total` are counters that somebody else keeps: an engine since its start, a breaker
 since it was made. Every gateway tells the same of engines and replicas, so sums over gateways count them

@@ -1,1 +1,1 @@
-"""Tenancy: who calls and what they may use. Pure."""
+"""Tenancy: callers and their rights. Pure."""

@@ -1,4 +1,4 @@
-"""What is written down of a replica's bill, and who writes: the seam that a ledger stands on. Pure."""
+"""The record of a replica's bill, and the interface of its ledger. Pure."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ class BillSink(Protocol):
     """Keeps bills. A bill may be recorded twice, after a crash in between: its id is the same."""
 
     async def record(self, bills: Sequence[BilledTo]) -> None:
-        """Keep these for good; only then does the replica forget them.
+        """Keep these bills for good; only then does the replica forget them.
 
         Raises:
-            OSError: it could not; the same bills will be given again.
+            OSError: it failed; the same bills will be given again.
         """
 
     async def close(self) -> None:
-        """Nothing more comes."""
+        """Close: no more bills come."""
 
 
 class NoSink:
-    """Bills are counted, and kept nowhere."""
+    """A sink that keeps no bills."""
 
     async def record(self, bills: Sequence[BilledTo]) -> None:
         """Nothing is kept."""

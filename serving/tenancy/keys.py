@@ -20,7 +20,7 @@ NOBODY = "(unknown)"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request, what they may do and which models they may use."""
+    """The sender of a request: scopes and models."""
 
     name: str
     models: frozenset[str]
@@ -90,7 +90,7 @@ class KeyRing:
         self._by_salt = {caller.cache_salt: caller for caller in self._callers.values()}
 
     def refusal(self, caller: Caller) -> ComptoirError | None:
-        """Why a caller who was let in once would not be now; None when they would."""
+        """The reason why a caller admitted earlier would be refused now; None when it would be admitted."""
         # Made from the key's hash: the same in every ring that holds the key.
         now = self._by_salt.get(caller.cache_salt) if self._callers else ANONYMOUS
         if now is None:
@@ -102,7 +102,7 @@ class KeyRing:
         return None
 
     def sharer(self, caller: Caller) -> str:
-        """For whom a request counts where several keys share something; "" where there is one at most."""
+        """The key that a request counts for where several share something; "" with one key at most."""
         return caller.name if len(self._callers) > 1 else ""
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class KeyRing:
     def admit(
         self, needs: Collection[Scope], authorization: str | None, x_api_key: str | None = None
     ) -> Caller:
-        """The caller, if their key has one of the scopes: what each endpoint asks first.
+        """The caller, if the key has one of the scopes: the first check of each endpoint.
 
         Raises:
             AuthenticationError: with status 401.
@@ -150,7 +150,7 @@ class KeyRing:
 
 
 def key_id(key_hash: str) -> str:
-    """What stands for a key in bills: nobody can use it, or come from it to the key's hash."""
+    """The id of a key in bills: it cannot be used as a key, nor does it reveal the key's hash."""
     return hmac.new(key_hash.encode(), b"comptoir bills", hashlib.sha256).hexdigest()[:16]
 
 

@@ -1,1 +1,1 @@
-"""Trust: what a request may contain. Pure."""
+"""Trust: the contents that a request may have. Pure."""

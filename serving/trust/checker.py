@@ -1,4 +1,4 @@
-"""What a checker is: it tests a JSON value, says as a JSON schema what it accepts, and never shows a value.
+"""Checkers: each tests a JSON value, describes what it accepts as a JSON schema, and never shows a value.
 
 A checker knows the same in two forms. pydantic-core, which is fast, says only whether a value passes. A
 walk through the value in Python says what is wrong with it and where: it comes after a refusal. Large
@@ -93,7 +93,7 @@ class Check:
 
     @cached_property
     def passes(self) -> Callable[..., bool]:
-        """Whether a value passes, and no word about why not."""
+        """Whether a value passes, without a reason."""
         return SchemaValidator(self.core).isinstance_python
 
     def test(self, value: Any) -> None:

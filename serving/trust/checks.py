@@ -49,7 +49,7 @@ filled = Check(
 
 
 def custom(test: Test, schema: Schema) -> Check:
-    """Whatever passes the test, which takes a bounded time."""
+    """Any value that passes the test, which takes a bounded time."""
 
     def passed(value: Any) -> Any:
         test(value)
@@ -63,7 +63,7 @@ mapping = custom(_object, {"type": "object"})
 
 
 def refused(because: str = "") -> Check:
-    """A member that is known and not taken; null is all that it may be."""
+    """A member that is known and refused; only null passes."""
 
     def test(value: Any) -> None:
         reason = f": {because}" if because else ""
@@ -241,7 +241,7 @@ MAX_FIELD_NAME = 64
 
 
 def unknown_member(name: str, fields: Collection[str]) -> WrongValueError:
-    """What is wrong with a member that no field has the name of."""
+    """The problem with a member of unknown name."""
     near = difflib.get_close_matches(name, fields, n=1) if len(name) <= MAX_FIELD_NAME else []
     # The name is the client's text: it is not repeated.
     return WrongValueError(

@@ -1,4 +1,4 @@
-"""Checks of what a request carries: messages, prompts, tools, response formats.
+"""Checks of a request's contents: messages, prompts, tools, response formats.
 
 Media are refused unless they are inline: an engine that fetches a client's URL can be aimed at the
 inside of a network.

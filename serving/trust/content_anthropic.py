@@ -1,4 +1,4 @@
-"""Checks of what a request in Anthropic's form carries: blocks, messages, tools.
+"""Checks of the contents of a request in Anthropic's format: blocks, messages, tools.
 
 https://docs.anthropic.com/en/api/messages
 """

@@ -1,4 +1,4 @@
-"""One endpoint's table: a row for each field, which says how it is checked and what becomes of it.
+"""One endpoint's table: a row for each field, which says how it is checked and handled.
 
 Checks, errors and the description in OpenAPI are made of the rows, and the tables in docs/api.md are held
 against them.
@@ -20,7 +20,7 @@ from serving.trust.images import ImageLimits
 
 
 class Fate(Enum):
-    """What becomes of a field."""
+    """The handling of a field."""
 
     FORWARDED = "checked and sent on"
     HONOURED = "for the gateway itself, and not sent on"
@@ -50,7 +50,7 @@ class Field:
 
     @classmethod
     def dropped(cls, name: str, why: str) -> Field:
-        """A field that clients may send in vain."""
+        """A field that is accepted and ignored."""
         return cls(name, fate=Fate.DROPPED, why=why)
 
     @classmethod
@@ -162,7 +162,7 @@ class Endpoint:
             ).within("." + name)
 
     def _rules(self, kept: Mapping[str, Any]) -> None:
-        """What concerns two fields."""
+        """The rules that concern two fields."""
         if self.pairs:
             self._require_pair(kept)
         if "stream_options" in kept and not kept.get("stream"):

@@ -1,4 +1,4 @@
-"""Images inside a request: how many there are, and how large they become when they are decoded.
+"""Images inside a request: their number, and their size when decoded.
 
 A few kilobytes of PNG can hold a hundred million pixels, and an engine decodes before it counts. So the
 size is read from the image's header here, without decoding, and images of no known format are refused.

@@ -1,4 +1,4 @@
-"""Dashboards about machines: how much there is of everything, and what it costs in energy."""
+"""Dashboards about machines: capacity, and the cost of energy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MILLIJOULES_PER_KWH = 3.6e9
 
 
 def capacity() -> Dashboard:
-    """Is there enough, and of what is there too little."""
+    """Whether there is enough capacity, and which part is short."""
     return Dashboard(
         "capacity",
         "capacity",
@@ -192,7 +192,7 @@ def _nodes() -> list[Panel]:
 
 
 def energy() -> Dashboard:
-    """What the GPUs draw, and what a token costs in energy, money and carbon dioxide."""
+    """The power of GPUs, and the cost of a token in energy, money and carbon dioxide."""
     return Dashboard(
         "energy",
         "energy",

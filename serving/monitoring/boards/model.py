@@ -18,7 +18,7 @@ from serving.monitoring.settings import MonitoringConfig, duration
 
 
 def model(config: MonitoringConfig) -> Dashboard:
-    """How one model does, down to its replicas."""
+    """The state of one model, down to its replicas."""
     return Dashboard(
         "model",
         "model",

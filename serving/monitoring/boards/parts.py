@@ -38,5 +38,5 @@ def outcomes(matchers: str = "", metric: str = "outcomes") -> Panel:
 
 
 def engine(signal: str, over: str = MODEL) -> str:
-    """A number of the engines' reports, once per replica."""
+    """A figure of the engines' reports, once per replica."""
     return per_replica(f"comptoir_engine_{signal}{{{over}}}")

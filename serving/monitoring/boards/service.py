@@ -19,7 +19,7 @@ def _stat(title: str, expr: str, unit: str, about: str = "") -> Panel:
 
 
 def fleet(config: MonitoringConfig) -> Dashboard:
-    """Is the endpoint well, and if not, where."""
+    """The health of the endpoint, and the place of problems."""
     job = f'job="{config.job}"'
     return Dashboard(
         "fleet",
