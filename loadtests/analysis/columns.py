@@ -115,7 +115,7 @@ class Columns:
         return sums
 
     def good(self, slos: Mapping[Group, SloConfig]) -> Mask:
-        """Which requests kept every promise of their class, from the intended send; a failure never does."""
+        """The requests that met every limit of their class, from the intended send; a failure never does."""
         found = self.ok.copy()
         latencies = self.latencies()
         for place, group in enumerate(self.groups):

@@ -59,17 +59,17 @@ class Run:
 
     @property
     def broken_share(self) -> float:
-        """Of the counted requests, those with a broken answer."""
+        """The share of counted requests with a broken answer."""
         counted = self.columns.where(self.columns.intended_s >= self.span[0])
         places = [place for place, word in enumerate(counted.words) if word in BROKEN]
         return float(np.isin(counted.error, places).mean()) if len(counted) else 0.0
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """From its folder.
+        """Read a run from its folder.
 
         Raises:
-            ConfigError: there is no run in it.
+            ConfigError: the folder holds no run.
         """
         for name in (SCENARIO, RECORDS):
             if not (folder / name).is_file():
@@ -115,7 +115,7 @@ def compare(
 
 
 def obstacles(baseline: Run, candidate: Run) -> Iterator[str]:
-    """Why two runs should not be compared."""
+    """The reasons why two runs should not be compared."""
     for run in (baseline, candidate):
         if run.invalid_because:
             yield f"{run.name} is invalid: {'; '.join(run.invalid_because)}"
@@ -126,7 +126,7 @@ def obstacles(baseline: Run, candidate: Run) -> Iterator[str]:
 
 
 def workload(scenario: Scenario) -> dict[str, Any]:
-    """What the load of a scenario is made of; classes by name, a trace without its folder."""
+    """The parts of a scenario that make its load; classes by name, a trace without its folder."""
     document = scenario.model_dump(mode="json")
     found: dict[str, Any] = {key: document[key] for key in WORKLOAD}
     found["classes"] = {one["name"]: one for one in found["classes"]}
@@ -155,7 +155,7 @@ def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, A
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of one run, and what it was in each resample."""
+    """A figure of one run, and its value in each resample."""
 
     name: str
     unit: str

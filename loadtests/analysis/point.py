@@ -112,5 +112,5 @@ def _in_flight(starts_s: Floats, ends_s: Floats, since_s: float, until_s: float)
 
 
 def _figure(values: Floats, name: str) -> float:
-    """One of `spread`'s figures; 0 of nothing."""
+    """One of `spread`'s figures; 0 without values."""
     return (spread(values) or {}).get(name) or 0.0

@@ -37,7 +37,7 @@ class Rate:
 
     @property
     def counted(self) -> tuple[Point, ...]:
-        """Without the runs in which the generator was late, which say nothing of the rate."""
+        """The runs without those in which the generator was late, which say nothing about the rate."""
         return tuple(one for one in self.runs if one.valid and one.requests)
 
     @property
@@ -62,17 +62,17 @@ class Rate:
 
     @property
     def growing(self) -> int:
-        """In how many runs the backlog grew. One among several may be chance."""
+        """The number of runs in which the backlog grew. One among several may be chance."""
         return sum(one.backlog_grows for one in self.counted)
 
     @property
     def broken(self) -> int:
-        """Answers that were none. Not one is chance: a server must not give them at any rate."""
+        """Broken answers. Not one is chance: a server must not give them at any rate."""
         return sum(one.broken for one in self.runs)
 
     @property
     def state(self) -> State:
-        """What is known of the rate: `open` asks for another run."""
+        """The state of the rate: `open` needs another run."""
         if self.broken:
             return "fails"
         if self.counted and (self.high < self.target or self.growing > 1):

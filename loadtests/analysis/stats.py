@@ -1,4 +1,4 @@
-"""What the load tests compute with: percentiles, Wilson's bound, bootstrap intervals, Little's law. Pure.
+"""Statistics of the load tests: percentiles, Wilson's bound, bootstrap intervals, Little's law. Pure.
 
 References: Hyndman and Fan, "Sample quantiles" (1996), type 7; Wilson, "Probable inference" (1927);
 Künsch, "The jackknife and the bootstrap for general stationary observations" (1989); Little, "A proof
@@ -44,7 +44,7 @@ def percentile(values: Iterable[float], percent: float) -> float:
 
 
 def spread(values: Floats) -> dict[str, float] | None:
-    """p50, p90, p95, p99, max and mean; None of nothing. NaN among the values is left out."""
+    """p50, p90, p95, p99, max and mean; None without values. NaN among the values is left out."""
     found = values[~np.isnan(values)]
     if not found.size:
         return None
@@ -87,7 +87,7 @@ def _wilson(good: float, total: float, confidence: float, side: int) -> float:
 
 
 def effective_size(kept: Floats, batches: int = BATCHES) -> float:
-    """How many independent values tell as much of their mean as these zeros and ones, in order of time.
+    """The number of independent values that tell as much of their mean as these zeros and ones, in order.
 
     The effective sample size by batch means (Law, "Simulation Modeling and Analysis", section 9.5): the mean
     of neighbours varies more between batches when misses come in bursts. Never more than there are.
@@ -110,7 +110,7 @@ class LittlesLaw:
 
     @property
     def off_by_share(self) -> float | None:
-        """How far apart both are, as a share of what was measured; None of nothing."""
+        """The distance of both, as a share of the measured figure; None without one."""
         if not self.in_flight:
             return None
         return abs(self.in_flight - self.rate_x_e2e) / self.in_flight
@@ -122,7 +122,7 @@ def occupancy(starts: Floats, ends: Floats, edges: Floats) -> Floats:
 
 
 def _area(times: Floats, edges: Floats) -> Floats:
-    """The integral of how many of `times` have passed, between edges."""
+    """The integral of the number of `times` that have passed, between edges."""
     ordered = np.sort(times)
     sums = np.concatenate(([0.0], np.cumsum(ordered)))
     passed = np.searchsorted(ordered, edges)
@@ -134,7 +134,7 @@ def _area(times: Floats, edges: Floats) -> Floats:
 
 
 def resample_blocks(blocks: int, resamples: int, random: np.random.Generator) -> Floats:
-    """How often each block is drawn in each resample, as rows of counts that sum to `blocks`."""
+    """The draws of each block in each resample, as rows of counts that sum to `blocks`."""
     shares = np.full(blocks, 1 / blocks)
     return random.multinomial(blocks, shares, size=resamples).astype(np.float64)
 

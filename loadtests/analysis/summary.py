@@ -1,4 +1,4 @@
-"""What a run says, in numbers, and whether it says anything: records in, one dictionary out. Pure.
+"""The figures of a run, and whether it is valid: records in, one dictionary out. Pure.
 
 Requests whose intended send lies in the warm-up count nowhere, except that throughput is what the server
 completed in the counted time, whenever it was sent: so neither edge of that time biases it.
@@ -24,7 +24,7 @@ STOPPED_S = 2.0
 
 
 def slos_of(scenario: Scenario) -> dict[Group, SloConfig]:
-    """The promises of each group."""
+    """The SLO of each group."""
     return {(one.name, one.model, one.tenant): one.slo for one in scenario.classes}
 
 
@@ -154,7 +154,7 @@ def _errors(counted: Columns) -> dict[str, int]:
 
 
 def _statuses(counted: Columns) -> dict[str, int]:
-    """HTTP statuses of what failed."""
+    """HTTP statuses of failed requests."""
     values, counts = np.unique(counted.status[~counted.ok], return_counts=True)
     pairs = zip(values.tolist(), counts.tolist(), strict=True)
     return {str(status): count for status, count in pairs if status}
@@ -165,7 +165,7 @@ def _tokens(values: Ints) -> int:
 
 
 def _tokens_per_s(columns: Columns, span: tuple[float, float]) -> float:
-    """Tokens that were made in the counted time: those of an answer spread evenly over its making."""
+    """Tokens generated in the counted time: those of an answer spread evenly over its duration."""
     since_s, until_s = span
     begun = np.where(np.isnan(columns.first_s), columns.sent_s, columns.first_s)
     inside = np.minimum(columns.end_s, until_s) - np.maximum(begun, since_s)

@@ -1,1 +1,1 @@
-"""What an answer of each API must look like, and the ways in which one can end. Pure."""
+"""The form of an answer of each API, and the ways in which one can end. Pure."""

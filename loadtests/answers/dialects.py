@@ -1,4 +1,4 @@
-"""What an answer of each API looks like, streamed and whole: a `Reading` for each endpoint.
+"""The form of each API's answers, streamed and whole: a `Reading` for each endpoint.
 
 Sources: https://platform.openai.com/docs/api-reference (chat, completions, responses, embeddings),
 https://docs.anthropic.com/en/api/messages-streaming and https://docs.vllm.ai (rerank, score, classify).
@@ -46,7 +46,7 @@ class Chat(Reading):
             self._reasons[choice.get("index", place)] = choice.get("finish_reason")
 
     def _say_other(self, part: Mapping[str, Any]) -> None:
-        """What is text for whoever waits, and no content: reasoning, a call of a tool, a refusal."""
+        """Note text that is not content: reasoning, a tool call, a refusal."""
         text = part.get("reasoning_content") or part.get("reasoning") or part.get("refusal")
         if text:
             self._say(text, keep=False)
@@ -254,7 +254,7 @@ def reading(
 def judged(
     expected: Expected, content_type: str, body: bytes, *, keep_text: bool = False
 ) -> Reading:
-    """An answer with status 200 that came in whole, streamed or not."""
+    """Judge a complete answer with status 200, streamed or not."""
     found = reading(expected, keep_text=keep_text)
     found.begin(content_type)
     found.feed(body)

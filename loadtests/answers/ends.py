@@ -1,4 +1,4 @@
-"""How a request can end: a word for each end, what it means, and which of them are broken answers. Pure.
+"""The ends of a request: a word for each, its meaning, and whether it is a broken answer. Pure.
 
 Records, summaries, reports and exit codes use these words; `docs/load-testing.md` lists them.
 """
@@ -29,8 +29,8 @@ End = Literal[
 class Meaning(NamedTuple):
     """`short` for a terminal, `sentence` for a report.
 
-    `is_broken`: the server said 200, and what followed was no complete, well-formed answer. Such an endpoint
-    cannot be measured: what it answers quickly may be nothing at all.
+    `is_broken`: the status was 200, without a complete, well-formed answer. Such an endpoint cannot be
+    measured: it may be fast because it does not answer at all.
     """
 
     short: str
@@ -73,30 +73,30 @@ BROKEN = frozenset(word for word, meaning in ENDS.items() if meaning.is_broken)
 
 
 def broken_in(errors: Mapping[str, int]) -> int:
-    """How many broken answers these counts by word contain."""
+    """The number of broken answers in these counts by word."""
     return sum(count for word, count in errors.items() if word in BROKEN)
 
 
 def in_words(word: str) -> str:
-    """For a terminal; words of older runs as they are."""
+    """The end's name for a terminal; words of older runs unchanged."""
     meaning = next((found for known, found in ENDS.items() if known == word), None)
     return meaning.short if meaning else word
 
 
 def sentence_of(word: str) -> str:
-    """For a report; nothing for words of older runs."""
+    """The end's sentence for a report; empty for words of older runs."""
     meaning = next((found for known, found in ENDS.items() if known == word), None)
     return meaning.sentence if meaning else ""
 
 
 def counts_in_words(errors: Mapping[str, int], words: Iterable[str] | None = None) -> str:
-    """How often which end, in the order of the counts."""
+    """The counts of ends in words, in their order."""
     wanted = errors if words is None else [word for word in errors if word in set(words)]
     return ", ".join(f"{errors[word]} {in_words(word)}" for word in wanted)
 
 
 def broken_in_words(summary: Mapping[str, Any]) -> str:
-    """What to say of answers that are none; there are some."""
+    """The warning about broken answers, of which there are some."""
     return (
         f"{summary['broken']} of {summary['requests']} requests: "
         f"{counts_in_words(summary['errors'], BROKEN)}; "
@@ -105,7 +105,7 @@ def broken_in_words(summary: Mapping[str, Any]) -> str:
 
 
 def remarks(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What was not as asked for in answers that count."""
+    """Deviations in answers that count as good."""
     if count := summary.get("without_usage"):
         yield f"{count} answers had no usage, although it was asked for: their tokens are not counted"
     if count := summary.get("ended_early"):

@@ -1,4 +1,4 @@
-"""Reads the body of one answer as it comes and says how it ended: complete, or which fault it has. No I/O.
+"""Reads the body of one answer as it arrives and judges its end: complete, or the fault it has. No I/O.
 
 Framing is here: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) and whole
 bodies. What an API's objects must look like is in `dialects`.
@@ -29,7 +29,7 @@ _CUT_BY_LENGTH = frozenset({"length", "max_tokens", "max_output_tokens"})
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a good answer to a request is.
+    """The properties of a good answer to a request.
 
     Attributes:
         path: of the endpoint, which decides the shape.
@@ -51,7 +51,7 @@ class Expected:
 
 
 class Reading(ABC):
-    """One body with status 200. Bytes are fed to it; `finish` or `lost` says how it ended.
+    """One body with status 200. Feed it bytes; then `finish` or `lost` judges its end.
 
     Attributes:
         failure: the first fault that was seen; "" while there is none.
@@ -80,20 +80,20 @@ class Reading(ABC):
 
     @property
     def text(self) -> str:
-        """What the assistant said, where it was to be kept."""
+        """The assistant's text, where it was to be kept."""
         return "".join(self._texts)
 
     @property
     def has_begun(self) -> bool:
-        """Whether something of the answer came: comments are signs of life, and an error is no answer."""
+        """Whether the answer has begun: neither comments, which are signs of life, nor errors count."""
         return bool(self._reasons)
 
     def begin(self, content_type: str) -> None:
-        """The headers have come."""
+        """Begin: the headers have arrived."""
         self._is_stream = content_type.lower().startswith(EVENT_STREAM)
 
     def feed(self, body: bytes) -> None:
-        """The next bytes, cut anywhere."""
+        """Feed the next bytes, cut anywhere."""
         if not self._is_stream:
             self._pieces.append(body)
             self._size += len(body)
@@ -111,7 +111,7 @@ class Reading(ABC):
             self.fail("malformed")
 
     def finish(self) -> End:
-        """The body came to its end, as HTTP sees it."""
+        """Finish: the body has ended, as HTTP sees it."""
         try:
             if self._is_stream:
                 self._finish_stream()
@@ -122,7 +122,7 @@ class Reading(ABC):
         return self.failure
 
     def lost(self) -> End:
-        """The connection went before the body came to its end."""
+        """End: the connection was lost before the end of the body."""
         self.fail("truncated")
         return self.failure
 
@@ -134,16 +134,16 @@ class Reading(ABC):
 
     @abstractmethod
     def _event(self, chunk: dict[str, Any]) -> None:
-        """Look at one event. What it raises (`TypeError`, `LookupError` ...) means that it is malformed."""
+        """Read one event. An exception (`TypeError`, `LookupError` ...) means that it is malformed."""
 
     @abstractmethod
     def _whole(self, document: dict[str, Any]) -> None:
-        """Look at a body that is not streamed; raises as `_event`."""
+        """Read a body that is not streamed; raises as `_event` does."""
 
     # ---- for dialects ------------------------------------------------------------------------------------
 
     def _say(self, text: Any, *, keep: bool = True) -> None:
-        """Text of the answer came; `keep` is for what belongs into the next turn."""
+        """Note text of the answer; `keep` marks text that belongs into the next turn."""
         if text.__class__ is not str:
             raise TypeError("text is not a string")
         self._has_text = True
@@ -223,7 +223,7 @@ class Reading(ABC):
         self._judge()
 
     def _judge(self) -> None:
-        """Of an answer that came to its end and whose parts are well-formed."""
+        """The fault of an answer that ended and whose parts are well-formed."""
         reasons = set(self._reasons.values())
         if not reasons.isdisjoint(ABORTS):
             self.fail("aborted")

@@ -1,4 +1,4 @@
-"""The bars: what the data path is meant to reach, and whether it did. Pure."""
+"""The bars: the figures that the data path is to reach, and whether it did. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A bar and what was measured; None where this run did not measure it."""
+    """A bar and its measured figure; None where this run did not measure it."""
 
     bar: Bar
     measured: float | None
@@ -94,7 +94,7 @@ SOAK_BARS = (
 
 
 def judge(bars: Iterable[Bar], figures: Mapping[str, float]) -> list[Verdict]:
-    """Hold figures against bars."""
+    """Compare figures with bars."""
     return [Verdict(bar, _known(figures.get(bar.figure))) for bar in bars]
 
 

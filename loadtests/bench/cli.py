@@ -1,4 +1,4 @@
-"""Options of the benchmark; wrong ones are answered in one line."""
+"""Options of the benchmark; wrong ones are refused in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INTERRUPTED = 130
 
 
 def example(options: str) -> str:
-    """How it is typed."""
+    """The command as it is typed."""
     return f'make bench ARGS="{options}"' if options else "make bench"
 
 
@@ -50,7 +50,7 @@ app = typer.Typer(
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
+    """Parse a number above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -133,7 +133,7 @@ def compare(
 
 
 def _contenders(text: str, *, paired: bool) -> list[str]:
-    """Names that exist, none twice."""
+    """The named contenders, each known, none twice."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in CONTENDERS:

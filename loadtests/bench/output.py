@@ -1,4 +1,4 @@
-"""What a run leaves behind: lines with the time on them, a JSON file, an exit code."""
+"""The output of a run: lines with times, a JSON file, an exit code."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Progress:
         return time.monotonic() - self._began_s
 
     def begin(self, text: str) -> None:
-        """Something begins that may take a while."""
+        """Begin a step that may take a while."""
         print(f"[{clock(self.elapsed_s)}] {text}", flush=True)
 
     def done(self, text: str) -> None:
-        """A step is done."""
+        """Finish a step."""
         self._done += 1
         passed_s = self.elapsed_s
         left_s = passed_s / self._done * (self._steps - self._done)
         print(f"[{clock(passed_s)}, about {clock(left_s)} to go] {text}", flush=True)
 
     def skip(self, steps: int, text: str) -> None:
-        """Steps that will not happen, and why."""
+        """Skip steps, with the reason."""
         self._steps -= steps
         print(f"[{clock(self.elapsed_s)}] {text}", flush=True)
 
@@ -68,7 +68,7 @@ def clock(seconds: float) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on, without naming the machine."""
+    """The hardware that the figures depend on, without the machine's name."""
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(),

@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         self._finish()
 
     def count_events(self, body: bytes) -> int:
-        """How many events end in this piece."""
+        """The number of events that end in this piece."""
         # The two newlines of an event's end may come in two pieces.
         count = body.count(b"\n\n") + (self._ends_in_one_newline and body[:1] == b"\n")
         self._ends_in_one_newline = body.endswith(b"\n") and not body.endswith(b"\n\n")

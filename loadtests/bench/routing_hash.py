@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Timing:
-    """What one prompt took."""
+    """The time of one prompt."""
 
     name: str
     prompt_bytes: int
@@ -76,7 +76,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
 
 
 def measure(name: str, body: Mapping[str, Any], repeats: int) -> Timing:
-    """Hash one prompt so many times, each time read anew from its bytes."""
+    """Hash one prompt repeatedly, each time read anew from its bytes."""
     raw = orjson.dumps(body)
     prompt, times_s = prompt_prefix(PATH, orjson.loads(raw), SALT), []
     for _ in range(repeats):

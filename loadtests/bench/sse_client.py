@@ -26,7 +26,7 @@ TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class Burst:
-    """So many requests, so many of them at once."""
+    """A number of requests, some of them concurrent."""
 
     address: str
     model: str
@@ -63,7 +63,7 @@ class _Kept(NamedTuple):
 
 @dataclass
 class Samples:
-    """What was seen, request by request; times in seconds."""
+    """The measurements, request by request; times in seconds."""
 
     burst: Burst
     latencies_s: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Every kind of request that models answer, and how to read what an answer says that it cost. Pure."""
+"""Every kind of request that models answer, and how to read the cost from an answer. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHAT, EMBEDDING, RERANKER = "qwen3", "qwen3-embedding", "qwen3-reranker"
 
 @dataclass(frozen=True)
 class Reading:
-    """What an answer's `usage` says; a prompt counts once however many answers it gets."""
+    """An answer's `usage`; a prompt counts once however many answers it gets."""
 
     prompt_tokens: int
     output_tokens: int
@@ -36,7 +36,7 @@ class Kind:
         return self.make(rng)
 
     def read(self, content: bytes) -> Reading | None:
-        """What a complete answer says that it cost; None if it says nothing."""
+        """The cost that a complete answer reports; None without one."""
         usage: dict[str, Any] = {}
         for answer in _objects(content):
             # Anthropic's streams say it in parts, the responses API inside of its last event.

@@ -1,4 +1,4 @@
-"""Holds bills against the engines' own counters: all kinds of requests, clients that leave, a killed gateway.
+"""Compares bills with the engines' own counters: all kinds of requests, clients that leave, a killed gateway.
 
     python -m loadtests.checks.metering_real                 # 200 of each of ten kinds: some three minutes
 
@@ -45,7 +45,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass
 class Tally:
-    """What the clients saw."""
+    """The clients' view."""
 
     ends: Counter[str] = field(default_factory=Counter)
     readings: dict[str, Reading] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def deployment(journal: Path, keys: Mapping[str, str]) -> dict[str, Any]:
 
 
 class Run:
-    """The load on one stack, and what is made of it."""
+    """The load on one stack, and its evaluation."""
 
     def __init__(
         self, stack: Stack, keys: Mapping[str, str], journal: Path, requests: int, seed: int
@@ -82,7 +82,7 @@ class Run:
         self.tally = Tally()
 
     async def load(self) -> None:
-        """Send everything, and kill a gateway half way."""
+        """Send all requests, and kill a gateway half way."""
         left = list(enumerate(self._plan))
         timeout = aiohttp.ClientTimeout(total=120)
 
@@ -142,7 +142,7 @@ class Run:
             await asyncio.sleep(0.5)
 
     async def engines(self) -> dict[str, Counter[str]]:
-        """What the engines of each model have counted, as /status says."""
+        """The engines' counts of each model, from /status."""
         headers = {"authorization": f"Bearer {self._keys['ops']}"}
         found: dict[str, Counter[str]] = {}
         connector = aiohttp.TCPConnector(force_close=True)
@@ -179,7 +179,7 @@ def billed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
 
 
 def same(engines: Mapping[str, Counter[str]], bills: Mapping[str, Counter[str]]) -> bool:
-    """Whether every token that an engine counted is on a bill, and nothing else is."""
+    """Whether the bills have exactly the tokens that the engines counted."""
     return all(
         counts[kind] - counts[f"unattributed_{kind}_tokens"] == bills.get(model, Counter())[kind]
         for model, counts in engines.items()

@@ -67,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was planned, and what is needed; `sweeps` are the replicas that were measured."""
+    """The planned and the needed number; `sweeps` are the measured numbers of replicas."""
 
     planned: int
     true: int
@@ -81,7 +81,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Effort:
-    """How well is measured: requests of a point, the search's precision, sweeps at most; and the truth."""
+    """The effort of measuring: requests per point, precision of the search, sweeps at most; and the truth."""
 
     requests: int = 50_000
     precision: float = 0.01
@@ -140,7 +140,7 @@ def _slo(
 
 
 def sweep(case: Case, replicas: int, low: float, high: float, effort: Effort) -> dict[str, Any]:
-    """What `comptoir load sweep --replicas N --from LOW --to HIGH` leaves: every point has new requests."""
+    """The result of `comptoir load sweep --replicas N --from LOW --to HIGH`: every point has new requests."""
     search = Search(low, high, effort.precision, max_points=60)
     points: list[Point] = []
     while (following := search.next_rate(points, case.slo.target)) is not None:
@@ -263,7 +263,7 @@ def run(
 
 
 def share_right(verdicts: Sequence[Verdict]) -> float:
-    """In how many scenarios the number is right."""
+    """The share of scenarios in which the number is right."""
     return sum(one.difference == 0 for one in verdicts) / len(verdicts)
 
 

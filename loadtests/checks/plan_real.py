@@ -43,7 +43,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Effort:
-    """How well is measured: seconds of a rate, the search's precision, its first rate for each replica."""
+    """The effort of measuring: seconds per rate, precision of the search, first rate per replica."""
 
     duration_s: float
     precision: float
@@ -118,7 +118,7 @@ def measure(replicas: int, folder: Path, effort: Effort, out: Path | None) -> Me
 
 
 def predicted(one: Measured) -> tuple[float, float, float]:
-    """What the plan says two replicas carry, from a sweep of one: for sure, probably, at most."""
+    """The plan's capacity of two replicas, from a sweep of one: for sure, probably, at most."""
     traffic = {
         "name": "chat",
         "share": 1,

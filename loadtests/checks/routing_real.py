@@ -71,7 +71,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Found:
-    """Tokens of all prompts, and how many of them an engine had cached."""
+    """Tokens of all prompts, and those that an engine had cached."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -83,7 +83,7 @@ class Found:
 
 
 class RoundRobin:
-    """One after the other: what routers do that know nothing."""
+    """One replica after the other, as routers without knowledge do."""
 
     name: Any = "round-robin"
     reads_prompt = False
@@ -220,7 +220,7 @@ async def compare(urls: Sequence[str], *, is_streamed: bool) -> dict[str, Found]
 
 
 def found_by_policies(*, is_streamed: bool) -> dict[str, Found]:
-    """Two engines for as long as it takes."""
+    """Run two engines, and compare the policies on them."""
     model = tiny.build(tiny.family("qwen3"), ProcessSettings.load().cache_dir)
     with tempfile.TemporaryDirectory() as folder:
         ports = [free_port(), free_port()]

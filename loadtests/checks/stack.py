@@ -97,7 +97,7 @@ class Stack:
             await asyncio.sleep(0.5)
 
     def stop(self) -> None:
-        """End it, as Ctrl-C does, and make sure that nothing is left."""
+        """Stop it, as Ctrl-C does, and make sure that no process is left."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

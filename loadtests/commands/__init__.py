@@ -1,1 +1,1 @@
-"""The commands of `comptoir load`, and how a run looks on a terminal."""
+"""The commands of `comptoir load`, and a run's view on a terminal."""

@@ -1,6 +1,6 @@
 """`comptoir load`: runs of load, the highest rate that an endpoint holds, reports, comparisons.
 
-What takes long to import (numpy, plotly) is imported when a command needs it: every `comptoir` comes by here.
+Slow imports (numpy, plotly) happen when a command needs them, because every `comptoir` imports this module.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def run(
 
 
 def _announce(plan: Scenario, folder: Path, web: int | None) -> None:
-    """What will be sent, and where what comes of it is found."""
+    """Announce the load, and the folder of the result."""
     note(
         f"{plan.name}: {arrivals_in_words(plan)} at {plan.target.url}, {plan.duration_s:g} s; into {folder}"
     )

@@ -25,7 +25,7 @@ SWEEP = "sweep.json"
 
 @dataclass(frozen=True)
 class Hardware:
-    """What answered; `gpu` is None on CPUs."""
+    """The hardware that answered; `gpu` is None on CPUs."""
 
     gpu: str | None
     gpus_per_replica: int

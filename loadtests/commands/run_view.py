@@ -1,4 +1,4 @@
-"""How a run looks on a terminal: its progress, and its figures."""
+"""A run's view on a terminal: its progress, and its figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.commands.output import errors, say, show
 
 
 def arrivals_in_words(scenario: Scenario) -> str:
-    """How load comes, for a person."""
+    """The arrivals in words."""
     arrivals = scenario.arrivals
     match arrivals.kind:
         case "closed":
@@ -30,7 +30,7 @@ def arrivals_in_words(scenario: Scenario) -> str:
 
 
 class ProgressBar:
-    """One line that says how far the run is; nothing where nobody looks."""
+    """One line with the progress of the run; nothing without a terminal."""
 
     def __init__(self, duration_s: float) -> None:
         self._duration_s = duration_s
@@ -90,14 +90,14 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 
 def failures_in_words(summary: dict[str, Any]) -> str:
-    """How often which failure, the most frequent first."""
+    """The counts of failures in words, the most frequent first."""
     counts = counts_in_words(summary["errors"])
     statuses = [f"{count} x {status}" for status, count in summary["statuses"].items()]
     return counts + (f" ({', '.join(statuses)})" if statuses else "")
 
 
 def no_answer_in_words(url: str, summary: dict[str, Any]) -> str:
-    """What to say where not one request was answered: most likely the command is wrong, not the server."""
+    """The message when no request was answered: most likely the command is wrong, not the server."""
     return (
         f"{url} answered none of the requests: {failures_in_words(summary)}; "
         "`comptoir status --url` says what runs there; --model, --key and --key-env say what to ask for"

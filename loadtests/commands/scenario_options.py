@@ -1,4 +1,4 @@
-"""Which scenario a command means: a shipped one or a file, with what the command line says instead."""
+"""The scenario of a command: a shipped one or a file, with changes from the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY_VARIABLE = "COMPTOIR_API_KEY"
 
 @dataclass(frozen=True)
 class Asked:
-    """What every class asks instead: of which model, how long. `has_key`: there is a key in KEY_VARIABLE."""
+    """Overrides for every class: model and lengths. `has_key`: there is a key in KEY_VARIABLE."""
 
     model: str | None = None
     input_tokens: int | None = None
@@ -90,7 +90,7 @@ def adjusted(
     *,
     asked: Asked | None = None,
 ) -> Scenario:
-    """The scenario with what the command line says instead; checked again.
+    """The scenario with the command line's changes; checked again.
 
     Raises:
         ConfigError: it does not fit.

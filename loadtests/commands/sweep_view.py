@@ -1,4 +1,4 @@
-"""How a sweep looks on a terminal: its rates, and what it found."""
+"""A sweep's view on a terminal: its rates, and its result."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Sends the load: Locust, its coordinator, senders, the HTTP client, and what watches them."""
+"""Sends the load: Locust, its coordinator, senders, the HTTP client, and the watches on them."""

@@ -1,4 +1,4 @@
-"""Takes an HTTP answer as it arrives and notes in its record when text came, what it cost and how it ended.
+"""Reads an HTTP answer as it arrives, and records the times of text, the cost and the end.
 
 It is the protocol object of httptools' parser; the body is `Reading`'s.
 """
@@ -38,7 +38,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What the assistant said."""
+        """The assistant's text."""
         return self._reading.text
 
     @property
@@ -62,11 +62,11 @@ class Answer:
             self._ends_as(self._reading.lost())
 
     def timed_out(self) -> None:
-        """It took too long. A fault that was seen before that is the reason."""
+        """End: it took too long. An earlier fault is the reason."""
         self._ends_as(self._reading.failure or "timeout")
 
     def garbled(self) -> None:
-        """What came is not HTTP, or not what the API answers with."""
+        """End: the input is not HTTP, or not an answer of the API."""
         self._ends_as(self._reading.failure or "malformed")
 
     # ---- httptools' callbacks ----------------------------------------------------------------------------

@@ -30,7 +30,7 @@ MAX_IDLE = 4096
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go."""
+    """The target of requests."""
 
     host: str
     port: int

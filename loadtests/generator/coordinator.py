@@ -1,4 +1,4 @@
-"""A run over one or several generator processes: when it begins, who sends what, when it is over.
+"""A run over one or several generator processes: its start, the division of work, its end.
 
 `Member` is one generator process; `Coordinator` holds the run's folder, on Locust's master or in the only
 process. What they tell each other are dictionaries that Locust's messages carry.
@@ -53,7 +53,7 @@ class Member:
 
     @classmethod
     def prepare(cls, scenario: Scenario, log: Callable[[Record], None]) -> Member:
-        """Everything that takes long, before the run begins.
+        """Do all slow work before the run begins.
 
         Raises:
             ConfigError: a trace, a tokenizer or the address does not fit.
@@ -95,7 +95,7 @@ class Member:
         return time.perf_counter() - self._zero_s
 
     def drive(self) -> None:
-        """What a Locust user does here; returns when it has nothing more to send."""
+        """The work of a Locust user; returns when it has nothing more to send."""
         generator = self._generator
         if generator is None:
             return
@@ -109,7 +109,7 @@ class Member:
         generator.drive_closed(user_plan(self.scenario, user))
 
     def report(self) -> dict[str, Any]:
-        """What has happened since the last report."""
+        """The events since the last report."""
         lines, self._lines = self._lines, []
         rows = self._lag_rows[:]
         del self._lag_rows[: len(rows)]
@@ -134,7 +134,7 @@ class Member:
         return self._generator is not None and self._generator.progress.is_over
 
     def stop(self) -> None:
-        """Give up what is not answered."""
+        """Give up unanswered requests."""
         generator = self._generator
         if generator is not None and not generator.progress.is_over:
             generator.cancel()
@@ -199,7 +199,7 @@ class Coordinator:
         return [{"index": index, "count": count, "wall_s": wall_s} for index in range(count)]
 
     def collect(self, worker: str, report: dict[str, Any]) -> None:
-        """What one process has seen since its last report."""
+        """Collect one process's report."""
         if self._folder is None:
             return
         self._folder.add_records(report["records"])
@@ -217,7 +217,7 @@ class Coordinator:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a run is going on."""
+        """Whether a run is in progress."""
         return self._folder is not None
 
     @property

@@ -1,4 +1,4 @@
-"""What is made of a run when it is over: summary, report, pictures, and the records as Parquet."""
+"""The products of a finished run: summary, report, pictures, and the records as Parquet."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def finish(folder: Path, *, with_report: bool = True) -> dict[str, Any]:
 
 
 def exit_code(summary: Mapping[str, Any]) -> int:
-    """Of a finished run."""
+    """The exit code of a finished run."""
     if not summary["valid"]:
         return EXIT_INVALID
     return EXIT_BROKEN if summary["broken"] else EXIT_OK

@@ -1,7 +1,7 @@
 """Watches the load generator itself: how late its loop is, and how much of a core it uses.
 
-What a busy generator adds to latencies looks like the server's fault; `ValidityConfig` says when a run is not
-to be believed.
+A busy generator adds to latencies, which looks like the server's fault; `ValidityConfig` says when a run is
+invalid.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Starts Locust for one run, shows how it goes, and says how it ended. What `comptoir load` calls."""
+"""Starts Locust for one run, shows its progress, and reports its end. What `comptoir load` calls."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 
 def _reason(log: Path) -> str:
-    """The last thing that it said."""
+    """The last line of its log."""
     try:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:

@@ -54,7 +54,7 @@ def _series(name: str, labels: Mapping[str, str]) -> str:
 
 
 def energy_joules(root: Path = RAPL) -> dict[str, float]:
-    """What the processor's packages have used, where the kernel shows it."""
+    """The energy that the processor's packages have used, where the kernel shows it."""
     found = {}
     for path in sorted(root.glob("intel-rapl:?/energy_uj")):
         try:
@@ -91,7 +91,7 @@ def scrape(
 
 
 def lacking(status: int, view: str | None) -> str | None:
-    """What the key that scrapes is not for; None when it sees all that there is."""
+    """The scope that the scraping key lacks; None when it sees everything."""
     if status in (401, 403):
         return f"metrics are refused with status {status}: {HINT}"
     if view == "tenant":

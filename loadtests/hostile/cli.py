@@ -110,7 +110,7 @@ def _list(cases: list[Case]) -> None:
 
 
 def show(found: Findings) -> bool:
-    """Print what was found; whether all of it holds."""
+    """Print the findings; return whether all cases hold."""
     broken = [verdict for verdict in found.verdicts if verdict.fault]
     skipped = [verdict for verdict in found.verdicts if verdict.skipped]
     for verdict in broken:
@@ -151,7 +151,7 @@ def _generated(found: Findings) -> list[Row]:
 
 
 def _beside(found: Findings) -> list[Row]:
-    """The worst that the good client met; where its own process was late, a period says nothing."""
+    """The good client's worst figures; a period in which its own process was late says nothing."""
     periods = {name: one for name, one in found.attacked.items() if one["requests"]}
     failed = int(sum(one["failed"] for one in periods.values()))
     rows: list[Row] = [("requests of the good client that failed", "0", f"{failed}", not failed)]

@@ -21,7 +21,7 @@ PATIENCE_S = 0.25
 
 @dataclass
 class Fuzzed:
-    """What became of the requests."""
+    """The results of the requests."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)

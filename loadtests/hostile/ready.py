@@ -1,4 +1,4 @@
-"""Whether an endpoint can be attacked at all: it answers, and the keys and the model fit."""
+"""Whether an endpoint can be attacked at all: it answers, and accepts the keys and the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TIMEOUT_S = 120.0
 
 
 def unfit(target: Target, key_env: str, other_key_env: str) -> str | None:
-    """Why an attack would say nothing about the endpoint; None when it would.
+    """The reason why an attack would say nothing about the endpoint; None without one.
 
     Args:
         key_env: the environment variable that has the attacker's key, and `other_key_env` the good client's.

@@ -42,7 +42,7 @@ class Verdict:
 
 @dataclass
 class Findings:
-    """Everything that was seen."""
+    """All findings."""
 
     verdicts: list[Verdict] = field(default_factory=list)
     fuzzed: Fuzzed = field(default_factory=Fuzzed)

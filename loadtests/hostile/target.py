@@ -1,4 +1,4 @@
-"""What is attacked: where it listens, whose keys there are, and the limits that it says it keeps."""
+"""The target of an attack: its address, its keys, and the limits that it claims to keep."""
 
 from __future__ import annotations
 

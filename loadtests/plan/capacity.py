@@ -1,4 +1,4 @@
-"""What replicas of a model carry of one class of requests, in any number: the type, and how it was found."""
+"""The capacity of a model's replicas for one class of requests, in any number, and its source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Basis = Literal["measured", "estimate"]
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What one replica of a model runs on; `gpu` is `cpu` where it has none."""
+    """The hardware of one replica; `gpu` is `cpu` where it has none."""
 
     gpu: str
     gpus_per_replica: int
@@ -54,7 +54,7 @@ class ClassCapacity:
 def sweep_command(
     input_tokens: float, output_tokens: float, hardware: Hardware, replicas: int = 1
 ) -> str:
-    """The command that measures what is missing."""
+    """The command for the missing measurement."""
     place = (
         ""
         if hardware.gpu == CPU

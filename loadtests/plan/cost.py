@@ -81,7 +81,7 @@ def price_of(plan: PlanConfig, gpu: str) -> Span:
 
 
 def board_of(plan: PlanConfig, gpu: str) -> Span | None:
-    """Watts that a GPU draws at most; None where nobody said it."""
+    """Highest power of a GPU in watts; None where unknown."""
     own = plan.site.board_w.get(gpu)
     if own is not None:
         return own
@@ -92,7 +92,7 @@ def board_of(plan: PlanConfig, gpu: str) -> Span | None:
 def bill(
     plan: PlanConfig, fleets: list[Fleet], rates_per_s: Mapping[str, float], pick: Pick
 ) -> Bill:
-    """What a month costs.
+    """The cost of a month.
 
     Args:
         rates_per_s: requests per second at the peak, by class.

@@ -1,4 +1,4 @@
-"""How many requests come at the peak: users, their growth, how long they wait for answers and think. Pure."""
+"""The rate of requests at the peak: users, growth, waiting and thinking times. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USERS, ACTIVE, RATE, PEAK, GROWTH, THINK = (
 
 
 def level(pick: Pick, name: str) -> Level:
-    """What is assumed of something; typical where nothing is said."""
+    """The assumption about something; typical by default."""
     return pick.get(name, "typical")
 
 

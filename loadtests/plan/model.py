@@ -1,4 +1,4 @@
-"""The plan file: who comes, what is asked of which model, on which hardware, where. Checked when built.
+"""The plan file: users, traffic, models, hardware, site. Checked when built.
 
 Every number that nobody knows exactly may be a range, `{low: 1, typical: 2, high: 4}`; a plain number
 stands for all three. docs/capacity-planning.md lists the keys.

@@ -51,7 +51,7 @@ class Outcome:
 
 
 def outcome(plan: PlanConfig, capacities: Mapping[str, ClassCapacity], pick: Pick) -> Outcome:
-    """What a plan needs.
+    """The needs of a plan.
 
     Raises:
         ConfigError: it needs more replicas than anybody has.

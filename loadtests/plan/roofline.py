@@ -1,4 +1,4 @@
-"""What a replica might carry, from the catalogue's figures alone: an estimate, never a measurement. Pure.
+"""The likely capacity of a replica from the catalogue's figures: an estimate, never a measurement. Pure.
 
 Decoding reads the weights that a step uses and the KV cache of every request in the batch: memory bandwidth
 bounds it. Prefill computes two operations per parameter and token: arithmetic bounds it. The model is

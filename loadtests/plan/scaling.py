@@ -1,4 +1,4 @@
-"""How much several replicas carry, from sweeps of some numbers of them. Pure.
+"""The capacity of several replicas, from sweeps of some numbers of them. Pure.
 
 Behind a router replicas pool their queues: what each of them carries never falls with their number, and grows
 towards a ceiling. Measured numbers stand; between and beyond them:

@@ -1,4 +1,4 @@
-"""Where capacity comes from: sweeps where there are any, the catalogue's figures where there are none."""
+"""The sources of capacity: sweeps where there are any, the catalogue's figures where there are none."""
 
 from __future__ import annotations
 

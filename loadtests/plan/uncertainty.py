@@ -1,4 +1,4 @@
-"""How sure a plan is: its bounds, which assumption moves it most, and what to measure to settle it. Pure."""
+"""The certainty of a plan: its bounds, its strongest assumption, and the measurement to settle it. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What one assumption does to every figure, all others as usual: values at its low and high end."""
+    """The effect of one assumption on every figure, all others as usual: values at its low and high end."""
 
     assumption: str
     at_low: Mapping[str, float | None]
@@ -85,7 +85,7 @@ class Unsettled:
 def assumptions(
     plan: PlanConfig, capacities: Mapping[str, ClassCapacity], now: Outcome
 ) -> list[str]:
-    """Names of what is not known exactly."""
+    """Names of the inexact assumptions."""
     gpus = {one.hardware.gpu for one in now.models}
     open_ = [
         name

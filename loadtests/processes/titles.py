@@ -1,4 +1,4 @@
-"""What running processes are, told by their titles. One that ends while we look is simply not there."""
+"""The roles of running processes, by their titles. One that ends meanwhile is simply absent."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ DAY_MS = 86_400_000.0
 
 
 class ReferenceConfig(FrozenConfig):
-    """What it does and when."""
+    """The behaviour and timing of the reference server."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=0, ge=0, le=65_535, description="Port; 0 is a free one.")

@@ -33,7 +33,7 @@ class Wire(Protocol):
 
 
 class Reference:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self, config: ReferenceConfig) -> None:
         self.config = config
@@ -48,7 +48,7 @@ class Reference:
         self.generation_tokens = 0
 
     def freeze(self, in_s: float, for_s: float) -> None:
-        """Stand still for so long, so many seconds from now."""
+        """Freeze for a time, some seconds from now."""
         loop = asyncio.get_running_loop()
         loop.call_later(in_s, lambda: self.freezes.append(self.clock.freeze(for_s)))
 
@@ -118,7 +118,7 @@ class Reference:
         return messages.simple(200, b"{}")
 
     def told_freezes(self) -> bytes:
-        """From when to when it stood still."""
+        """The periods in which it was frozen."""
         return messages.simple(200, orjson.dumps(self.freezes))
 
     def asked_to_freeze(self, body: bytes) -> bytes:
@@ -163,7 +163,7 @@ class Reply:
         raise NotImplementedError
 
     def end(self, error: str = "", *, cut: bool | None = None) -> None:
-        """Write down what happened; nothing is sent any more. After an error the connection is cut."""
+        """Record the request's end; nothing more is sent. After an error the connection is cut."""
         self.is_over = True
         self.truth.error, self.truth.end_s = error, time.perf_counter()
         self.truth.output_tokens = self.sent

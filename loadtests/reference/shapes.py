@@ -1,4 +1,4 @@
-"""What the reference's answers look like, streamed and whole, in the shapes of vLLM.
+"""The answers of the reference server, streamed and whole, in vLLM's formats.
 
 The shapes: https://platform.openai.com/docs/api-reference (chat, completions, responses, embeddings) and
 https://docs.anthropic.com/en/api/messages-streaming.

@@ -1,4 +1,4 @@
-"""Answers that end as none should, each with a name: what a load client must not take for good ones.
+"""Answers with wrong ends, each with a name, which a load client must not take for good ones.
 
 A request asks for one with the header `x-reference-end`; the option `end` answers a share of all so. Every
 name begins with the word that the client must have for it (`loadtests.answers.ends`).
@@ -21,7 +21,7 @@ _ERROR = {"message": "the engine stopped", "type": "server_error", "code": 500}
 
 
 class Ending(NamedTuple):
-    """What is sent, and what is done then: nothing more, the connection cut, or the client left waiting."""
+    """The data to send, and the end: none, a cut connection, or a client left waiting."""
 
     data: bytes
     then: str = ""

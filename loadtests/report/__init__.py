@@ -12,7 +12,7 @@ def build(folder: Path) -> Path:
     """Write report.html, latency.png and timeline.png into a run's folder; returns the page.
 
     Raises:
-        ConfigError: there is no run in it.
+        ConfigError: the folder holds no run.
     """
     from loadtests.report.run_page import build_run
 

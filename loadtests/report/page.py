@@ -55,7 +55,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What stands at the top."""
+    """The verdict at the top of the page."""
 
     state: Literal["good", "warn", "bad"]
     headline: str
@@ -78,7 +78,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything that stands on it."""
+    """The contents of a page."""
 
     kind: str
     title: str
@@ -135,7 +135,7 @@ def _read(name: str) -> str:
 
 
 def or_dash(value: float | None, show: Callable[[float], str]) -> str:
-    """What there is, shown, or a dash."""
+    """A value as text, or a dash."""
     return "–" if value is None or math.isnan(value) else show(value)
 
 

@@ -41,7 +41,7 @@ LAW_SHARE = 0.05
 
 
 def build_run(folder: Path) -> Path:
-    """What `loadtests.report.build` does."""
+    """Implements `loadtests.report.build`."""
     for name in (SCENARIO, RECORDS):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder}: holds no run: {name} is missing", param=str(folder))
@@ -120,7 +120,7 @@ def page_of(
 
 
 def verdict_of(summary: Mapping[str, Any]) -> Verdict:
-    """Whether the run is to be believed, and then whether promises were kept."""
+    """Whether the run is valid, and then whether the SLOs were met."""
     if not summary["valid"]:
         return Verdict("bad", INVALID, tuple(summary["invalid_because"]))
     if summary.get("broken"):

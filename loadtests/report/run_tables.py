@@ -100,7 +100,7 @@ def latency_table(summary: Mapping[str, Any]) -> Table:
 
 
 def error_table(summary: Mapping[str, Any]) -> Table | None:
-    """What went wrong how often; None where nothing did."""
+    """The failures and their counts; None without any."""
     if not summary["errors"]:
         return None
     rows, requests = [], summary["requests"]
@@ -122,7 +122,7 @@ def error_table(summary: Mapping[str, Any]) -> Table | None:
 
 
 def generator_table(scenario: Scenario, summary: Mapping[str, Any]) -> Table:
-    """What makes a run valid, beside its limits."""
+    """The generator's figures, beside the limits of a valid run."""
     limits, is_open = scenario.validity, scenario.arrivals.kind != "closed"
     rows = []
     for title, key, limit in (

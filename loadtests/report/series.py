@@ -1,4 +1,4 @@
-"""What servers said of themselves while a run went on: rows of metrics.jsonl become lines of a plot. Pure.
+"""The servers' own metrics during a run: rows of metrics.jsonl become lines of a plot. Pure.
 
 Names are vLLM's (https://docs.vllm.ai/en/stable/usage/metrics/), the gateway's (serving/gateway/report.py)
 and those of NVIDIA's DCGM exporter. What was not scraped is not there: it is never drawn as zero.

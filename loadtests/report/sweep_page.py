@@ -1,4 +1,4 @@
-"""The page of a sweep, and its picture: how much an endpoint holds."""
+"""The page of a sweep, and its picture: the capacity of an endpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HEAD = ("Offered/s", "Requests", "Good", "Bound", "Backlog", "Generator", "TTFT 
 
 
 def build_sweep(folder: Path) -> Path:
-    """What `loadtests.report.build_sweep` does."""
+    """Implements `loadtests.report.build_sweep`."""
     try:
         sweep: dict[str, Any] = orjson.loads((folder / SWEEP).read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -117,7 +117,7 @@ def page_of(
 
 
 def verdict_of(sweep: Mapping[str, Any]) -> Verdict:
-    """How much was held, in a sentence."""
+    """The capacity that was found, in a sentence."""
     rate, fails = sweep["rate_per_s"], sweep["rate_fails_per_s"]
     if not rate:
         low = (

@@ -1,4 +1,4 @@
-"""What is drawn of a run, aggregated first: windows of time and points of distributions. Pure.
+"""The data of a run's charts, aggregated: windows of time and points of distributions. Pure.
 
 However many requests there were, a plot gets some hundred points.
 """

@@ -1,1 +1,1 @@
-"""What a run leaves: its records, and the folder that holds them."""
+"""The result of a run: its records, and the folder that holds them."""

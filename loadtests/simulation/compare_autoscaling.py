@@ -37,7 +37,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is equal for all policies."""
+    """The conditions that are equal for all policies."""
 
     model: ReplicaModel = field(default_factory=ReplicaModel)
     # Requests per second at a load of one: five sixths of what a replica serves at `target_requests`.
@@ -50,7 +50,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Score:
-    """What a policy achieved."""
+    """The score of a policy."""
 
     lost_s: int
     # Share of all requests whose first token was late.

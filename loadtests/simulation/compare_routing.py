@@ -38,7 +38,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Score:
-    """What a policy achieved: shares of all prompt tokens, seconds, busiest replica to the mean."""
+    """The score of a policy: shares of all prompt tokens, seconds, busiest replica to the mean."""
 
     cached_share: float
     ttft_p50_s: float

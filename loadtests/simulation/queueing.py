@@ -35,7 +35,7 @@ LONELY_SHARE = 1e-6
 
 
 class BatchingModel(FrozenConfig):
-    """What one replica can do; the defaults are a small model on one GPU, in round numbers.
+    """The abilities of one replica; the defaults are a small model on one GPU, in round numbers.
 
     `knee` is the batch up to which tokens come at the pace of a lone request. Above it, with `slope` 1,
     latency grows in proportion to the batch and throughput no longer; above 1 throughput falls, and what

@@ -1,1 +1,1 @@
-"""What is sent, and when: scenarios, arrivals, traces, prompts and bodies; drawn before a run."""
+"""The requests and their times: scenarios, arrivals, traces, prompts and bodies; drawn before a run."""

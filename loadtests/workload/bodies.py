@@ -1,4 +1,4 @@
-"""Bodies of requests: what a conversation's turn looks like on the wire.
+"""Bodies of requests: a conversation's turn on the wire.
 
 Prompts exist here and in the requests' bytes only; records, logs and reports never see them.
 """
@@ -46,7 +46,7 @@ TOOLS = [
 
 @dataclass(slots=True)
 class Turns:
-    """What was said so far in a conversation."""
+    """The conversation so far."""
 
     messages: list[Body] = field(default_factory=list)
 

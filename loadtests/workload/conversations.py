@@ -1,4 +1,4 @@
-"""What is asked when: conversations drawn from a scenario before the run. Pure but for reading a trace.
+"""The plan of a run: conversations drawn from a scenario beforehand. Pure except for reading a trace.
 
 A request on its own is a conversation of one turn. Later turns have no time: they follow the answer.
 """
@@ -88,7 +88,7 @@ def share(work: Plan, index: int, count: int) -> Sequence[Conversation]:
 
 
 def user_plan(scenario: Scenario, user: int) -> Iterator[Conversation]:
-    """What one user of a closed loop asks, without end."""
+    """The conversations of one user of a closed loop, without end."""
     random = np.random.default_rng([scenario.seed, 1, user])
     weights = np.array([one.weight for one in scenario.classes])
     # A user stays what it is: classes are people, not moods.

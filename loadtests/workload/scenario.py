@@ -1,4 +1,4 @@
-"""A scenario: which endpoint, which users, how they arrive, what they may expect. Frozen, checked when built.
+"""A scenario: the endpoint, the users, their arrivals, their SLOs. Frozen, checked when built.
 
 A scenario is a YAML file under workload/scenarios/, or any other; docs/load-testing.md lists every key.
 """
@@ -50,7 +50,7 @@ class TokensConfig(FrozenConfig):
 
 
 class SloConfig(FrozenConfig):
-    """What a request must keep to count as good; what is not named does not count. From the intended send."""
+    """The limits of a good request, from the intended send; limits that are not set do not count."""
 
     ttft_ms: float | None = Field(default=None, gt=0)
     itl_ms: float | None = Field(default=None, gt=0)
@@ -92,7 +92,7 @@ class ClassConfig(FrozenConfig):
 
 
 class ArrivalsConfig(FrozenConfig):
-    """How load comes. `closed` keeps `users` busy; the others are open loops, planned before the run.
+    """The arrivals of load. `closed` keeps `users` busy; the others are open loops, planned before the run.
 
     constant, poisson: `rate_per_s`. gamma: the same with bursts of variation `cv`. ramp: from `rate_per_s` to
     `to_per_s`. steps: `rates_per_s`, each for `duration_s` / their number. trace: the times and lengths of

@@ -152,7 +152,7 @@ class Breaker:
             self._probe_until_s = now
 
     def snapshot(self, now: float) -> BreakerSnapshot:
-        """The queue's state, to be shown."""
+        """The breaker's state, to be shown."""
         self._bucket(now)
         return BreakerSnapshot(
             state=self._state,

@@ -1,4 +1,4 @@
-"""What is measured of each server: streams at once, tokens of each answer, streamed or not. Pure."""
+"""The cells of the comparison: concurrent streams, tokens per answer, streamed or not. Pure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As it stands in tables and JSON: `64x64`, `64x64 whole`."""
+        """The name in tables and JSON: `64x64`, `64x64 whole`."""
         return f"{self.streams}x{self.tokens}{'' if self.stream else ' whole'}"
 
     @property
     def trial_requests(self) -> int:
-        """Requests that tell roughly how fast a server is."""
+        """The number of requests that shows a server's rough speed."""
         return max(4, self.streams)
 
     def requests_for(self, requests_per_s: float, seconds: float) -> int:
-        """Requests that keep a server of this speed busy for so long, and at least two per stream."""
+        """The number of requests that keep such a server busy for a time, at least two per stream."""
         least = MIN_REQUESTS_ALONE if self.streams == 1 else 2 * self.streams
         count = max(least, min(int(requests_per_s * seconds), MAX_REQUESTS))
         # Whole waves: no stream is idle at the end while others have one more to do.

@@ -32,7 +32,7 @@ class VllmClient:
         serve.add_cli_args(self._parser)
 
     def measure(self, job: Mapping[str, Any]) -> dict[str, float]:
-        """One burst, as figures with our names."""
+        """Measure one burst; the figures have our names."""
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             path = Path(folder) / "prompts.jsonl"
             lines = [json.dumps({"prompt": prompt}) for prompt in job["prompts"]]

@@ -1,4 +1,4 @@
-"""Starts the process that the clients live in and gives it jobs."""
+"""Starts the process of the clients and gives it jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClientError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a client sends its requests."""
+    """The target of a client's requests."""
 
     address: str
     headers: Mapping[str, str]

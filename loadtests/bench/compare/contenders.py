@@ -1,4 +1,4 @@
-"""The servers that are compared, and how each is started with the same model and engine arguments."""
+"""The compared servers, and how each is started with the same model and engine arguments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NO_PLUGINS = {"VLLM_PLUGINS": ""}
 
 @dataclass(frozen=True)
 class Place:
-    """What a contender is started with."""
+    """The inputs for the start of a contender."""
 
     model: Path
     folder: Path
@@ -61,7 +61,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Launch:
-    """A command and what it needs around it."""
+    """A command and its environment."""
 
     command: list[str]
     env: Mapping[str, str]

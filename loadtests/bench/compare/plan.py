@@ -1,4 +1,4 @@
-"""What is compared, how often, with which clients. Pure."""
+"""The plan of a comparison: contenders, rounds, clients. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ComparePlan:
 
     @property
     def burst_s(self) -> float:
-        """About how long one burst lasts."""
+        """Length of one burst, about."""
         return self.seconds or (BURST_OF_PAIR_S if self.paired else BURST_S)
 
     @property
@@ -54,12 +54,12 @@ class ComparePlan:
 
     @property
     def baseline(self) -> str | None:
-        """Who is measured beside everybody else."""
+        """The server beside which all others are measured."""
         return BASELINE if self.paired and BASELINE in self.contenders else None
 
     @property
     def challengers(self) -> list[str]:
-        """Everybody who has turns of their own."""
+        """The servers with turns of their own."""
         return [name for name in self.contenders if name != self.baseline]
 
     @property

@@ -1,4 +1,4 @@
-"""What a comparison has found, and the figures that the bars ask for. Pure."""
+"""The results of a comparison, and the figures for the bars. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHERS_CORES = 0.1
 
 
 def is_disturbed(figures: Figures) -> bool:
-    """Whether processes of others were busy during a burst."""
+    """Whether other processes were busy during a burst."""
     return figures.get("others_cores", 0.0) > OTHERS_CORES
 
 
@@ -59,7 +59,7 @@ class Results:
         figures: Figures,
         baseline: Figures | None = None,
     ) -> None:
-        """Take in one burst, and the baseline's beside it."""
+        """Add one burst, and the baseline's beside it."""
         self.bursts.setdefault((contender, cell.name, client), []).append(Burst(figures, baseline))
         if baseline is not None:
             self.add(BASELINE, cell, client, baseline)
@@ -101,7 +101,7 @@ class Results:
         return percentile(self.ratios(contender, cell, name, client), 50)
 
     def added(self, contender: str, cell: Cell, name: str) -> float:
-        """How much more than the baseline: the median of the pairs, or the difference of the medians."""
+        """The excess over the baseline: the median of the pairs, or the difference of the medians."""
         pairs = [burst for burst in self.of(contender, cell) if burst.baseline is not None]
         if not pairs:
             return self.figure(contender, cell, name) - self.figure(BASELINE, cell, name)
@@ -113,11 +113,11 @@ class Results:
         return percentile(more, 50)
 
     def disturbed(self) -> int:
-        """How many bursts others disturbed."""
+        """The number of bursts that other processes disturbed."""
         return sum(is_disturbed(one.figures) for bursts in self.bursts.values() for one in bursts)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for a file."""
+        """All results, for a file."""
         bursts: dict[str, Any] = {}
         for (contender, cell, client), found in self.bursts.items():
             place = bursts.setdefault(contender, {}).setdefault(cell, {})

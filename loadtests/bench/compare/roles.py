@@ -1,4 +1,4 @@
-"""What a process is for, told from its title. Pure."""
+"""The role of a process, told from its title. Pure."""
 
 from __future__ import annotations
 

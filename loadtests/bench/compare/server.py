@@ -35,7 +35,7 @@ class Server:
 
 @contextmanager
 def running(contender: Contender, model: Path, key: str) -> Iterator[Server]:
-    """Start it, wait until it answers a completion; afterwards nothing of it is left.
+    """Start a contender and wait until it answers a completion; stop all its processes afterwards.
 
     Raises:
         ProcessError: it does not answer, with the end of its log.

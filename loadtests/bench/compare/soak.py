@@ -1,4 +1,4 @@
-"""`make bench ARGS=soak`: does any process of Comptoir grow while streams come and go for minutes?"""
+"""`make bench ARGS=soak`: whether a process of Comptoir grows while streams come and go for minutes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ WAVES = 6
 
 @dataclass(frozen=True)
 class SoakPlan:
-    """How long, and how many streams at once."""
+    """Duration, and number of concurrent streams."""
 
     minutes: float
     streams: int
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """What is sent in turn."""
+        """The cells that are sent in turn."""
         return (
             Cell(self.streams, 64),
             Cell(self.streams, 64, False),

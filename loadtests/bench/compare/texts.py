@@ -1,4 +1,4 @@
-"""Do two servers answer the same? The same prompts at temperature 0, streamed and whole."""
+"""Whether two servers answer alike: the same prompts at temperature 0, streamed and whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKENS = 48
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many texts were compared, and how many of them differ."""
+    """The number of compared texts, and of different ones."""
 
     texts: int
     different: int
@@ -44,6 +44,6 @@ def collect(target: Target) -> dict[str, str | None]:
 
 
 def compare(one: Texts, other: Texts) -> Comparison:
-    """Hold texts against each other; a missing one is a different one."""
+    """Compare texts; a missing one counts as different."""
     different = sum(text is None or text != other.get(name) for name, text in one.items())
     return Comparison(len(one), different)

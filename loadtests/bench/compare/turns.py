@@ -45,7 +45,7 @@ class Participant:
 
 
 class Turns:
-    """One comparison: what it knows while it goes on."""
+    """One comparison: its state while it runs."""
 
     def __init__(self, plan: ComparePlan, client: ClientProcess, model: Path) -> None:
         self._plan = plan
@@ -199,7 +199,7 @@ class Turns:
 
 
 def _others(pair: tuple[dict[str, float] | None, dict[str, float]]) -> float:
-    """How much other processes disturbed a pair of bursts; 0 where it is not worth mentioning."""
+    """The disturbance of a pair of bursts by other processes; 0 where it is negligible."""
     found = [figures for figures in pair if figures is not None and is_disturbed(figures)]
     return sum(figures["others_cores"] for figures in found)
 

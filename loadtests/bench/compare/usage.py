@@ -1,4 +1,4 @@
-"""CPU seconds and memory of a server's processes, by role, and what others took meanwhile."""
+"""CPU seconds and memory of a server's processes, by role, and the CPU use of others meanwhile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Usage:
         return used, max(0.0, busy_s - sum(used.values())) / elapsed_s
 
     def idle_cores(self, seconds: float) -> float:
-        """Cores that the server uses while nobody asks it anything."""
+        """Cores that the idle server uses."""
         self.begin()
         time.sleep(seconds)
         used, _ = self.end()
@@ -70,6 +70,6 @@ class Usage:
 
 
 def _busy_s() -> float:
-    """CPU seconds that the whole machine has used or not been given."""
+    """CPU seconds that the whole machine has used or been denied."""
     times = psutil.cpu_times()
     return float(sum(times[:8]) - times.idle - times.iowait)

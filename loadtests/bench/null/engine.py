@@ -100,7 +100,7 @@ EXTRA_EVENTS = 2
 
 @dataclass
 class NullEngine:
-    """What all connections share."""
+    """The state that all connections share."""
 
     token: bytes
     interval_s: float = 0.02

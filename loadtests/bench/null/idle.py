@@ -1,4 +1,4 @@
-"""`make bench ARGS=idle`: what a stream that waits costs one gateway process in memory."""
+"""`make bench ARGS=idle`: the memory that a waiting stream costs a gateway process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class IdlePlan:
-    """How many streams, how long, and how seldom something comes."""
+    """Number of streams, duration, and interval of chunks."""
 
     streams: int = 1000
     hold_s: float = 10.0

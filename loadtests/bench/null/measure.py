@@ -1,4 +1,4 @@
-"""What the gateway costs: added latency, requests and chunks per second of its CPU."""
+"""The cost of the gateway: added latency, requests and chunks per second of its CPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class NullPlan:
-    """How much is sent."""
+    """The amounts of load."""
 
     latency_requests: int = 1000
     parallel: int = 64

@@ -1,4 +1,4 @@
-"""What the modes of the gateway alone print and leave: a table of rounds, a file, the bars."""
+"""The output of the modes of the gateway alone: a table of rounds, a file, the bars."""
 
 from __future__ import annotations
 

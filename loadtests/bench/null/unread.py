@@ -1,4 +1,4 @@
-"""`make bench ARGS=unread`: many clients of one tenant never read; what does another tenant notice?"""
+"""`make bench ARGS=unread`: many clients of one tenant never read; what another tenant notices."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class UnreadPlan:
-    """How many never read, and how long is looked before they come."""
+    """Number of clients that never read, and length of the measurement before they come."""
 
     clients: int = 200
     before_s: float = 10.0

@@ -1,1 +1,1 @@
-"""What one request of the largest size may do to all others: how long it holds the event loop."""
+"""The effect of one request of the largest size on all others: how long it holds the event loop."""

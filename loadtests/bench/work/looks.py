@@ -1,4 +1,4 @@
-"""What a look at the directory costs, of which a request takes several, by the size of the site."""
+"""The cost of a look-up in the directory, of which a request takes several, by the size of the site."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ TICK_S = 0.001
 
 @dataclass(frozen=True)
 class WorkPlan:
-    """How often each body is sent; the best time counts, as caches only make it worse."""
+    """Number of sends per body; the best time counts, as caches only make it worse."""
 
     rounds: int = 5
     size_bytes: int = SIZE
@@ -137,7 +137,7 @@ async def _held(body: Nasty, port: int, rounds: int) -> Held:
 
 
 class _Watch:
-    """How long the event loop works at worst between two of its turns.
+    """The longest work of the event loop between two of its turns.
 
     In CPU seconds of its thread: what other processes take from it is none of the request's doing.
     """

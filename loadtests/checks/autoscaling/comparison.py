@@ -94,7 +94,7 @@ def figures(outcome: Outcome, step: Step, ttft_objective_s: float) -> Figures:
 
 
 def _reached(outcome: Outcome, count: int, since_s: float) -> float:
-    """When so many replicas served."""
+    """The time at which that many replicas served."""
     times = (at_s for at_s, running in outcome.running if running >= count)
     return next(times, math.inf) - since_s
 

@@ -27,7 +27,7 @@ MIN_REQUESTS = 5
 
 
 def outcome_of(records: Iterable[Record], rows: Sequence[Row], duration_s: float) -> Outcome:
-    """What happened from the first send to `duration_s`, as the simulator would say it.
+    """The events from the first send to `duration_s`, in the simulator's terms.
 
     Raises:
         ComptoirError: the gateway's metrics were not scraped.
@@ -55,7 +55,7 @@ def ttft_s(record: Record) -> float:
 
 
 def changes(rows: Iterable[Row], name: str) -> Counts:
-    """When a count changed, and to what; the first entry holds from the beginning."""
+    """The changes of a count: times and values; the first entry holds from the beginning."""
     found: Counts = []
     for row in rows:
         values = list(_values(row, name))

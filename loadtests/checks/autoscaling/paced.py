@@ -19,7 +19,7 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]  # vLLM is Any to mypy
     step_s = 0.05
 
     def schedule(self, *arguments: Any, **options: Any) -> Any:
-        """What the engine shall do next, after a while."""
+        """The engine's next step, after a pause."""
         output = super().schedule(*arguments, **options)
         if output.total_num_scheduled_tokens:
             time.sleep(self.step_s)

@@ -1,4 +1,4 @@
-"""The faults, what each may cost, and whether it cost no more. Pure but for `inject`."""
+"""The faults, their allowed cost, and whether they cost no more. Pure except for `inject`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ FAULTS = (
 
 
 def inject(fault: Fault, stack: Stack) -> tuple[set[int], float]:
-    """Hit the oldest such processes; returns what must be replaced, and when it was."""
+    """Hit the oldest such processes; return the processes to be replaced, and the time."""
     is_engine = fault.title == ENGINE
     found = stack.engines(fault.model) if is_engine else stack.find(fault.title)
     if len(found) < fault.count:
@@ -68,7 +68,7 @@ def inject(fault: Fault, stack: Stack) -> tuple[set[int], float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a fault cost the clients.
+    """The cost of a fault for clients.
 
     Attributes:
         not_started: requests that got no answer and had not begun to stream one.

@@ -1,1 +1,1 @@
-"""Holds the load generator against known truth and against other tools: `make bench-referee`."""
+"""Compares the load generator with known truth and with other tools: `make bench-referee`."""

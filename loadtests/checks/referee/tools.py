@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Counted:
-    """What a tool says of one burst."""
+    """A tool's figures of one burst."""
 
     requests: int
     failed: int

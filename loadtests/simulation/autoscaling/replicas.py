@@ -18,7 +18,7 @@ TICK_S = 0.2
 
 @dataclass(frozen=True)
 class ReplicaModel:
-    """What a replica can do. The defaults are a small model on one GPU, in round numbers."""
+    """The abilities of a replica. The defaults are a small model on one GPU, in round numbers."""
 
     # Requests in a batch (vLLM's max_num_seqs), and requests that a gateway lets through to a replica.
     slots: int = 40
@@ -94,7 +94,7 @@ class Scaler(Protocol):
 
 @dataclass
 class Outcome:
-    """What happened."""
+    """The course of a simulation."""
 
     requests: list[Request]
     # When the number of replicas asked for changed, and to what; and how many answered.

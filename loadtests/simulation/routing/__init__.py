@@ -1,1 +1,1 @@
-"""Simulated replicas with prefix caches, and what is asked of them."""
+"""Simulated replicas with prefix caches, and their workloads."""

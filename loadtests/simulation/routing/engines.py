@@ -19,7 +19,7 @@ BLOCK_TOKENS = 16
 
 @dataclass(frozen=True)
 class CachingModel:
-    """What one replica can do. The defaults are an 8B model on one GPU, in round numbers."""
+    """The abilities of one replica. The defaults are an 8B model on one GPU, in round numbers."""
 
     kv_tokens: int = 200_000
     prefill_tokens_per_s: float = 10_000.0

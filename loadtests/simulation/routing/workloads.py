@@ -1,4 +1,4 @@
-"""What is asked of the simulated replicas: conversations with shared system prompts, and prompts without."""
+"""The workloads of the simulated replicas: conversations with shared system prompts, and without."""
 
 from __future__ import annotations
 
