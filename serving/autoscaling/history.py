@@ -75,13 +75,7 @@ class History:
         if not self.samples:
             return History((Sample(now_s, busy=signals.busy),), counters, signals.gateway_queue)
         last = self.samples[-1]
-        came = finished = 0.0
-        for name, (arrived, still_open) in counters.items():
-            # A replica that was not there before says nothing yet of what came since.
-            arrived_before, open_before = self.counters.get(name, (arrived, still_open))
-            new = max(0.0, arrived - arrived_before)
-            came += new
-            finished += max(0.0, new - (still_open - open_before))
+        came, finished = self._since(counters)
         if self.counters and counters:
             # Not after a sleep: what was held then came at some unknown time.
             came += signals.gateway_queue - self.gateway_queue
@@ -99,6 +93,17 @@ class History:
             counters=counters,
             gateway_queue=signals.gateway_queue,
         )
+
+    def _since(self, counters: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+        """Requests that came to the replicas since the last sample, and that they finished."""
+        came = finished = 0.0
+        for name, (arrived, still_open) in counters.items():
+            # A replica that was not there before says nothing yet of what came since.
+            arrived_before, open_before = self.counters.get(name, (arrived, still_open))
+            new = max(0.0, arrived - arrived_before)
+            came += new
+            finished += max(0.0, new - (still_open - open_before))
+        return came, finished
 
     def arrivals_per_s(self, *, at_once: bool) -> float | None:
         """Arrivals per second; None while unknown."""

@@ -211,10 +211,18 @@ def _table(title: str, caption: str) -> Table:
 
 def _print_model(spec: ModelSpec, licence: Licence, jurisdiction: str) -> None:
     console = Console()
-    standing = licence.standing(jurisdiction)
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
+    for key, value in _facts(spec, licence, jurisdiction):
+        facts.add_row(key, value if isinstance(value, Text) else Text(value))
+    console.print(Text(f"{spec.id} - {spec.name}", style="bold underline"))
+    console.print(facts)
+
+
+def _facts(spec: ModelSpec, licence: Licence, jurisdiction: str) -> list[tuple[str, str | Text]]:
+    """What `show` says of a model, line by line."""
+    standing = licence.standing(jurisdiction)
     pairs: list[tuple[str, str | Text]] = [
         ("vendor", f"{spec.vendor} ({spec.vendor_jurisdiction})"),
         ("weights", f"{spec.hf_repo} at {spec.revision or 'no pinned commit'}"),
@@ -242,10 +250,7 @@ def _print_model(spec: ModelSpec, licence: Licence, jurisdiction: str) -> None:
         ("evidence", ("verified: " if spec.verified else "in part: ") + _join(spec.sources))
     )
     pairs += [("note", note) for note in spec.notes]
-    for key, value in pairs:
-        facts.add_row(key, value if isinstance(value, Text) else Text(value))
-    console.print(Text(f"{spec.id} - {spec.name}", style="bold underline"))
-    console.print(facts)
+    return pairs
 
 
 def _layout(layout: GpuLayout) -> str:

@@ -37,15 +37,17 @@ def get(url: str, path: str, key: str | None, name: str, *, is_inside: bool = Fa
         raise StackError(f"{name} does not answer{through}") from None
     if answer.status == 404:
         raise not_an_endpoint(name)
-    hint = ""
+    raise StackError(f"{name} answers with status {answer.status}{_hint(answer, key)}")
+
+
+def _hint(answer: http_client.Answer, key: str | None) -> str:
+    """What to do about an answer that is an error."""
     if answer.status == 401:
         lack = "the endpoint does not know this key" if key else "an API key is required"
-        hint = f": {lack}; give one with --key or COMPTOIR_API_KEY"
-    elif answer.status == 403 and (said := refusal(answer.body)):
-        hint = f": {said}"
-    elif answer.location:
-        hint = f": it refers to {answer.location}; give that address"
-    raise StackError(f"{name} answers with status {answer.status}{hint}")
+        return f": {lack}; give one with --key or COMPTOIR_API_KEY"
+    if answer.status == 403 and (said := refusal(answer.body)):
+        return f": {said}"
+    return f": it refers to {answer.location}; give that address" if answer.location else ""
 
 
 def refusal(body: bytes) -> str:

@@ -50,12 +50,8 @@ def wait_until_ready(
             }
             if errors.is_terminal:
                 live.update(_table(now, seconds), refresh=True)
-            for model, stage in now.items():
-                if stage == "failed" and shown.get(model) != stage:
-                    # Serve tries three times before it gives up: say why at the first.
-                    note(f"{model}: {reason(applications.get(model, {}))}; trying again")
-                if shown.get(model) != stage and not errors.is_terminal:
-                    note(f"{seconds:5.0f} s  {model}: {stage}")
+            changed = {model: stage for model, stage in now.items() if shown.get(model) != stage}
+            _note_changes(changed, applications, seconds)
             shown = now
             if listens and wanted <= ready:
                 return
@@ -63,6 +59,18 @@ def wait_until_ready(
                 late = ", ".join(f"{m} ({s})" for m, s in now.items() if s != "ready")
                 raise StackError(f"not ready after {timeout_s:.0f} s: {late}")
             stop.wait(POLL_S)
+
+
+def _note_changes(
+    changed: dict[str, str], applications: dict[str, dict[str, Any]], seconds: float
+) -> None:
+    """What the table on a terminal does not say, or nobody sees."""
+    for model, stage in changed.items():
+        if stage == "failed":
+            # Serve tries three times before it gives up: say why at the first.
+            note(f"{model}: {reason(applications.get(model, {}))}; trying again")
+        if not errors.is_terminal:
+            note(f"{seconds:5.0f} s  {model}: {stage}")
 
 
 def _before_ready(stage: str | None) -> str:
