@@ -1,4 +1,4 @@
-"""What the gateway keeps for each model while it forwards: its policy, its retry budget, breakers."""
+"""The gateway's state for each model while it forwards: its policy, its retry budget, breakers."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Lanes:
         return lane
 
     def suspect(self, replica: Replica, now: float) -> None:
-        """It did not answer."""
+        """Note a replica that did not answer."""
         self.suspects[replica.id] = now + SUSPECT_S
 
     def candidates(self, model_id: str, tried: RetryState, now: float) -> Sequence[Replica]:
-        """Whom to ask: not twice, suspects only if there is nobody else, none with an open breaker."""
+        """The replicas to ask: none twice, suspects only as the last resort, none with an open breaker."""
         replicas: Sequence[Replica] = self.of(model_id).replicas
         if tried.replicas:
             replicas = [replica for replica in replicas if replica.id not in tried.replicas]

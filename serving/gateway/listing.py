@@ -1,4 +1,4 @@
-"""What the gateway says of its models: the list of them, and whether they are ready. Pure."""
+"""The gateway's report on its models: the list, and whether they are ready. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings are in force: `args`, what Serve's `user_config` changes of them, what `keys_file` holds.
+"""The settings in force: `args`, the changes of Serve's `user_config`, the keys of `keys_file`.
 
 A change that does not fit is refused in the log, in /status and in `comptoir_settings_refused`, and what was
 in force stays: an error in Serve's hook would replace every gateway, and a file may be half written.
@@ -49,7 +49,7 @@ class LiveSettings:
         return self._base.keys_file is None or (self._task is not None and not self._task.done())
 
     def take(self, user_config: Mapping[str, Any]) -> None:
-        """Serve's `user_config` has changed."""
+        """Take over a changed `user_config` of Serve's."""
         try:
             live = live_from(user_config)
             self._apply(live, self._in_file)
@@ -67,7 +67,7 @@ class LiveSettings:
             self._task = asyncio.create_task(self._follow(path, seen))
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop following the file."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""One model's queue in this gateway: who is woken when, whose slot is whose, and what is counted.
+"""One model's queue in this gateway: wake-ups, slots, and counts.
 
 The order is `FairQueue`'s; here are the clock, the futures and the errors.
 """
@@ -45,7 +45,7 @@ class AdmissionSnapshot:
 
 
 class ModelQueue:
-    """Who has a slot at a model, and who waits for one. The arguments are those of `Admission`."""
+    """The slots of one model, and the requests that wait for one. The arguments are those of `Admission`."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class ModelQueue:
             await self._wait(entry, on_wait)
 
     def give_back(self, entry: Entry) -> None:
-        """A slot was not made use of: its tenant is not charged."""
+        """Return an unused slot: its tenant is not charged."""
         self.fair.give_back(entry)
         self.admitted -= 1
         if self.fair.waiting:
@@ -112,7 +112,7 @@ class ModelQueue:
         self._wake_dropped(now)
 
     def refresh(self, replicas: tuple[Replica, ...]) -> None:
-        """Other replicas, or other statistics of them: there may be more slots, or fewer."""
+        """Recompute the slots after a change of replicas or their statistics."""
         queue, now = self.fair, self._clock()
         if queue.waiting and now - self._refreshed_s < REPORT_S:
             # Each replica reports for itself; that must not make the capacity grow more often.
@@ -126,7 +126,7 @@ class ModelQueue:
             self.dispatch()
 
     def snapshot(self, now: float) -> AdmissionSnapshot:
-        """For /status and metrics."""
+        """The state, for /status and metrics."""
         return AdmissionSnapshot(
             model_id=self.model_id,
             slots=0 if self.fair.slots == UNLIMITED else self.fair.slots,
@@ -174,7 +174,7 @@ class ModelQueue:
         self._wait_s_total[entry.priority] += self._clock() - entry.offered_s
 
     def _leave(self, entry: Entry) -> None:
-        """Nobody waits for this entry any more. If it has just been given a slot, the next one gets that."""
+        """Remove an abandoned entry. If it has just been given a slot, the next one gets that."""
         if entry.state == "dispatched":
             self.give_back(entry)
         else:
@@ -185,7 +185,7 @@ class ModelQueue:
             self._wake(entry)
 
     def _tick(self) -> None:
-        """While someone waits: replicas may have come or gone, and deadlines passed."""
+        """Check, while requests wait, for changed replicas and passed deadlines."""
         self._ticker = None
         model = self._directory().models.get(self.model_id)
         replicas = model.replicas if model is not None else ()
@@ -215,7 +215,7 @@ class Slot:
         self.usage: Usage | None = None
 
     def release(self) -> None:
-        """The request is over, once or more often; the next one gets the slot."""
+        """Release the slot to the next request; may be called repeatedly."""
         if not self._is_held:
             return
         self._is_held = False
@@ -228,11 +228,11 @@ class Slot:
             queue.dispatch()
 
     def correct(self, usage: Usage) -> None:
-        """What the request cost became known after its end, or was more."""
+        """Correct the charge: the cost became known after the end, or was higher."""
         self._queue.fair.correct(self._entry, usage.prompt_tokens, usage.output_tokens)
 
     def give_back(self) -> None:
-        """No engine had the request: its tenant is not charged."""
+        """Return the slot of a request that no engine had: its tenant is not charged."""
         if self._is_held:
             self._is_held = False
             self._queue.give_back(self._entry)

@@ -25,13 +25,13 @@ class Neighbours:
         self._mark: socket.socket | None = None
 
     def join(self) -> None:
-        """This gateway takes new connections from now on."""
+        """Join: this gateway takes new connections from now on."""
         if self._mark is None:
             self._mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._mark.bind("\0" + self._own)
 
     def leave(self) -> None:
-        """It soon does not; others that leave at the same time no longer count on it."""
+        """Leave: it soon takes none; others that leave at the same time no longer count on it."""
         if self._mark is not None:
             self._mark.close()
             self._mark = None

@@ -25,7 +25,7 @@ class OpenRequest:
         self.is_stream = False
 
     def end(self, error: ComptoirError) -> None:
-        """Stop what it does, once; the client gets the error."""
+        """End the request, once; the client gets the error."""
         if self.ended_by is None:
             self.ended_by = error
             self._task.cancel()

@@ -30,14 +30,14 @@ class OpenResponse:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the client is told: which model answers, whether as a stand-in, and what is deprecated."""
+        """Headers for the client: the model that answers, whether as a fallback, and deprecations."""
         headers = {"x-comptoir-model": self.candidate.served_name}
         if self.candidate.reason != "named":
             headers["x-comptoir-route"] = self.candidate.reason
         return headers | deprecation_headers(self.route)
 
     def close(self, *error: object) -> None:
-        """Done with the answer. If it is not complete, the engine aborts its request."""
+        """Close the answer. If it is not complete, the engine aborts its request."""
         response, slot = self.replica_response, self.slot
         slot.usage = response.answer.usage
         response.close()

@@ -1,4 +1,4 @@
-"""How much short work one turn of the event loop does, so that a crowd that comes at once stops no stream.
+"""Limits the short work in one turn of the event loop, so that a burst of requests stops no stream.
 
 What takes half a millisecond for one request takes a quarter of a second for five hundred of them, and all
 who come in one turn of the loop are served in it. Here the rest of them waits for the next turns, first come,
@@ -21,7 +21,7 @@ LEARNING_RATE = 0.1
 
 
 class Pace:
-    """Gives so much of each turn of the loop to work that is not worth slices of its own (`Turns`)."""
+    """Gives a part of each turn of the loop to work that is too short for slices of its own (`Turns`)."""
 
     def __init__(
         self, budget_s: float = BUDGET_S, clock: Callable[[], float] = time.perf_counter
@@ -47,14 +47,14 @@ class Pace:
             await woken
 
     def spend(self, seconds: float) -> None:
-        """So much of this turn is over."""
+        """Count time spent in this turn."""
         self._spent_s += seconds
         self._usual_s += LEARNING_RATE * (seconds - self._usual_s)
         if not self._is_armed:
             self._arm()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What the work returns, when there is time for it."""
+        """Run the work when there is time, and return its result."""
         await self.enter()
         began_s = self._clock()
         try:
@@ -68,7 +68,7 @@ class Pace:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        """Another turn of the loop: as many go on as there is time for, one at least."""
+        """Begin another turn: as many waiters go on as there is time for, at least one."""
         self._is_armed = False
         self._spent_s = 0.0
         left = max(1, int(self._budget_s / max(self._usual_s, 1e-6)))

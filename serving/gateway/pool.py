@@ -63,7 +63,7 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """How many connections wait for a request."""
+        """The number of idle connections."""
         return len(self._idle)
 
     async def acquire(self, *, fresh: bool = False) -> ReplicaConnection:
@@ -110,7 +110,7 @@ class Pool:
         self._idle_in_all.value += 1
 
     def close(self) -> None:
-        """Close every connection; who waits for an answer gets an error."""
+        """Close every connection; waiters for an answer get an error."""
         for connection in list(self.connections):
             connection.fail(ClosedError("the gateway stops"))
 

@@ -1,4 +1,4 @@
-"""Lets a prefill replica compute a long prompt before the request goes to a replica that answers it.
+"""Has a prefill replica compute a long prompt before the request goes to an answering replica.
 
 Nothing here fails a request: what no prefill replica has computed, the answering one computes itself.
 """
@@ -62,7 +62,7 @@ class Prefill:
     def wants(
         self, model: Model, request: CheckedRequest, body: dict[str, object], encoded_bytes: int
     ) -> bool:
-        """Whether this prompt is one for a prefill replica; counts why not."""
+        """Whether this prompt is for a prefill replica; counts the reason otherwise."""
         least = model.prefill_min_tokens
         if least is None:
             return False
@@ -82,7 +82,7 @@ class Prefill:
     async def compute(
         self, request: ReplicaRequest, body: dict[str, object]
     ) -> ComputedPrompt | None:
-        """Have a prompt computed: what goes to the replica that answers, or None if nobody did.
+        """Have a prompt computed; return the request for the answering replica, or None if none computed it.
 
         Args:
             request: the client's request as it would go to that replica.

@@ -53,7 +53,7 @@ def anthropic_error(error: ComptoirError) -> dict[str, Any]:
 
 
 def dialect_of(path: str) -> Dialect:
-    """How errors look on this path."""
+    """The format of errors on this path."""
     return anthropic_error if path.startswith(ANTHROPIC_PATHS) else openai_error
 
 
@@ -137,7 +137,7 @@ async def on_unexpected(request: Request, error: Exception) -> Response:
 
 
 def unexpected(error: Exception, request_id: str | None) -> ComptoirError:
-    """What to say of a mistake of ours: its type is logged, its message might hold the client's text."""
+    """The answer for a defect of ours: its type is logged, its message might contain the client's text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""One request on its way to replicas: what goes to them, and what has been tried."""
+"""One request on its way to replicas: its body, and the attempts so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replica's answer that has begun: counted while it is under way, billed at its end."""
+"""A replica's answer that has begun: counted while it is in progress, billed at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.replicas.choice import Choice
 
 
 class Traffic:
-    """What is under way from one forwarder to replicas, and whom its end concerns."""
+    """The requests in progress from one forwarder to replicas, and the callbacks at their end."""
 
     def __init__(
         self, lanes: Lanes, bills: Bills, clock: Callable[[], float], *, is_prefill: bool
@@ -30,14 +30,14 @@ class Traffic:
         self._clock = clock
 
     def ended(self, replica: Replica) -> None:
-        """One request to this replica is over, however: it may have a bill."""
+        """Note the end, in any way, of a request to this replica: it may have a bill."""
         self.bills.touched(replica)
         self.in_flight[replica.id] -= 1
         if self.in_flight[replica.id] <= 0:
             del self.in_flight[replica.id]
 
     def broke(self, replica: Replica) -> None:
-        """Its machine has vanished in the middle of an answer."""
+        """Note that a replica's machine has vanished in the middle of an answer."""
         self.lanes.breakers.replica(replica.id).broke(self._clock())
 
 
@@ -56,11 +56,11 @@ class ReplicaResponse:
 
     @property
     def replica(self) -> Replica:
-        """Who answers."""
+        """The replica that answers."""
         return self.choice.replica
 
     def close(self, *error: object) -> None:
-        """Done with the answer. If it is not complete, the engine aborts its request."""
+        """Close the answer. If it is not complete, the engine aborts its request."""
         answer, request, traffic, replica = (
             self.answer,
             self.request,
@@ -96,7 +96,7 @@ class ReplicaResponse:
             self.traffic.broke(self.choice.replica)
 
     def _bill(self, usage: Usage, *, is_prefill: bool, ended_s: float) -> Bill:
-        """What the replica billed with its answer, as it keeps it."""
+        """The replica's bill that came with its answer."""
         request, is_refused = self.request, self.refusal is not None or self.answer.status >= 400
         return Bill(
             usage.bill,

@@ -1,4 +1,4 @@
-"""What this gateway decides and how busy it is, for /status and /metrics: numbers and fixed words."""
+"""The gateway's decisions and load, for /status and /metrics: numbers and fixed words."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def status(services: Services, caller: Caller) -> dict[str, Any]:
 
 
 def demand(services: Services) -> dict[str, dict[str, float]]:
-    """What this gateway has asked of each model, as far as it is anything.
+    """This gateway's demand for each model, where there is any.
 
     `open` are requests that wait, are held or are being answered. Of models that run in two revisions also
     those since the start: `failed` are those that the model did not answer well, also where another one took

@@ -1,4 +1,4 @@
-"""Builds what goes to a replica out of a checked request: body, hashes of its prompt, a computed prompt."""
+"""Builds a replica's request from a checked request: body, hashes of its prompt, a computed prompt."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CandidateRequest:
 
 
 class RequestBuilder:
-    """Makes what goes to one candidate, and then to a replica of it, out of a checked request."""
+    """Builds the request for one candidate, and then for a replica of it, from a checked request."""
 
     def __init__(self, config: GatewayConfig, forwarder: Forwarder, prefill: Prefill) -> None:
         self._config = config
@@ -79,7 +79,7 @@ class RequestBuilder:
     async def build(
         self, prepared: CandidateRequest, model: Model, queued: int, deadline: Deadline
     ) -> ReplicaRequest:
-        """What goes to the forwarder, once a prefill replica has computed a prompt that is one for it."""
+        """The forwarder's request, after a prefill replica has computed the prompt where that is worth it."""
         request, candidate = prepared.request, prepared.candidate
         path, model_id, encoded = request.endpoint.path, candidate.model_id, prepared.encoded
         may_prefill = model.prefill_min_tokens is not None

@@ -1,4 +1,4 @@
-"""What a handler needs, built once and passed down."""
+"""The handlers' dependencies, built once and passed down."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from serving.trust.fields import endpoints
 
 @dataclass(frozen=True)
 class Rules:
-    """What a request is held to. Replaced whole by a change: a request keeps what it began with."""
+    """The rules for a request. A change replaces them as a whole: a request keeps those it began with."""
 
     config: GatewayConfig
     keys: KeyRing
@@ -62,24 +62,24 @@ class Services:
     open_requests: OpenRequests = field(default_factory=OpenRequests)
     # What of the last changes was refused, by where it stood; the configuration before stays in force.
     refused_changes: dict[str, str] = field(default_factory=dict)
-    # The gateway is about to stop: balancers shall send nobody here any more.
+    # The gateway is about to stop: balancers must send no more requests here.
     is_leaving: bool = False
     # When `/ready` was asked last, in `time.monotonic`'s seconds: by a balancer, most likely.
     probed_s: float = -math.inf
 
     @property
     def config(self) -> GatewayConfig:
-        """What is in force now."""
+        """The configuration in force."""
         return self.rules.config
 
     @property
     def keys(self) -> KeyRing:
-        """Who is let in now."""
+        """The keys in force."""
         return self.rules.keys
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
-        """What models answer, and how requests are checked now."""
+        """The endpoints that models answer, with the checks in force."""
         return self.rules.endpoints
 
     def apply(self, config: GatewayConfig) -> None:
@@ -142,7 +142,7 @@ class Services:
         )
 
     async def start(self) -> None:
-        """Before the first request."""
+        """Start the services before the first request."""
         await self.collector.start()
 
     async def stop(self) -> None:

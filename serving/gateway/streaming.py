@@ -29,7 +29,7 @@ MAX_HELD_BYTES = 1024 * 1024
 
 
 class Ending(enum.Enum):
-    """How an answer ended: properly; by a fault of the replica; because its client did not read it."""
+    """The end of an answer: proper; by a fault of the replica; because its client did not read it."""
 
     COMPLETE = enum.auto()
     BROKEN = enum.auto()
@@ -103,7 +103,7 @@ class Relay(Passing):
             super().end(error)
 
     def _whole_events(self, data: bytes) -> bytes:
-        """What is complete together with what has been kept; the rest is kept."""
+        """The complete events of the kept and the new bytes; the rest is kept."""
         end = data.rfind(b"\n\n") + 2
         if end < 2:
             # The two line breaks may have come apart.

@@ -26,7 +26,7 @@ class Turns:
         self._turn = asyncio.Lock()
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        """What the generator returns; it yields where others may run."""
+        """Run the generator and return its result; it yields where others may run."""
         while True:
             # First come, first served: so many requests at once only get slower, all alike.
             async with self._turn:

@@ -33,7 +33,7 @@ PAUSE_TIMEOUT_S = ConnectionsConfig().write_stall_s + PAUSE_MARGIN_S
 
 
 class Gone(enum.Enum):
-    """Why a replica has not begun to answer."""
+    """The reason why a replica has not begun to answer."""
 
     # For a reason of our own, or because it has too much to do: no connection, or nobody to connect to.
     NO_CONNECTION = enum.auto()
@@ -73,7 +73,7 @@ class ReplicaGoneError(Exception):
 
     @property
     def lost(self) -> bool:
-        """Whether its process, its engine or its machine is no more: it has not just too much to do."""
+        """Whether its process, its engine or its machine is gone, not merely overloaded."""
         return self.how in (Gone.REFUSED, Gone.VANISHED, Gone.DIED)
 
 
@@ -140,17 +140,17 @@ class Answer:
             self._connection.pipe(receiver)
 
     def pause(self) -> None:
-        """Take in no more until `resume`."""
+        """Stop reading until `resume`."""
         if self._connection is not None:
             self._connection.pause()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Resume after `pause`."""
         if self._connection is not None:
             self._connection.resume()
 
     def close(self) -> None:
-        """Done with it, once or more often. If it is not complete, the engine aborts the request."""
+        """Close it; may be called repeatedly. If it is not complete, the engine aborts the request."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.release(connection)
@@ -275,7 +275,7 @@ async def _ask(pool: Pool, connection: ReplicaConnection, request: bytes) -> Ans
 
 
 def _how(error: BrokenError) -> Gone:
-    """What it means for a request that its connection broke."""
+    """The consequence of a broken connection for a request."""
     if isinstance(error, VanishedError):
         return Gone.VANISHED
     if isinstance(error, ClosedError):

@@ -1,4 +1,4 @@
-"""What a client sees of its waiting: the deadline that it names, and signs of life in its stream."""
+"""Waiting as a client sees it: the deadline that it names, and signs of life in its stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEADLINE_HEADER = "x-comptoir-deadline-ms"
 
 
 def deadline_of(value: str | None, config: AdmissionConfig, now: float) -> Deadline:
-    """When a request must have begun: after what `x-comptoir-deadline-ms` says, or after `max_wait_s`.
+    """The deadline of a request: from `x-comptoir-deadline-ms`, or after `max_wait_s`.
 
     Raises:
         InvalidFieldError: it is not a whole number of milliseconds within bounds.

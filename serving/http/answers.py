@@ -1,4 +1,4 @@
-"""How answers are written: status line, headers, framing (RFC 9112, 6 and 7), and errors of this layer."""
+"""The writing of answers: status line, headers, framing (RFC 9112, 6 and 7), and errors of this layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Framing(enum.Enum):
-    """How the end of an answer's body is told."""
+    """The way in which the end of an answer's body is marked."""
 
     NONE = enum.auto()  # there is no body
     LENGTH = enum.auto()
@@ -95,7 +95,7 @@ class AnswerHead:
 
 
 def error_answer(error: ComptoirError, *, is_head: bool = False) -> bytes:
-    """The whole answer for what never reaches the application; the connection ends with it."""
+    """The whole answer for input that never reaches the application; the connection ends with it."""
     body = orjson.dumps(error.as_openai())
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if error.status == 405:

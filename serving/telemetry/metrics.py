@@ -26,7 +26,7 @@ from serving.telemetry.moment import MOMENT
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # In the text format, 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# How a request ended for the site: answered; its stream broke; 5xx; 429 for want of room; other 4xx.
+# How a request ended for the site: answered; its stream broke; 5xx; 429 for lack of room; other 4xx.
 OUTCOMES = ("ok", "broken", "failed", "busy", "refused")
 # Tokens are counted as these; the cached ones are part of the prompt's, those of reasoning of the output's.
 TOKENS = ("prompt", "cached", "output", "reasoning")

@@ -100,7 +100,7 @@ class RayScaler:
 
     Args:
         target_requests: `target_ongoing_requests`.
-        options: of Ray's `AutoscalingConfig`, where they shall differ from Ray's defaults.
+        options: of Ray's `AutoscalingConfig`, where they differ from Ray's defaults.
     """
 
     def __init__(

@@ -97,7 +97,7 @@ def _failing() -> list[Panel]:
             maximum=2,
         ),
         Panel(
-            "Retries and stand-ins",
+            "Retries and fallbacks",
             [
                 Query(rate("comptoir_retries_total", WINDOW), "{{model}} retries"),
                 Query(
