@@ -34,7 +34,7 @@ class Terminal:
     def expect(self, pattern: str, key: bytes = b"") -> re.Match[str]:
         """Wait for some output; what came before it is looked at no more.
 
-        `key` is pressed again each second: readline misses a signal that comes between its prompt and its wait.
+        `key` is pressed again each second: readline misses a signal between its prompt and its wait.
         """
         deadline, again = time.monotonic() + WAIT_S, time.monotonic() + 1
         while not (found := re.search(pattern, self.seen)):

@@ -250,7 +250,7 @@ def test_files_are_found_beside_the_scenario(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scenario_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no scenario 'chart'; shipped are: agent, bursts, chat"):
+    with pytest.raises(ConfigError, match="no scenario 'chart'; shipped: agent, bursts, chat"):
         load("chart")
 
 
