@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 from tests import workers
@@ -41,6 +43,8 @@ for _name in [name for name in os.environ if name.startswith("COMPTOIR_")]:
 # of its own, would set that of all tests after it.
 os.environ.pop("COLUMNS", None)
 importlib.import_module("serving.commands.output")
+# A command is built from its functions' signatures, 30 ms, anew for each that a test runs.
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 # A busy machine takes its time, and no run draws what the one before did not: a failure is somebody's doing.
 # New examples are looked for with `pytest --hypothesis-profile=search`.

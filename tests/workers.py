@@ -33,6 +33,8 @@ DEAR: dict[str, tuple[str, ...]] = {
         "tests/engine/test_internals",
         "tests/engine/test_large_models",
         "tests/engine/test_metered_engine",
+        "tests/engine/test_quiet",
+        "tests/engine/test_stream_errors",
     ),
     "prometheus": ("tests/monitoring/test_alerts", "tests/monitoring/test_prometheus"),
     "two nodes": ("tests/cluster/test_two_nodes",),

@@ -271,6 +271,7 @@ os.write(SAY, b"parsed")
 """
 
 
+@pytest.mark.engine
 def test_what_vllm_cannot_read_of_an_answer_it_does_not_write() -> None:
     programs = {
         name: SILENT + PARSES.format(module=name, text=text) for name, text in ANSWERS.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from loadtests.simulation.autoscaling.replicas import Fleet, Replica
@@ -19,6 +19,7 @@ LOOK_BACK_S = 2.0
 RECORD_S = 0.4
 # Where a simulated day lies in the calendar: a Monday, midnight in UTC.
 EPOCH_S = 1_767_571_200.0
+_SIGNALS = tuple(one.name for one in fields(ReplicaSignals))
 
 
 @dataclass
@@ -82,13 +83,9 @@ def _report(replica: Replica, fleet: Fleet, now_s: float) -> ReplicaSignals:
 
 
 def _mean(points: deque[ReplicaSignals]) -> ReplicaSignals:
-    every = [asdict(point) for point in points]
+    values = {name: [getattr(point, name) for point in points] for name in _SIGNALS}
     return ReplicaSignals(
-        **{
-            name: sum(point[name] for point in every) / len(every)
-            for name, value in every[0].items()
-            if value is not None
-        }
+        **{name: sum(each) / len(each) for name, each in values.items() if each[0] is not None}
     )
 
 
