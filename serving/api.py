@@ -1,7 +1,8 @@
 """The table of the API: each path, its kind of endpoint, and the roles of fields in its bodies. Pure.
 
-Everything that depends on a path asks here, and no other module spells one out: a new endpoint is one row,
-and the rules of its fields (`serving.trust.fields`).
+Everything that depends on a path asks here, and no other module spells one out. A new endpoint of models is
+a row of `_TABLE`, with its path and kind, and the rules of its fields (`serving.trust.fields`); one that the
+gateway answers itself is a path, and its handler in `serving.gateway.routes`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A replica's report on itself: its address, the card of its model, its load. Pure.
 
-Ray carries all of it to the gateways as dictionaries of plain values; they are written and read here, and
-nowhere else. While a change is rolled out, gateways and replicas of two builds talk to each other: unknown
-facts are ignored, and missing ones have defaults.
+Ray carries all of it to the gateways as dictionaries of plain values; they are written and read here. The
+autoscaler alone reads the load elsewhere, by the names of its figures (`autoscaling/policy_ray.py`).
+While a change is rolled out, gateways and replicas of two builds talk to each other: unknown facts are
+ignored, and missing ones have defaults.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from serving.config.limits import RequestLimits as RequestLimits
 from serving.config.metering import MeteringConfig
 from serving.config.paths import AbsolutePath, expanded
 from serving.config.prefill import PrefillConfig
-from serving.config.replicas import ReplicaRoutingConfig
+from serving.config.replica_routing import ReplicaRoutingConfig
 from serving.config.rerouting import LiveConfig
 from serving.config.routing import RoutingConfig
 from serving.errors import ConfigError

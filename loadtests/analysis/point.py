@@ -24,7 +24,8 @@ class Point:
     """One run of a sweep; `attainment` and `wilson_low` are shares of all counted requests.
 
     Misses come in bursts, when a queue builds up: `effective` is how many requests would tell as much if
-    each missed by itself, and the bound is of so many. `passed`: this run alone shows that the SLO holds.
+    each missed by itself, and the bound is of so many. `passed`: this run alone shows that the SLO holds;
+    about a rate, `rate_search.Rate.state` decides.
     `broken`: answers with status 200 that were incomplete or malformed; a run with one of them shows nothing.
     """
 

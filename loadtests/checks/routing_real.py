@@ -32,7 +32,7 @@ from loadtests.processes.free_ports import free_port
 from serving import api
 from serving.catalogue import tiny
 from serving.commands.output import run, show
-from serving.config.replicas import ReplicaRoutingConfig
+from serving.config.replica_routing import ReplicaRoutingConfig
 from serving.discovery.directory import Directory, Model, Replica
 from serving.errors import ComptoirError
 from serving.gateway.asgi import build_asgi

@@ -27,7 +27,7 @@ from loadtests.simulation.routing.engines import Engine, SimRequest
 from loadtests.simulation.routing.policies import CHOOSERS, Chooser, Sight, chooser
 from loadtests.simulation.routing.workloads import WORKLOADS, Conversation, Workload
 from serving.commands.output import note, run, say, show
-from serving.config.replicas import ReplicaRoutingConfig
+from serving.config.replica_routing import ReplicaRoutingConfig
 from serving.errors import ConfigError
 
 REPORT_PERIOD_S = 0.5

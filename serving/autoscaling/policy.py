@@ -97,7 +97,7 @@ def decide(
 
     Args:
         signals: what the replicas report, and how many there are.
-        config: the model's `replicas` key.
+        config: the model's `replicas` key (`config/autoscaling.py`).
         state: of the last decision; `ScalerState()` at first.
         now_s: seconds of a monotonic clock, by which `hold_s` is measured. Calls may be as frequent
             as one likes.

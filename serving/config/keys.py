@@ -1,4 +1,4 @@
-"""Configuration of API keys: tenant, scopes, models; and the file of keys."""
+"""Configuration of API keys: name, scopes, models, priority and weight of each; and the file of keys."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Forwarder:
                 if not tried.failed:
                     self._note_model(request.model_id, ok=False)
                 break
-            if not self._may_ask(request, lane, tried):
+            if not self._take_attempt(request, lane, tried):
                 break
             try:
                 if tried.deaths:
@@ -174,7 +174,7 @@ class Forwarder:
             hedge_after_s,
             ReplicaResponse.close,
             # The engines work for both: a hedge costs what a retry does.
-            lambda: self._may_ask(request, lane, tried, is_free=False),
+            lambda: self._take_attempt(request, lane, tried, is_free=False),
         )
 
     async def _send(
@@ -236,7 +236,7 @@ class Forwarder:
 
     # ---- one model ---------------------------------------------------------------------------------------
 
-    def _may_ask(
+    def _take_attempt(
         self, request: ReplicaRequest, lane: Lane, tried: RetryState, *, is_free: bool | None = None
     ) -> bool:
         """Count one more attempt, if allowed: the first is free, others need budget and time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
-from serving.config.replicas import PolicyName
+from serving.config.replica_routing import PolicyName
 from serving.discovery.directory import Replica
 from serving.records import record
 from serving.replicas.prompt_prefix import EMPTY, PromptPrefix

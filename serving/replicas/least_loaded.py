@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from serving.config.replicas import PolicyName
+from serving.config.replica_routing import PolicyName
 from serving.discovery.directory import Replica
 from serving.replicas.choice import Choice, RandomSource, RoutedRequest
 from serving.replicas.load import LoadView

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from serving.config.replicas import ReplicaRoutingConfig
+from serving.config.replica_routing import ReplicaRoutingConfig
 from serving.errors import ConfigError
 from serving.replicas.choice import RandomSource, ReplicaPolicy
 from serving.replicas.least_loaded import LeastLoaded

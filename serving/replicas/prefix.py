@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from serving.config.replicas import PolicyName, ReplicaRoutingConfig
+from serving.config.replica_routing import PolicyName, ReplicaRoutingConfig
 from serving.discovery.directory import Replica
 from serving.records import record
 from serving.replicas.choice import Choice, RandomSource, Reason, RoutedRequest

@@ -6,7 +6,8 @@ withdraws 1, both are forgotten after `window_s`, and `min_per_s` keeps small si
 "Site Reliability Engineering" (Beyer et al., 2016), chapter 21, "Handling Overload".
 
 A tenant may use the same share of a model's budget as its share of the requests, and at least one retry: so
-no tenant's retries leave the others without.
+no tenant's retries leave the others without. `serving.gateway.forwarding` alone spends it, for retries and
+for hedges.
 """
 
 from __future__ import annotations

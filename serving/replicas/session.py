@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
-from serving.config.replicas import PolicyName, ReplicaRoutingConfig
+from serving.config.replica_routing import PolicyName, ReplicaRoutingConfig
 from serving.discovery.directory import Replica
 from serving.replicas.choice import Choice, RandomSource, Reason, RoutedRequest
 from serving.replicas.least_loaded import LeastLoaded

@@ -20,7 +20,7 @@ NOBODY = "(unknown)"
 
 @dataclass(frozen=True)
 class Caller:
-    """The sender of a request: scopes and models."""
+    """The sender of a request, by its key: the tenant that waits its turn and that the bill is for."""
 
     name: str
     models: frozenset[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from ray.serve.config import AutoscalingConfig as RayConfig
 from ray.serve.config import AutoscalingContext, AutoscalingPolicy
 
 from serving.autoscaling.policy_ray import SignalsPolicy, signals_from
+from serving.autoscaling.signals import ReplicaSignals
 from serving.config.autoscaling import AutoscalingConfig
+from serving.replica_facts import ReplicaStats
 
 
 def context(**changes: Any) -> AutoscalingContext:
@@ -148,3 +151,9 @@ def test_changes_are_counted_by_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     scaler(asleep)
     scaler(context())
     assert counted == [{"model": "qwen3", "reason": "wake"}]
+
+
+def test_every_signal_is_a_statistic_that_replicas_report() -> None:
+    assert {one.name for one in fields(ReplicaSignals)} <= {
+        one.name for one in fields(ReplicaStats)
+    }

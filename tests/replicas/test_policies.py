@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.config.base import validated
-from serving.config.replicas import PolicyName, ReplicaRoutingConfig
+from serving.config.replica_routing import PolicyName, ReplicaRoutingConfig
 from serving.discovery.directory import Replica
 from serving.errors import ConfigError
 from serving.replica_facts import ReplicaStats

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtests.simulation.routing.engines import Engine, SimRequest
-from serving.config.replicas import ReplicaRoutingConfig
+from serving.config.replica_routing import ReplicaRoutingConfig
 from serving.discovery.directory import Replica
 from serving.replicas.choice import Choice, ReplicaPolicy
 from serving.replicas.policies import replica_policy

@@ -1,7 +1,13 @@
 """A real replica in this process: what Ray Serve does to one, without Serve.
 
 Tests that only ask share one: it lives until a test of this folder wants another model, or until the last
-of them.
+of them. A test names the model that it asks:
+
+    pytestmark = [pytest.mark.engine, pytest.mark.ray, pytest.mark.asyncio(loop_scope=LOOP)]
+
+    @pytest.mark.parametrize("running", ["qwen3"], indirect=True)
+    async def test_it_answers(running: Running) -> None:
+        status, body = await running.post("/v1/completions", {"model": "qwen3", "prompt": "Hello"})
 """
 
 from __future__ import annotations

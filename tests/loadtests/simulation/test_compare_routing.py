@@ -17,7 +17,7 @@ from loadtests.simulation.routing.workloads import (
     Workload,
     conversation_tokens,
 )
-from serving.config.replicas import ReplicaRoutingConfig
+from serving.config.replica_routing import ReplicaRoutingConfig
 from serving.errors import ConfigError
 from serving.replicas.choice import RoutedRequest
 from serving.replicas.policies import POLICIES
