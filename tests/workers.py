@@ -17,16 +17,14 @@ from xdist.scheduler import LoadScopeScheduling
 DEAR: dict[str, tuple[str, ...]] = {
     "the local stack": ("tests/stack/local/",),
     "engines": ("tests/engine/real/",),
-    "rollouts": ("tests/stack/test_rollout",),
-    "hostile clients": ("tests/loadtests/hostile/test_hostile",),
-    "parity": ("tests/engine/test_parity",),
     "load runs": ("tests/loadtests/commands/test_load_run",),
-    "changes of the gateway": ("tests/stack/test_gateway",),
+    "rollouts": ("tests/stack/test_rollout",),
     "handover": ("tests/engine/test_handover_ray",),
-    "edges": ("tests/stack/test_edges",),
+    "prometheus": ("tests/monitoring/test_alerts", "tests/monitoring/test_prometheus"),
     "groups": ("tests/engine/test_group",),
-    "requests from the description": ("tests/gateway/test_schemathesis",),
-    "proxies": ("tests/gateway/test_behind_proxies", "tests/gateway/test_leaving"),
+    "changes of the gateway": ("tests/stack/test_gateway",),
+    "edges": ("tests/stack/test_edges",),
+    "parity": ("tests/engine/test_parity",),
     "vllm": (
         "tests/catalogue/test_against_vllm",
         "tests/engine_plan/test_arguments",
@@ -36,11 +34,13 @@ DEAR: dict[str, tuple[str, ...]] = {
         "tests/engine/test_quiet",
         "tests/engine/test_stream_errors",
     ),
-    "prometheus": ("tests/monitoring/test_alerts", "tests/monitoring/test_prometheus"),
-    "two nodes": ("tests/cluster/test_two_nodes",),
+    "hostile clients": ("tests/loadtests/hostile/test_hostile",),
+    "requests from the description": ("tests/gateway/test_schemathesis",),
+    "proxies": ("tests/gateway/test_behind_proxies", "tests/gateway/test_leaving"),
     "browser": ("tests/loadtests/report/test_report_browser",),
     # Importing it takes 10 s.
     "transformers": ("tests/catalogue/tiny/test_tokenizer", "tests/catalogue/tiny/test_weights"),
+    "two nodes": ("tests/cluster/test_two_nodes",),
 }
 # A worker may have a stack with three engines.
 MEMORY_EACH = 6 * 2**30
@@ -73,6 +73,6 @@ class Scheduling(LoadScopeScheduling):
 
 
 def how_many() -> int:
-    """For `-n auto`: one more than cores, because what starts waits as often as it computes."""
+    """For `-n auto`: as many as cores; engines that start beside one another take each other's time."""
     fitting = psutil.virtual_memory().total // MEMORY_EACH
-    return max(1, min(len(os.sched_getaffinity(0)) + 1, fitting))
+    return max(1, min(len(os.sched_getaffinity(0)), fitting))

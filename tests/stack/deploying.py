@@ -26,7 +26,7 @@ def deploy(stack: Stack, document: dict[str, Any], folder: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ import yaml
 from serving.commands.stack import processes
 from serving.own_package import PLACE
 
-START_S = 240.0
+START_S = 400.0
 WAIT_S = 180.0
 PORT = 8000
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -43,23 +43,26 @@ command = [sys.executable, "-P", "-m", "serving.cli"]
 log = Path("up.log")
 up = subprocess.Popen([*command, "up", "my site.yaml", "--port", "8000"], stdout=log.open("wb"),
                       stderr=subprocess.STDOUT, start_new_session=True)
-deadline = time.monotonic() + 240
-while "ready: " not in log.read_text() and up.poll() is None and time.monotonic() < deadline:
-    time.sleep(0.3)
-print("STARTED", "ready: " in log.read_text())
-time.sleep(6)
-print("STATUS", subprocess.run([*command, "status", "--port", "8000"], text=True, capture_output=True).stdout)
-body = b'{"model": "qwen3", "messages": [{"role": "user", "content": "Bonjour"}], "max_tokens": 4}'
-request = urllib.request.Request("http://127.0.0.1:8000/v1/chat/completions", data=body,
-                                 headers={"Content-Type": "application/json"})
-direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
-    response = direct.open(request, timeout=200)
-except urllib.error.HTTPError as error:
-    print("REFUSED", error.read())
-else:
-    print("ANSWERED", response.status)
-os.killpg(up.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 400
+    while "ready: " not in log.read_text() and up.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.3)
+    print("STARTED", "ready: " in log.read_text())
+    time.sleep(6)
+    status = [*command, "status", "--port", "8000"]
+    print("STATUS", subprocess.run(status, text=True, capture_output=True).stdout)
+    body = b'{"model": "qwen3", "messages": [{"role": "user", "content": "Bonjour"}], "max_tokens": 4}'
+    request = urllib.request.Request("http://127.0.0.1:8000/v1/chat/completions", data=body,
+                                     headers={"Content-Type": "application/json"})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        response = direct.open(request, timeout=200)
+    except urllib.error.HTTPError as error:
+        print("REFUSED", error.read())
+    else:
+        print("ANSWERED", response.status)
+finally:
+    os.killpg(up.pid, signal.SIGKILL)
 deadline = time.monotonic() + 60
 while Path(os.environ["COMPTOIR_CACHE_DIR"], "run/8000/stack.json").exists() and time.monotonic() < deadline:
     time.sleep(0.2)

@@ -87,7 +87,7 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
     assert code == 0, stack.output[-4000:]
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 def test_keys_limits_and_the_gateway_change_without_a_failed_request(
     keyed: Keyed, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from tests.stack.deploying import deploy
 
 CONFIG = ROOT / "deployments" / "local.yaml"
 # What was replaced may still be starting, or ending.
-SETTLED_WITHIN_S = 60.0
+SETTLED_WITHIN_S = 120.0
 
 
 @pytest.fixture(scope="package")

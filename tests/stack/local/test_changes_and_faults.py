@@ -21,6 +21,11 @@ from tests.stack.deploying import deploy, eventually
 
 openai = lazily("openai")
 
+# How long a model may take to start, and to end, on a machine that has other things to do.
+START_S, END_S = 300.0, 120.0
+# `admission.max_wait_s`.
+HELD_S = 60.0
+pytestmark = pytest.mark.timeout(900)
 # With the canary: a dying engine dumps its state, which must not hold prompts (test_privacy.py).
 MESSAGES: list[Any] = [{"role": "user", "content": f"Tell me something long: {CANARY}"}]
 
@@ -93,12 +98,14 @@ def test_adding_and_removing_a_model_leaves_the_others_alone(stack: Stack, tmp_p
         def arrived() -> bool:
             return httpx.get(f"{stack.url}/ready?all=1").json()["models"].get("yi") == "ready"
 
-        eventually(arrived, 120)
+        eventually(arrived, START_S)
         answer = client(stack).chat.completions.create(model="yi", messages=MESSAGES, max_tokens=4)
         assert answer.usage is not None
         assert answer.usage.completion_tokens == 4
         deploy(stack, original, tmp_path)
-        eventually(lambda: "yi" not in httpx.get(f"{stack.url}/ready?all=1").json()["models"], 60)
+        eventually(
+            lambda: "yi" not in httpx.get(f"{stack.url}/ready?all=1").json()["models"], END_S
+        )
     finally:
         stop.set()
         streaming.join(timeout=60)
@@ -106,7 +113,7 @@ def test_adding_and_removing_a_model_leaves_the_others_alone(stack: Stack, tmp_p
         client(stack).chat.completions.create(model="yi", messages=MESSAGES)
     assert len(set(texts)) == 1, "a stream was cut or changed"
     # Nobody reaches the removed model any more; its processes end a little later.
-    eventually(lambda: "yi" not in replicas(stack), 60)
+    eventually(lambda: "yi" not in replicas(stack), END_S)
     assert replicas(stack) == before
 
 
@@ -117,7 +124,7 @@ def test_a_killed_engine_is_replaced_while_the_other_models_answer(stack: Stack)
     seen: set[int] = set()
     recovered = False
     while not recovered:
-        assert time.monotonic() - began < 150, "the replica was not replaced"
+        assert time.monotonic() - began < START_S, "the replica was not replaced"
         other = client(stack).chat.completions.create(
             model="qwen3", messages=MESSAGES, max_tokens=4
         )
@@ -162,7 +169,7 @@ def test_a_stream_whose_engine_dies_ends_with_an_error_event(stack: Stack) -> No
         ready = httpx.get(f"{stack.url}/ready?all=1").status_code == 200
         return ready and now.keys() == before.keys() and now != before
 
-    eventually(back, 150)
+    eventually(back, START_S)
 
 
 def test_deploying_the_same_file_again_changes_nothing(stack: Stack, tmp_path: Path) -> None:
@@ -201,10 +208,14 @@ def test_a_model_that_sleeps_wakes_for_a_request(stack: Stack, tmp_path: Path) -
 
     try:
         # It sleeps from the start: to look at it wakes nobody.
-        eventually(lambda: state() == "idle", 120)
-        # The request is held while it wakes, not refused; then it falls asleep again.
-        assert ask().status_code == 200
-        eventually(lambda: state() == "idle", 60)
+        eventually(lambda: state() == "idle", START_S)
+        # The request is held while it wakes, not refused; then it falls asleep again. A busy machine may need
+        # longer than a request is held.
+        deadline = time.monotonic() + START_S
+        while (response := ask()).status_code == 503 and time.monotonic() < deadline:
+            assert response.elapsed.total_seconds() > HELD_S - 1, response.text
+        assert response.status_code == 200
+        eventually(lambda: state() == "idle", END_S)
     finally:
         deploy(stack, original, tmp_path)
-        eventually(lambda: state() == "unknown", 60)
+        eventually(lambda: state() == "unknown", END_S)

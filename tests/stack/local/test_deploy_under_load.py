@@ -18,10 +18,11 @@ from tests.stack.load import MESSAGES, Load
 from tests.stack.local.test_changes_and_faults import replicas
 
 KEPT, CHANGED, ADDED, REMOVED = "deepseek-v3", "qwen3", "yi", "qwen3-embedding"
-# Two deploys with two engines each, on two cores that also answer.
-DEPLOY_S = 150.0
+# Two deploys with two engines each, on two cores that also answer and may have other things to do.
+DEPLOY_S = 400.0
 # A gateway looks at Serve this often, and the look itself takes a moment on a busy machine.
 DISCOVERY_S = 2.0 + 2.0
+pytestmark = pytest.mark.timeout(1200)
 
 
 def other_args(site: dict[str, Any], **engine_args: Any) -> dict[str, Any]:
@@ -81,7 +82,6 @@ def only_refused(removed: Load) -> None:
     assert not unsure or unsure[-1] - removed.failures[0].at_s < DISCOVERY_S, removed.failures
 
 
-@pytest.mark.timeout(480)
 def test_a_deploy_fails_only_requests_to_the_model_that_it_removes(
     stack: Stack, tmp_path: Path
 ) -> None:
@@ -136,7 +136,7 @@ def test_a_change_that_does_not_start_leaves_the_old_replica_serving(
         eventually(lambda: state() == "DEPLOY_FAILED", DEPLOY_S)
         load.counted_over(2)
         deploy(stack, original, tmp_path)
-        eventually(lambda: state() == "RUNNING", 60)
+        eventually(lambda: state() == "RUNNING", 120)
         load.counted_over(2)
     assert load.failures == []
     assert load.answers.total() > 5
