@@ -23,8 +23,6 @@ openai = lazily("openai")
 
 # How long a model may take to start, and to end, on a machine that has other things to do.
 START_S, END_S = 300.0, 120.0
-# `admission.max_wait_s`.
-HELD_S = 60.0
 pytestmark = pytest.mark.timeout(900)
 # With the canary: a dying engine dumps its state, which must not hold prompts (test_privacy.py).
 MESSAGES: list[Any] = [{"role": "user", "content": f"Tell me something long: {CANARY}"}]
@@ -204,17 +202,16 @@ def test_a_model_that_sleeps_wakes_for_a_request(stack: Stack, tmp_path: Path) -
 
     def ask() -> httpx.Response:
         body = {"model": "yi", "messages": MESSAGES, "max_tokens": 4}
-        return httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=90)
+        # A busy machine may need longer than requests are held by default.
+        headers = {"x-comptoir-deadline-ms": str(round(START_S * 1000))}
+        url = f"{stack.url}/v1/chat/completions"
+        return httpx.post(url, json=body, headers=headers, timeout=START_S + 30)
 
     try:
         # It sleeps from the start: to look at it wakes nobody.
         eventually(lambda: state() == "idle", START_S)
-        # The request is held while it wakes, not refused; then it falls asleep again. A busy machine may need
-        # longer than a request is held.
-        deadline = time.monotonic() + START_S
-        while (response := ask()).status_code == 503 and time.monotonic() < deadline:
-            assert response.elapsed.total_seconds() > HELD_S - 1, response.text
-        assert response.status_code == 200
+        # The request is held while it wakes, not refused; then it falls asleep again.
+        assert ask().status_code == 200
         eventually(lambda: state() == "idle", END_S)
     finally:
         deploy(stack, original, tmp_path)
