@@ -25,8 +25,9 @@ _PLACES = frozenset(
 )
 # Columns of what is no terminal, a file or a pipe: no line of a table ends before its time there.
 WIDE = 10_000
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# No emoji: `fe80:a:b::1` and `00:ab:cd` are not to become pictures.
+console = Console(highlight=False, emoji=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from contextlib import closing
@@ -52,7 +53,14 @@ def chat(
     """
     endpoint = Endpoint(url, key) if url else _local(port, key)
     is_live = sys.stdin.isatty()
-    conversation = Conversation(endpoint, _chosen(endpoint, model), system, max_tokens)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Where the locale is not C, what is no UTF-8 would end the conversation with a traceback.
+        sys.stdin.reconfigure(errors="surrogateescape")
+    try:
+        chosen = _chosen(endpoint, model)
+    except ComptoirError as error:
+        raise _shown(error) from None
+    conversation = Conversation(endpoint, chosen, system, max_tokens)
     if is_live:
         note(f"{harmless(conversation.model)} at {endpoint.url}; /help lists the commands")
     _talk(conversation, is_live=is_live)
@@ -144,10 +152,14 @@ def _talk(conversation: Conversation, *, is_live: bool) -> None:
                 raise
             note("ended")
         except ComptoirError as error:
-            shown = type(error)(harmless(error.message))
+            shown = _shown(error)
             if not is_live:
                 raise shown from None
             complain(shown)
+
+
+def _shown(error: ComptoirError) -> ComptoirError:
+    return type(error)(harmless(error.message), param=error.param)
 
 
 def _obey(line: str, conversation: Conversation) -> bool:

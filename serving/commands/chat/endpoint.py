@@ -86,6 +86,10 @@ class Endpoint:
             raise ConfigError(
                 f"--url must begin with http:// or https://, not {self.url!r}", param="url"
             )
+        if self.key and not (self.key.isascii() and self.key.isprintable()):
+            raise ConfigError(
+                "the API key holds characters that no HTTP header may hold", param="key"
+            )
         authorization = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         object.__setattr__(self, "headers", authorization)
 
@@ -108,8 +112,7 @@ class Endpoint:
     def require_model(self, name: str) -> None:
         """Refuse a name that the endpoint does not know; some know more names than they list."""
         listed = self.models()
-        names = {alias for card in listed for alias in (card["id"], *(card.get("aliases") or ()))}
-        if name in names:
+        if any(name == card["id"] or name in _aliases(card) for card in listed):
             return
         status, _ = self._get(f"{api.MODELS}/{quote(name, safe='/')}")
         if status >= 400:
@@ -135,7 +138,7 @@ class Endpoint:
                 raise self.refusal(response.status_code, response.read(), body["model"])
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 raise self._no_endpoint()
-            for line in response.iter_lines():
+            for line in _lines(response):
                 if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
                     yield from _pieces(_event(data), figures)
         if figures.finish is None:
@@ -176,8 +179,13 @@ class Endpoint:
         url = self.at(api.CHAT)
         with http_client.client(url, timeout_s=SILENCE_S, is_inside=self.is_inside) as client:
             try:
+                # In ASCII: half a surrogate pair, which an answer may hold, is no UTF-8.
                 with client.stream(
-                    "POST", url, json=body, headers=self.headers, timeout=timeout
+                    "POST",
+                    url,
+                    content=json.dumps(body),
+                    headers={"Content-Type": "application/json", **self.headers},
+                    timeout=timeout,
                 ) as response:
                     yield response
             except httpx.ConnectError:
@@ -191,6 +199,16 @@ class Endpoint:
         return StackError(f"{self.url} is not an OpenAI-compatible endpoint", param="url")
 
 
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """The lines of an event stream; httpx would end one at U+2028, too, which JSON may hold."""
+    rest = b""
+    for part in response.iter_bytes():
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "replace")
+    yield rest.decode("utf-8", "replace")
+
+
 def _event(data: str) -> dict[str, Any]:
     try:
         event = json.loads(data)
@@ -201,6 +219,11 @@ def _event(data: str) -> dict[str, Any]:
     if "error" in event:
         raise StackError(f"the answer broke off: {_said(data.encode()) or 'an error without text'}")
     return event
+
+
+def _aliases(card: dict[str, Any]) -> list[Any]:
+    aliases = card.get("aliases")
+    return aliases if isinstance(aliases, list) else []
 
 
 def _pieces(event: dict[str, Any], figures: Figures) -> list[Piece]:

@@ -15,6 +15,8 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u2
 
 def harmless(text: str) -> str:
     """Text of a model or an endpoint without terminal control sequences."""
+    # Halves of a surrogate pair that came apart are joined; one alone cannot be written.
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return _CONTROLS.sub(lambda found: _visible(found.group()), text)
 
 
@@ -48,6 +50,7 @@ class Screen:
             end="",
             style="dim italic" if piece.kind == "reasoning" else None,
             markup=False,
+            emoji=False,
             highlight=False,
             soft_wrap=True,
         )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +83,51 @@ def test_what_a_terminal_would_obey_is_shown_and_not_sent(endpoint: FakeEndpoint
     endpoint.events = [chunk("\x1b]0;title\x07\x1b[2J"), chunk("\x9b1m\u202eok", finish="stop")]
     assert chat(endpoint, "m").stdout == "\\x1b]0;title\\x07\\x1b[2J\\x9b1m\\u202eok\n"
     assert harmless("é\t\n漢 👩‍🚀") == "é\t\n漢 👩‍🚀"
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\u0085b", "a\u2029b"])
+def test_a_line_separator_within_an_answer_ends_no_event(endpoint: FakeEndpoint, text: str) -> None:
+    endpoint.events = [json.dumps(chunk(text, finish="stop"), ensure_ascii=False)]
+    result = chat(endpoint, "m", says="one\ntwo\n")
+    assert result.exit_code == 0, result.exception
+    assert endpoint.asked[1]["messages"][1]["content"] == text
+
+
+def test_half_a_surrogate_pair_ends_nothing(endpoint: FakeEndpoint) -> None:
+    endpoint.events = [chunk("\ud83d"), chunk("\ude80 \ud83d", finish="stop")]
+    result = chat(endpoint, "m", says="one\ntwo\n")
+    assert result.exit_code == 0, result.exception
+    assert result.stdout == "\U0001f680 \ufffd\n" * 2
+
+
+def test_words_between_colons_are_no_pictures(endpoint: FakeEndpoint) -> None:
+    endpoint.events = [chunk("fe80:a:b::1 -v x:on:ro", finish="stop")]
+    assert chat(endpoint, "m").stdout == "fe80:a:b::1 -v x:on:ro\n"
+
+
+def test_what_an_endpoint_says_before_the_chat_is_harmless(endpoint: FakeEndpoint) -> None:
+    endpoint.models = [{"id": "e\x1b]0;owned\x07", "aliases": 3}, {"id": "n", "aliases": [{}]}]
+    message = refused(chat(endpoint, "nope")).message
+    assert "\x1b" not in message
+    assert "e\\x1b]0;owned\\x07" in message
+
+
+def test_a_key_that_fits_no_header_is_told(endpoint: FakeEndpoint) -> None:
+    error = refused(chat(endpoint, "m", "--key", "sk-\u2026"))
+    assert "no HTTP header may hold" in error.message
+    assert error.param == "key"
+
+
+def test_bytes_that_are_no_utf8_are_sent_as_what_they_may_mean(endpoint: FakeEndpoint) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.cli", "chat", "m", "--url", endpoint.url],
+        input=b"caf\xe9\n",
+        capture_output=True,
+        env=os.environ | {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert endpoint.asked[0]["messages"][0]["content"] == "caf?"
 
 
 def test_the_first_model_that_can_chat_is_taken(endpoint: FakeEndpoint) -> None:
