@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from loadtests.processes.titles import ENGINE, is_called, title_of
 from serving.commands.stack import processes, ray_api
 from serving.environment import cluster_environment
 from serving.settings import ProcessSettings
+from tests.lazily import lazily
 from tests.stack.conftest import ROOT, Stack, start, stop
 from tests.stack.deploying import deploy
+from tests.stack.local.official_clients import open_async_client, open_client
 
+openai = lazily("openai")
 CONFIG = ROOT / "deployments" / "local.yaml"
 # What was replaced may still be starting, or ending.
 SETTLED_WITHIN_S = 120.0
@@ -111,3 +114,15 @@ def site_as_before(stack: Stack) -> Iterator[None]:
     before = _applications(stack), _kinds(stack)
     yield
     _must_be_as_before(lambda now: (_applications(now), _kinds(now)), stack, before)
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
+    with open_client(stack) as made:
+        yield made
+
+
+@pytest.fixture
+async def aclient(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with open_async_client(stack) as made:
+        yield made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -28,25 +27,11 @@ from tests.stack.local.official_clients import (
     complete,
     embed,
     joined,
-    open_async_client,
-    open_client,
     respond,
     text_of,
 )
 
 openai = lazily("openai")
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with open_client(stack) as made:
-        yield made
-
-
-@pytest.fixture
-async def aclient(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with open_async_client(stack) as made:
-        yield made
 
 
 # ---- chat completions ------------------------------------------------------------------------------

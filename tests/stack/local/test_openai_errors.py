@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -16,7 +16,6 @@ from tests.stack.local.official_clients import (
     chat,
     complete,
     embed,
-    open_client,
     respond,
 )
 
@@ -26,12 +25,6 @@ CANARY = "palimpsest-4c1e-quagga"
 LONG = CANARY * 3000
 BAD_SCHEMA = {"type": "object", "properties": {"a": {"type": CANARY}}}
 Call = Callable[[Any], Any]
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with open_client(stack) as made:
-        yield made
 
 
 def case(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.lazily import lazily
 from tests.stack.conftest import Stack
@@ -19,24 +18,10 @@ from tests.stack.local.official_clients import (
     MESSAGES,
     chat,
     joined,
-    open_async_client,
-    open_client,
     text_of,
 )
 
 openai = lazily("openai")
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with open_client(stack) as made:
-        yield made
-
-
-@pytest.fixture
-async def aclient(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with open_async_client(stack) as made:
-        yield made
 
 
 async def test_64_parallel_streams_lose_and_double_nothing(aclient: openai.AsyncOpenAI) -> None:
