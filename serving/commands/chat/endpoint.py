@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CONNECT_S = 10.0
 # A model that sleeps is held for minutes before its first token.
 SILENCE_S = 600.0
+# One event of an answer; a logprob or a tool call is far shorter.
+MAX_EVENT_BYTES = 4 * 2**20
 MAX_MODELS_SHOWN = 20
 
 
@@ -206,6 +208,8 @@ def _lines(response: httpx.Response) -> Iterator[str]:
         *whole, rest = (rest + part).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace")
+        if len(rest) > MAX_EVENT_BYTES:
+            raise StackError("the answer broke off: an event does not end")
     yield rest.decode("utf-8", "replace")
 
 

@@ -93,6 +93,11 @@ def test_a_line_separator_within_an_answer_ends_no_event(endpoint: FakeEndpoint,
     assert endpoint.asked[1]["messages"][1]["content"] == text
 
 
+def test_an_event_without_an_end_is_not_read_on(endpoint: FakeEndpoint) -> None:
+    endpoint.events = ["x" * 6 * 2**20]
+    assert "an event does not end" in refused(chat(endpoint, "m")).message
+
+
 def test_half_a_surrogate_pair_ends_nothing(endpoint: FakeEndpoint) -> None:
     endpoint.events = [chunk("\ud83d"), chunk("\ude80 \ud83d", finish="stop")]
     result = chat(endpoint, "m", says="one\ntwo\n")
