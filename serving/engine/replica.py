@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from serving.config.connections import ConnectionsConfig
-from serving.engine import nixl, progress, quiet, signals, weights
+from serving.engine import child_python, nixl, progress, quiet, signals, weights
 from serving.engine.access import GatewayDoor
 from serving.engine.metering import Meter
 from serving.engine.watchdog import is_stalled
@@ -67,6 +67,7 @@ class ModelReplica:
         for name in UNSET_ENV:
             os.environ.pop(name, None)
         quiet.starting()
+        child_python.use()
         import ray
 
         self._host = ProcessSettings.load().replica_host or ray.util.get_node_ip_address()
@@ -177,9 +178,10 @@ class ModelReplica:
 
 
 def _heavy(plan: EnginePlan) -> tuple[Any, Any]:
-    from ray.serve.llm import LLMConfig
+    with child_python.no_collections():
+        from ray.serve.llm import LLMConfig
 
-    from serving.engine.model_server import ModelServer, RankServer
+        from serving.engine.model_server import ModelServer, RankServer
 
     server = RankServer if plan.parallel.data > 1 else ModelServer
     return server, lambda source: LLMConfig(**plan.llm_config(source))
