@@ -12,7 +12,7 @@ from rich.table import Table
 
 from serving.catalogue import tiny
 from serving.catalogue.catalogue import load_catalogue
-from serving.commands.output import console, errors, note, say
+from serving.commands.output import errors, note, say, show
 from serving.commands.planning import plan_models
 from serving.deployment_file import GATEWAY_BUILDER, DeploymentFile, load_deployment_file
 from serving.engine_plan import arguments, lora
@@ -59,7 +59,7 @@ def check(
             failed = True
             continue
         say(f"[bold green]ok[/bold green] {escape(str(path))}")
-        console.print(_table(plans))
+        show(_table(plans))
         if seen is not None:
             say(f"  {seen}")
         for warning in _warnings(file, pairs, views):

@@ -45,7 +45,7 @@ def show(table: RenderableType) -> None:
 
 def as_lines(table: RenderableType) -> list[str]:
     """Plain text, as wide as it needs to be."""
-    plain = Console(width=WIDE, color_system=None, highlight=False)
+    plain = Console(width=WIDE, color_system=None, highlight=False, emoji=False)
     with plain.capture() as captured:
         plain.print(table)
     return [line.rstrip() for line in captured.get().splitlines()]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from serving import api
 from serving.commands.endpoint import get, not_an_endpoint
-from serving.commands.output import console, note, say
+from serving.commands.output import note, say, show
 from serving.commands.stack import processes
 from serving.commands.stack.state import StackState
 from serving.errors import ConfigError, StackError
@@ -48,7 +48,7 @@ def status(
     if state is not None:
         gib = processes.resident_bytes(state.stack_id, state.port) / 2**30
         say(f"stack on port {state.port}, process {state.pid}, {gib:.1f} GiB resident")
-    console.print(_table(body))
+    show(_table(body))
     for source, why in _refused(body).items():
         note(f"the last change of {source} was refused, and what was before holds: {why}")
     if body.get("view") == "tenant":

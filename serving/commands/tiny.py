@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from serving.catalogue import tiny
-from serving.commands.output import console, note, say
+from serving.commands.output import note, say, show
 from serving.config.paths import expanded
 from serving.errors import ConfigError
 from serving.settings import ProcessSettings
@@ -60,7 +60,7 @@ def list_models(
     for model, is_built in built:
         mark = "yes" if is_built else "-"
         table.add_row(model.id, model.task, model.stands_for, mark)
-    console.print(table)
+    show(table)
 
 
 @app.command()

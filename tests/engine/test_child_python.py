@@ -69,7 +69,10 @@ def test_options_of_the_interpreter_do_no_harm() -> None:
 def test_a_person_who_calls_it_is_told_what_it_is_for(args: tuple[str, ...]) -> None:
     done = _run(str(COMMAND), *args)
     assert done.returncode == 1
-    assert done.stderr == "comptoir-engine-python is for Python's multiprocessing: it needs -c PROGRAM\n"
+    assert (
+        done.stderr
+        == "comptoir-engine-python is for Python's multiprocessing: it needs -c PROGRAM\n"
+    )
 
 
 def test_where_it_is_not_installed_children_get_pythons_own(
@@ -82,9 +85,14 @@ def test_where_it_is_not_installed_children_get_pythons_own(
     assert told == []
 
 
-def test_collections_come_back_whatever_happens() -> None:
-    with pytest.raises(ImportError), child_python.no_collections():
+def _import_nothing() -> None:
+    with child_python.no_collections():
         assert not gc.isenabled()
         raise ImportError
+
+
+def test_collections_come_back_whatever_happens() -> None:
+    with pytest.raises(ImportError):
+        _import_nothing()
     assert gc.isenabled()
     gc.unfreeze()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from serving.commands.output import console, say
+from serving.commands.output import say, show
 from serving.commands.rollout.api import Cluster, Endpoint, Running
 from serving.commands.rollout.run import Run
 from serving.commands.stack.state import StackState
@@ -207,7 +207,7 @@ def status(
     elif not report:
         say("no rollout is in progress")
     else:
-        console.print(_table(report))
+        show(_table(report))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from serving.commands.output import console
+from serving.commands.output import console, show
 from serving.routing.router import FAILURES
 
 
@@ -100,4 +100,4 @@ def _print_pairs(title: str, pairs: Mapping[str, str]) -> None:
 
 def _show(table: Table) -> None:
     console.print()
-    console.print(table)
+    show(table)
