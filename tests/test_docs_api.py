@@ -11,7 +11,9 @@ import pytest
 from serving import errors
 from serving.gateway.render import anthropic_error
 from serving.settings import RequestLimits
-from serving.trust.fields import DROPPED, REFUSED, Endpoint, endpoints
+from serving.trust.common_fields import DROPPED, REFUSED
+from serving.trust.endpoint import Endpoint
+from serving.trust.fields import endpoints
 
 TEXT = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
 ENDPOINTS = endpoints(RequestLimits())

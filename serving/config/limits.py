@@ -10,11 +10,13 @@ from serving.config.base import FrozenConfig
 class RequestLimits(FrozenConfig):
     """Bounds on one request, checked before an engine sees it."""
 
+    # Refuse what is otherwise left out of a request, because no engine knows it.
+    strict: bool = False
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
     # Of the bodies of all open requests together, in one gateway process.
     max_held_bytes: int = Field(default=1024**3, ge=64 * 1024**2)
-    max_n: int = Field(default=4, ge=1, le=64)
-    max_stop: int = Field(default=4, ge=1, le=64)
+    max_n: int = Field(default=16, ge=1, le=64)
+    max_stop: int = Field(default=16, ge=1, le=64)
     max_output_tokens: int = Field(default=131_072, ge=1)
     max_inputs: int = Field(default=2048, ge=1)
     # Messages of a conversation, or items of a response's input.

@@ -16,7 +16,9 @@ COMMON_ENV = {
     # vLLM's own logging configuration closes every handler of the process, Ray Serve's among them, and a
     # restarted Serve controller replaces replicas whose log handler is gone. This one only sets the level.
     "VLLM_LOGGING_CONFIG_PATH": str(Path(__file__).with_name("vllm_logging.json")),
+    # The most that `limits` may allow (serving/config/limits.py).
     "VLLM_MAX_N_SEQUENCES": "64",
+    "VLLM_MAX_STOP_STRINGS": "64",
     "TOKENIZERS_PARALLELISM": "false",
     # vLLM looks at a model's code with `python -m`, which would take another `serving` from the working
     # directory for this one.

@@ -35,7 +35,7 @@ class CheckedRequest:
 
     `body` holds what may be sent to an engine, or its small members once it is packed; `session` and `user`
     are the client's own words for whom it speaks for, and go no further than into a hash. Without a
-    `deadline` it has `max_wait_s`. `turns` are for the work on a large body.
+    `deadline` it has `max_wait_s`. `turns` are for the work on a large body. `dropped` was left out of it.
     """
 
     endpoint: Endpoint
@@ -46,6 +46,7 @@ class CheckedRequest:
     user: str | None = None
     deadline: Deadline | None = None
     turns: Turns | None = None
+    dropped: tuple[str, ...] = ()
     # Once it is packed: all other members, as JSON without the braces; and what is known of the whole.
     _rest: bytes | None = None
     _names: Collection[str] = ()

@@ -34,6 +34,7 @@ from serving.gateway.body import (
 from serving.gateway.body_room import BodyRoom, BodyShare
 from serving.gateway.busy import BusyError
 from serving.gateway.checked_request import CheckedRequest
+from serving.gateway.dropped import DROPPED_HEADER, STRICT_HEADER, is_strict, listed
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.pace import Pace
@@ -54,6 +55,7 @@ from serving.gateway.waiting_stream import DEADLINE_HEADER, WaitingStream, deadl
 from serving.http_protocol import ClientConnection, client_of
 from serving.tenancy.keys import Caller
 from serving.trust.endpoint import Endpoint
+from serving.trust.leftovers import Leftovers
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -188,6 +190,7 @@ class Inference:
         def took(size: int) -> None:
             held.take(who, size, limits.max_held_bytes)
 
+        left = Leftovers(is_strict=limits.strict or is_strict(headers.get(STRICT_HEADER)))
         text = await read_text(headers, receive, limits, self._pace, took)
         if len(text) <= LARGE_BYTES:
             pace = self._pace
@@ -197,18 +200,26 @@ class Inference:
             began_s = time.perf_counter()
             try:
                 body = as_object(parse(text))
-                fields = endpoint.check(body)
-                return self._checked(rules, endpoint, caller, headers, fields, body, request_id)
+                fields = endpoint.check(body, left)
+                checked = self._checked(rules, endpoint, caller, headers, fields, body, request_id)
             finally:
                 pace.spend(time.perf_counter() - began_s)
+            return self._without(checked, left)
         async with self._services.dispatcher.semaphores.hold(caller.name):
             body = as_object(await parse_large(text, limits, self._turns))
             del text
-            fields = await self._check_large(endpoint, body)
+            fields = await self._check_large(endpoint, body, left)
             checked = self._checked(rules, endpoint, caller, headers, fields, body, request_id)
             checked.turns = self._turns
             del body, fields
             await checked.pack()
+        return self._without(checked, left)
+
+    def _without(self, checked: CheckedRequest, left: Leftovers) -> CheckedRequest:
+        """Note what was left out of it."""
+        if left.named:
+            checked.dropped = tuple(left.named)
+            self._services.dropped.count(checked.endpoint.path, checked.dropped)
         return checked
 
     def _checked(
@@ -231,9 +242,11 @@ class Inference:
             deadline_of(headers.get(DEADLINE_HEADER), rules.config.admission, time.monotonic()),
         )
 
-    async def _check_large(self, endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
+    async def _check_large(
+        self, endpoint: Endpoint, body: dict[str, Any], left: Leftovers
+    ) -> dict[str, Any]:
         try:
-            return await self._turns.run(endpoint.check_in_steps(body))
+            return await self._turns.run(endpoint.check_in_steps(body, left))
         except RequestError:
             await self._turns.run(discard_in_steps(body))
             raise
@@ -259,6 +272,8 @@ class Inference:
                 metrics.first_byte.labels(model).observe(first_s)
                 headers = {"content-type": answer.content_type} | response.headers
                 headers |= request_id_headers(path, checked.request_id)
+                if checked.dropped:
+                    headers[DROPPED_HEADER] = listed(checked.dropped)
                 try:
                     if answer.status == 200 and answer.content_type.startswith("text/event-stream"):
                         metrics.ttft.labels(model).observe(first_s)

@@ -11,6 +11,7 @@ from serving.errors import ComptoirError
 from serving.replica_protocol import REQUEST_ID_HEADER
 from serving.settings import GatewayConfig
 from serving.trust.endpoint import Endpoint
+from serving.trust.endpoint_schema import schema_of
 
 Json = dict[str, Any]
 
@@ -101,7 +102,7 @@ def _inference(endpoint: Endpoint, config: GatewayConfig) -> Json:
                 "required": True,
                 "description": f"At most {config.limits.max_body_bytes} bytes, and "
                 f"{config.limits.max_objects} lists and objects.",
-                "content": {"application/json": {"schema": endpoint.schema}},
+                "content": {"application/json": {"schema": schema_of(endpoint)}},
             },
             "responses": {
                 "200": {

@@ -14,6 +14,7 @@ from serving.gateway.admission import Admission
 from serving.gateway.bills import Bills
 from serving.gateway.collector import Collector
 from serving.gateway.dispatch import Dispatcher
+from serving.gateway.dropped import DroppedFields
 from serving.gateway.forwarding import Forwarder
 from serving.gateway.holding import Holding
 from serving.gateway.journal import Journal
@@ -57,6 +58,7 @@ class Services:
     metrics: GatewayMetrics
     bills: Bills
     collector: Collector
+    dropped: DroppedFields
     # What the other gateways say of what they have asked models.
     elsewhere: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     open_requests: OpenRequests = field(default_factory=OpenRequests)
@@ -131,6 +133,7 @@ class Services:
                 config, directory, forwarder, prefill, admission, holding, metrics, bills
             ),
             metrics=metrics,
+            dropped=DroppedFields(metrics),
             collector=Collector(
                 bills,
                 directory,

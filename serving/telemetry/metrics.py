@@ -155,6 +155,9 @@ class GatewayMetrics:
         self.rejected = self._counter(
             "rejected", "Requests refused with status 429, by reason", "reason"
         )
+        self.dropped_fields = self._counter(
+            "dropped_fields", "Requests that a field was left out of, by its name", "path", "field"
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         made = Counter(f"comptoir_{name}", text, labels, registry=self.registry)

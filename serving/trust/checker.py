@@ -18,10 +18,11 @@ from typing import Any
 from pydantic_core import CoreSchema, SchemaValidator
 
 from serving.errors import InvalidFieldError, RequestError
+from serving.trust.leftovers import Leftovers
 from serving.trust.measure import fits
 
 Test = Callable[[Any], None]
-Steps = Callable[[Any], Iterator[None]]
+Steps = Callable[[Any, Leftovers], Iterator[None]]
 Schema = Mapping[str, Any]
 
 # Values, or elements of a list, that are tested in one step.
@@ -60,7 +61,7 @@ def exhaust(steps: Iterator[None]) -> None:
         pass
 
 
-def _no_walk(value: Any) -> Iterator[None]:
+def _no_walk(value: Any, left: Leftovers) -> Iterator[None]:
     raise NotImplementedError("a scalar has no parts")
 
 
@@ -72,7 +73,8 @@ class Check:
         schema: JSON Schema 2020-12 of the values that pass.
         core: what pydantic-core is told of them.
         look: of a scalar, the whole test: raises WrongValueError for a value that does not pass.
-        walk: of all others, the same test part by part; between two of them others may run.
+        walk: of all others, the same test part by part; between two of them others may run. It takes out
+            of the value what no engine is to get, and notes it; a value that passes has nothing of this.
     """
 
     schema: Schema
@@ -97,18 +99,18 @@ class Check:
         return SchemaValidator(self.core).isinstance_python
 
     def test(self, value: Any) -> None:
-        """Test a value in one go."""
+        """Test a value in one go; nothing may be left out of it."""
         if self.look is not None:
             self.look(value)
         elif not self.passes(value):
-            exhaust(self.walk(value))
+            exhaust(self.walk(value, Leftovers(is_strict=True)))
 
-    def in_steps(self, value: Any) -> Iterator[None]:
+    def in_steps(self, value: Any, left: Leftovers) -> Iterator[None]:
         """Test in as many steps as it takes."""
         if self.look is not None:
             self.look(value)
         else:
-            yield from self.walk(value)
+            yield from self.walk(value, left)
 
     def passes_at_once(self, value: Any) -> bool:
         """Whether a value passes that is small enough to be tested in one go."""

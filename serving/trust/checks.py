@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.trust.checker import STEP_ITEMS, Check, Schema, Test, WrongValueError
+from serving.trust.leftovers import Leftovers, is_identifier
 
 INT64 = 2**63 - 1
 # As tuples: a union of types is made anew each time that it is written.
@@ -141,20 +142,22 @@ def many(item: Check, low: int = 0, high: int | None = None) -> Check:
         if high is not None and len(value) > high:
             raise WrongValueError(f"'{{path}}' must have at most {high} items")
 
-    def walk(value: Any) -> Iterator[None]:
+    def walk(value: Any, left: Leftovers) -> Iterator[None]:
         frame(value)
         look, passes = item.look, item.passes_at_once
+        left.enter("[]")
         for index, element in enumerate(value):
             try:
                 if look is not None:
                     look(element)
                 elif not passes(element):
-                    yield from item.walk(element)
+                    yield from item.walk(element, left)
                 if look is None or index % STEP_ITEMS == 0:
                     yield
             except WrongValueError as wrong:
                 wrong.within(f"[{index}]")
                 raise
+        left.leave()
 
     core = core_schema.list_schema(
         item.core, min_length=low, max_length=high, fail_fast=True, strict=True
@@ -168,9 +171,9 @@ def many(item: Check, low: int = 0, high: int | None = None) -> Check:
 def either(scalar: Check, nested: Check, what: str) -> Check:
     """What passes `scalar`, or a list or an object that passes `nested`; `what` says it in words."""
 
-    def walk(value: Any) -> Iterator[None]:
+    def walk(value: Any, left: Leftovers) -> Iterator[None]:
         if isinstance(value, _NESTED):
-            yield from nested.in_steps(value)
+            yield from nested.in_steps(value, left)
             return
         try:
             scalar.test(value)
@@ -182,38 +185,50 @@ def either(scalar: Check, nested: Check, what: str) -> Check:
 
 
 def keyed(fields: Mapping[str, Check], required: Collection[str] = ()) -> Check:
-    """An object with these members and no others; JSON null counts as absent."""
+    """An object with these members; all others are left out, and JSON null counts as absent."""
 
-    def walk(value: Any) -> Iterator[None]:
+    def walk(value: Any, left: Leftovers) -> Iterator[None]:
         _object(value)
         for name in required:
             if value.get(name) is None:
                 raise WrongValueError("'{path}' is required", MissingFieldError).within("." + name)
+        leave_out(value, fields, left)
         for name, member in value.items():
-            check = fields.get(name)
-            if check is None:
-                raise unknown_member(name, fields)
-            if member is not None:
-                try:
-                    if check.look is not None:
-                        check.look(member)
-                    else:
-                        if not check.passes_at_once(member):
-                            yield from check.walk(member)
-                        yield
-                except WrongValueError as wrong:
-                    wrong.within("." + name)
-                    raise
+            check = fields[name]
+            try:
+                if check.look is not None:
+                    check.look(member)
+                else:
+                    if not check.passes_at_once(member):
+                        left.enter("." + name)
+                        yield from check.walk(member, left)
+                        left.leave()
+                    yield
+            except WrongValueError as wrong:
+                wrong.within("." + name)
+                raise
 
     members = {
-        name: core_schema.typed_dict_field(
-            check.core if name in required else core_schema.nullable_schema(check.core),
-            required=name in required,
-        )
+        name: core_schema.typed_dict_field(check.core, required=name in required)
         for name, check in fields.items()
     }
     core = core_schema.typed_dict_schema(members, extra_behavior="forbid", strict=True)
     return Check(_object_schema(fields, required), core, walk=walk)
+
+
+def leave_out(value: dict[str, Any], fields: Collection[str], left: Leftovers) -> None:
+    """Take members out that are null or unknown.
+
+    Raises:
+        WrongValueError: one is unknown and nothing may be left out.
+    """
+    for name in [name for name, member in value.items() if member is None or name not in fields]:
+        if value[name] is not None:
+            if left.is_strict:
+                raise unknown_member(name, fields)
+            left.note(name)
+        del value[name]
+        left.is_empty = False
 
 
 def _object_schema(fields: Mapping[str, Check], required: Collection[str]) -> Schema:
@@ -222,8 +237,7 @@ def _object_schema(fields: Mapping[str, Check], required: Collection[str]) -> Sc
         for name, check in fields.items()
     }
     schema: dict[str, Any] = {"type": "object", "properties": properties}
-    schema |= {"required": list(required)} if required else {}
-    return schema | {"additionalProperties": False}
+    return schema | ({"required": list(required)} if required else {})
 
 
 def nullable(schema: Schema) -> Schema:
@@ -236,33 +250,35 @@ def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-# No field is so long, and comparing takes time with the length.
-MAX_FIELD_NAME = 64
-
-
 def unknown_member(name: str, fields: Collection[str]) -> WrongValueError:
     """The problem with a member of unknown name."""
-    near = difflib.get_close_matches(name, fields, n=1) if len(name) <= MAX_FIELD_NAME else []
-    # The name is the client's text: it is not repeated.
+    supported = "supported: " + ", ".join(sorted(fields))
+    if not is_identifier(name):
+        # Such a name is the client's text: it is not repeated.
+        return WrongValueError(
+            "there is an unknown field in '{path}'; " + supported, UnsupportedFieldError
+        )
+    near = difflib.get_close_matches(name, fields, n=1)
     return WrongValueError(
-        "there is an unsupported field in '{path}'; supported: "
-        + ", ".join(sorted(fields))
+        "'{path}' is no field that is known here; "
+        + supported
         + (f"; did you mean {near[0]}?" if near else ""),
         UnsupportedFieldError,
-    )
+    ).within("." + name)
 
 
 def shaped(shapes: Mapping[str, Check], default: str | None = None) -> Check:
     """An object whose `type` says which of several shapes it has; without one, that is `default`."""
     wrong_type = f"'{{path}}' must be one of: {', '.join(shapes)}"
 
-    def walk(value: Any) -> Iterator[None]:
+    def walk(value: Any, left: Leftovers) -> Iterator[None]:
         _object(value)
-        kind = value.get("type", default)
+        kind = value.get("type")
+        kind = default if kind is None else kind
         shape = shapes.get(kind) if isinstance(kind, str) else None
         if shape is None:
             raise WrongValueError(wrong_type).within(".type")
-        yield from shape.in_steps(value)
+        yield from shape.in_steps(value, left)
 
     core: CoreSchema = core_schema.tagged_union_schema(
         {kind: shape.core for kind, shape in shapes.items()}, "type", strict=True

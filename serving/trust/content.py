@@ -25,11 +25,13 @@ from serving.trust.checks import (
     text,
 )
 from serving.trust.images import image_url
+from serving.trust.leftovers import Leftovers
+from serving.trust.sifted import selected
 from serving.trust.sizes import anything, schema
 
 # Of one message.
 MAX_PARTS = 2048
-MAX_TOOLS = MAX_CALLS = 128
+MAX_TOOLS = MAX_CALLS = 512
 MAX_TOKEN_ID = 2**31 - 1
 
 _FUNCTION_CALL = keyed({"name": text, "arguments": text}, ("name",))
@@ -59,7 +61,7 @@ def _all_ids(ids: list[Any], start: int = 0) -> None:
     ).within(f"[{start + index}]")
 
 
-def _ids_in_steps(value: Any) -> Iterator[None]:
+def _ids_in_steps(value: Any, left: Leftovers) -> Iterator[None]:
     if not isinstance(value, list):
         raise WrongValueError("'{path}' must be a list of token ids")
     if not value:
@@ -94,8 +96,8 @@ def prompt(max_inputs: int) -> Check:
         first = value[0]
         return lists if isinstance(first, list) else texts if isinstance(first, str) else token_ids
 
-    def walk(value: Any) -> Iterator[None]:
-        yield from kind_of(value).in_steps(value)
+    def walk(value: Any, left: Leftovers) -> Iterator[None]:
+        yield from kind_of(value).in_steps(value, left)
 
     kinds = (text, texts, token_ids, lists)
     core = core_schema.union_schema([kind.core for kind in kinds], mode="left_to_right")
@@ -139,8 +141,8 @@ _NEEDED = {"assistant": (), "tool": ("content", "tool_call_id")}
 _ANY_MESSAGE = keyed(_MESSAGE_FIELDS, ("role",))
 
 
-def _walk_message(value: Any) -> Iterator[None]:
-    yield from _ANY_MESSAGE.in_steps(value)
+def _walk_message(value: Any, left: Leftovers) -> Iterator[None]:
+    yield from _ANY_MESSAGE.in_steps(value, left)
     role = value["role"]
     for name in _NEEDED.get(role, ("content",)):
         if value.get(name) is None:
@@ -167,16 +169,24 @@ chat_message = _message()
 _FUNCTION = keyed(
     {"name": filled, "description": text, "parameters": schema, "strict": boolean}, ("name",)
 )
-chat_tool = keyed({"type": one_of("function"), "function": _FUNCTION}, ("type", "function"))
-response_tool = keyed(
-    {
-        "type": one_of("function"),
-        "name": filled,
-        "description": text,
-        "parameters": schema,
-        "strict": boolean,
-    },
-    ("type", "name"),
+chat_tools = selected(
+    ("function",),
+    keyed({"type": one_of("function"), "function": _FUNCTION}, ("type", "function")),
+    MAX_TOOLS,
+)
+response_tools = selected(
+    ("function",),
+    keyed(
+        {
+            "type": one_of("function"),
+            "name": filled,
+            "description": text,
+            "parameters": schema,
+            "strict": boolean,
+        },
+        ("type", "name"),
+    ),
+    MAX_TOOLS,
 )
 tool_choice = either(
     one_of("none", "auto", "required"),
@@ -227,6 +237,10 @@ _RESPONSE_PART = shaped(
     {
         **dict.fromkeys(
             ("input_text", "output_text", "text", "reasoning_text", "summary_text"), _PLAIN
+        ),
+        "input_image": keyed(
+            {"type": text, "image_url": image_url, "detail": one_of("auto", "low", "high")},
+            ("image_url",),
         ),
         "refusal": keyed({"type": text, "refusal": text}, ("refusal",)),
     }

@@ -17,8 +17,9 @@ from serving.trust.checks import (
     shaped,
     text,
 )
-from serving.trust.content import MAX_PARTS
+from serving.trust.content import MAX_PARTS, MAX_TOOLS
 from serving.trust.images import TYPES, image_data
+from serving.trust.sifted import selected
 from serving.trust.sizes import anything, arguments, schema
 
 _CACHED: dict[str, Check] = {"type": text, "cache_control": anything}
@@ -38,7 +39,13 @@ _PLAIN_BLOCKS: dict[str, Check] = {
 # A result holds no further result: the depth of a request would be the client's choice.
 _RESULT_CONTENT = either(
     text,
-    many(shaped(_PLAIN_BLOCKS), high=MAX_PARTS),
+    many(
+        shaped(
+            _PLAIN_BLOCKS
+            | {"tool_reference": keyed(_CACHED | {"tool_name": filled}, ("tool_name",))}
+        ),
+        high=MAX_PARTS,
+    ),
     "a string or a list of text and image blocks",
 )
 # One content block of Anthropic's Messages API.
@@ -60,21 +67,27 @@ block = shaped(
 blocks = many(block, high=MAX_PARTS)
 message = keyed(
     {
-        "role": one_of("user", "assistant"),
+        # System messages in between are newer than the field `system`.
+        "role": one_of("user", "assistant", "system"),
         "content": either(text, blocks, "a string or a list of blocks"),
     },
     ("role", "content"),
 )
-tool = keyed(
-    {
-        "type": one_of("custom"),
-        "name": filled,
-        "description": text,
-        "input_schema": schema,
-        "strict": boolean,
-        "cache_control": anything,
-    },
-    ("name", "input_schema"),
+tools = selected(
+    ("custom",),
+    keyed(
+        {
+            "type": one_of("custom"),
+            "name": filled,
+            "description": text,
+            "input_schema": schema,
+            "strict": boolean,
+            "cache_control": anything,
+        },
+        ("name", "input_schema"),
+    ),
+    MAX_TOOLS,
+    default="custom",
 )
 tool_choice = keyed(
     {
@@ -91,4 +104,9 @@ thinking = keyed(
         "display": one_of("summarized", "omitted", "updates"),
     },
     ("type",),
+)
+# A format of the answer; clients of two generations write it in two places.
+output_format = keyed({"type": one_of("json_schema"), "schema": schema}, ("type", "schema"))
+output_config = keyed(
+    {"effort": one_of("low", "medium", "high", "xhigh", "max"), "format": output_format}
 )

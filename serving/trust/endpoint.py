@@ -6,7 +6,7 @@ against them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -14,9 +14,10 @@ from typing import Any
 
 from serving import api
 from serving.errors import MissingFieldError, UnsupportedFieldError
-from serving.trust.checker import Check, Schema, WrongValueError, exhaust
+from serving.trust.checker import Check, WrongValueError, exhaust
 from serving.trust.checks import keyed, unknown_member
 from serving.trust.images import ImageLimits
+from serving.trust.leftovers import Leftovers
 
 
 class Fate(Enum):
@@ -35,6 +36,8 @@ class Field:
     Attributes:
         check: what a field may hold that is sent on; of all others nothing is looked at.
         why: the reason for what becomes of it; of a refusal, it is the client's to read.
+        absent: values, beside null, that ask for nothing: with one of them the field counts as absent.
+        synonyms: other words for some values, and what is sent on for them.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Field:
     fate: Fate = Fate.FORWARDED
     required: bool = False
     why: str = ""
+    absent: tuple[Any, ...] = ()
+    synonyms: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def honoured(cls, name: str, why: str) -> Field:
@@ -49,21 +54,48 @@ class Field:
         return cls(name, fate=Fate.HONOURED, why=why)
 
     @classmethod
-    def dropped(cls, name: str, why: str) -> Field:
+    def dropped(cls, name: str, why: str, *, absent: tuple[Any, ...] = ()) -> Field:
         """A field that is accepted and ignored."""
-        return cls(name, fate=Fate.DROPPED, why=why)
+        return cls(name, fate=Fate.DROPPED, why=why, absent=absent)
 
     @classmethod
-    def refused(cls, name: str, why: str) -> Field:
+    def refused(cls, name: str, why: str, *, absent: tuple[Any, ...] = ()) -> Field:
         """A field that would not do what the client means, or would do more."""
-        return cls(name, fate=Fate.REFUSED, why=why)
+        return cls(name, fate=Fate.REFUSED, why=why, absent=absent)
+
+    def asks_for_nothing(self, value: Any) -> bool:
+        """Whether the field might as well not be there."""
+        if value is None:
+            return True
+        # In Python, 0 is False and 1.0 is 1.
+        return any(type(value) is type(one) and value == one for one in self.absent)
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A field of other services that is read here, and sent on as another.
+
+    Attributes:
+        write: puts a value that has passed into the body; what the client has put there itself is kept.
+        means: the other field.
+    """
+
+    name: str
+    check: Check
+    write: Callable[[dict[str, Any], Any], None]
+    means: str
+
+    @property
+    def row(self) -> Field:
+        """Its row in the table."""
+        return Field.honoured(self.name, f"sent on as '{self.means}'")
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """One path of the API: what it accepts and which model tasks serve it.
 
-    A field without a row is refused, and its name, which is the client's text, is not repeated.
+    A field without a row is left out.
     """
 
     path: str
@@ -73,6 +105,7 @@ class Endpoint:
     streams: bool = False
     dialect: api.Dialect = "openai"
     pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
+    spellings: tuple[Spelling, ...] = ()
 
     @cached_property
     def fields(self) -> Mapping[str, Check]:
@@ -84,17 +117,22 @@ class Endpoint:
         """The fields that no body may lack."""
         return tuple(name for name, row in self.rows.items() if row.required)
 
-    def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Validate a body and return what may be sent to an engine.
+    def check(self, body: Mapping[str, Any], left: Leftovers | None = None) -> dict[str, Any]:
+        """Validate a body and return what may be sent to an engine; the body itself may change.
+
+        Args:
+            left: notes what is left out, and says whether anything may be; by default, it may.
 
         Raises:
             MissingFieldError, InvalidFieldError, UnsupportedFieldError: naming the field.
         """
         images: list[None] = []
+        left = left or Leftovers()
         try:
-            kept = self._sent_on(body)
-            if not self._members.passes(kept, context=images):
-                exhaust(self._members.walk(kept))
+            kept = self._sent_on(body, left)
+            if not self.members.passes(kept, context=images):
+                exhaust(self.members.walk(kept, left))
+                self._drop_absent(kept)
                 # Should the two differ, all of it is looked at.
                 images.append(None)
             self._rules(kept)
@@ -104,11 +142,15 @@ class Endpoint:
             raise wrong.at("") from None
         return kept
 
-    def check_in_steps(self, body: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
+    def check_in_steps(
+        self, body: Mapping[str, Any], left: Leftovers | None = None
+    ) -> Generator[None, None, dict[str, Any]]:
         """The same for a large body: others may run between two steps."""
+        left = left or Leftovers()
         try:
-            kept = self._sent_on(body)
-            yield from self._members.walk(kept)
+            kept = self._sent_on(body, left)
+            yield from self.members.walk(kept, left)
+            self._drop_absent(kept)
             self._rules(kept)
             yield from self.images.steps(kept)
         except WrongValueError as wrong:
@@ -116,55 +158,89 @@ class Endpoint:
         return kept
 
     @cached_property
-    def _members(self) -> Check:
+    def members(self) -> Check:
+        """The check of a whole body's members."""
         return keyed(self.fields, self.required)
 
     @cached_property
-    def schema(self) -> Schema:
-        """JSON Schema of the bodies that it accepts."""
-        silent = {
-            name: {"description": "Accepted and not sent on."}
-            for name, row in sorted(self.rows.items())
-            if row.fate in (Fate.HONOURED, Fate.DROPPED)
-        }
-        members = self._members.schema
-        schema: dict[str, Any] = {
-            **members,
-            "properties": {**members["properties"], **silent},
-            "title": self.path,
-        }
-        rules: list[Schema] = []
-        if self.pairs:
-            rules.append(_one_pair(self.pairs))
-        if "stream_options" in self.fields:
-            rules.append(_STREAM_OPTIONS_RULE)
-        if "n" in self.fields:
-            rules.append(_GREEDY_RULE)
-        return schema | ({"allOf": rules} if rules else {})
+    def _with_absent(self) -> frozenset[str]:
+        """The fields that have values, beside null, that ask for nothing."""
+        return frozenset(name for name, row in self.rows.items() if row.absent)
 
-    def _sent_on(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that are sent on, if all are known; JSON null counts as absent, everywhere."""
+    @cached_property
+    def _with_synonyms(self) -> frozenset[str]:
+        return frozenset(name for name, row in self.rows.items() if row.synonyms)
+
+    @cached_property
+    def _spelt(self) -> frozenset[str]:
+        return frozenset(spelling.name for spelling in self.spellings)
+
+    def _sent_on(self, body: Mapping[str, Any], left: Leftovers) -> dict[str, Any]:
+        """The fields that are sent on; JSON null counts as absent, everywhere."""
         fields = self.fields
+        if not self._spelt.isdisjoint(body):
+            body = self._respell(body, left)
         kept = {name: value for name, value in body.items() if value is not None and name in fields}
         if len(kept) < len(body):
-            for name in body:
-                if name not in fields:
-                    self._may_be_left_out(name)
+            for name, value in body.items():
+                if name not in kept and value is not None:
+                    self._leave_out(name, value, left)
+        self._drop_absent(kept)
+        for name in self._with_synonyms & kept.keys():
+            if isinstance(word := kept[name], str):
+                kept[name] = dict(self.rows[name].synonyms).get(word, word)
         return kept
 
-    def _may_be_left_out(self, name: str) -> None:
+    def _drop_absent(self, kept: dict[str, Any]) -> None:
+        """Take out what asks for nothing, perhaps because a walk has left it empty."""
+        for name in self._with_absent & kept.keys():
+            if self.rows[name].asks_for_nothing(kept[name]):
+                del kept[name]
+
+    def _respell(self, body: Mapping[str, Any], left: Leftovers) -> Mapping[str, Any]:
+        """The body with the fields that others spell differently."""
+        other = dict(body)
+        for spelling in self.spellings:
+            value = other.pop(spelling.name, None)
+            if value is None:
+                continue
+            try:
+                exhaust(spelling.check.in_steps(value, left))
+            except WrongValueError as wrong:
+                wrong.within("." + spelling.name)
+                raise
+            spelling.write(other, value)
+        return other
+
+    def _leave_out(self, name: str, value: Any, left: Leftovers) -> None:
+        """Note a field that is not sent on.
+
+        Raises:
+            WrongValueError: the client has to know, because it asks for something that it would not get.
+        """
         row = self.rows.get(name)
         if row is None:
-            raise unknown_member(name, self.fields)
-        if row.fate is Fate.REFUSED:
+            if left.is_strict:
+                raise unknown_member(name, self.fields)
+            left.note(name)
+        elif row.fate is Fate.DROPPED and not row.asks_for_nothing(value):
+            left.note(name)
+        elif row.fate is Fate.REFUSED and not row.asks_for_nothing(value):
             raise WrongValueError(
                 f"'{{path}}' is not supported: {row.why}", UnsupportedFieldError
             ).within("." + name)
 
-    def _rules(self, kept: Mapping[str, Any]) -> None:
+    def _rules(self, kept: dict[str, Any]) -> None:
         """The rules that concern two fields."""
         if self.pairs:
             self._require_pair(kept)
+        if kept.get("tools") == []:
+            _without_tools(kept)
+        if kept.get("echo") is True and "logprobs" in kept and self.path == api.COMPLETIONS:
+            raise WrongValueError(
+                "'{path}' is not supported with 'logprobs': it would recompute cached prompts",
+                UnsupportedFieldError,
+            ).within(".echo")
         if "stream_options" in kept and not kept.get("stream"):
             raise WrongValueError("'{path}' is only allowed with 'stream': true").within(
                 ".stream_options"
@@ -185,26 +261,14 @@ class Endpoint:
         )
 
 
+def _without_tools(kept: dict[str, Any]) -> None:
+    """No tools are the same as none at all; engines refuse an empty list."""
+    del kept["tools"]
+    kept.pop("parallel_tool_calls", None)
+    choice = kept.get("tool_choice")
+    if (choice.get("type") if isinstance(choice, dict) else choice) in ("auto", "none"):
+        del kept["tool_choice"]
+
+
 # Below it vLLM takes the likeliest token (`_SAMPLING_EPS`), and refuses several choices.
 GREEDY = 1e-5
-_STREAM_OPTIONS_RULE: Schema = {
-    "anyOf": [
-        {"properties": {"stream_options": {"type": "null"}}},
-        {"properties": {"stream": {"const": True}}, "required": ["stream"]},
-    ]
-}
-_GREEDY_RULE: Schema = {
-    "anyOf": [
-        {"properties": {"n": {"anyOf": [{"type": "null"}, {"const": 1}]}}},
-        {"properties": {"temperature": {"anyOf": [{"type": "null"}, {"minimum": GREEDY}]}}},
-    ]
-}
-
-
-def _one_pair(pairs: tuple[tuple[str, str], ...]) -> Schema:
-    given: Schema = {"not": {"type": "null"}}
-    return {
-        "anyOf": [
-            {"required": list(pair), "properties": dict.fromkeys(pair, given)} for pair in pairs
-        ]
-    }

@@ -1,8 +1,8 @@
 """The table of request fields: what each endpoint sends on, reads itself, drops and refuses.
 
 Fields that reach into the engine (chat templates, cache salts, KV transfer, priorities, prompt
-embeddings, media options) are refused by name; fields that only other services need are dropped, so
-that ordinary clients work. A field without a row is refused without repeating its name.
+embeddings, media options) are refused by name; fields that only other services need, and those without a
+row, are left out, so that ordinary clients work, and the client is told.
 Field names and ranges: https://platform.openai.com/docs/api-reference,
 https://docs.anthropic.com/en/api/messages.
 """
@@ -26,57 +26,23 @@ from serving.trust.checks import (
     one_of,
     text,
 )
-from serving.trust.endpoint import Endpoint, Fate, Field
+from serving.trust.common_fields import EVERYWHERE
+from serving.trust.endpoint import Endpoint, Field
 from serving.trust.images import ImageLimits
+from serving.trust.sampling import (
+    EFFORTS,
+    MAX_BIASES,
+    biases,
+    structured_outputs,
+    template_arguments,
+)
+from serving.trust.sifted import words
 from serving.trust.sizes import anything
+from serving.trust.spellings import SPELLINGS
 
 Rows = tuple[Field, ...]
 
 _STOP = "a string that is not empty, or a list of such strings"
-
-# Rows of every endpoint that has none of its own for the field. What is not sent on may be personal data.
-EVERYWHERE = (
-    Field.honoured("user", "its hash tells sessions apart"),
-    Field.honoured("prompt_cache_key", "its hash tells sessions apart"),
-    Field.dropped("metadata", "nothing is stored"),
-    Field.dropped("store", "nothing is stored"),
-    Field.dropped("service_tier", "priorities belong to the API key"),
-    Field.dropped("safety_identifier", "nothing is reported by it"),
-    Field.refused("chat_template", "templates come with the model"),
-    Field.refused("mm_processor_kwargs", "it changes how the engine reads media"),
-    Field.refused("media_io_kwargs", "it changes how the engine reads media"),
-    Field.refused("kv_transfer_params", "it is internal to the engine"),
-    Field.refused("ec_transfer_params", "it is internal to the engine"),
-    Field.refused("vllm_xargs", "it is internal to the engine"),
-    Field.refused("priority", "priorities belong to the API key"),
-    Field.refused("prompt_logprobs", "it would recompute cached prompts"),
-    Field.refused("use_beam_search", "beam search is not offered"),
-    Field.refused("prompt_embeds", "embeddings as prompts are not offered"),
-    Field.refused("watermarking", "marking is the host's decision"),
-    Field.refused("cache_salt", "the prefix cache is separated per tenant by the gateway"),
-    Field.refused("request_id", "the gateway assigns request ids"),
-    Field.refused("echo", "echoing prompts is not offered"),
-    Field.refused("documents", "put documents into the messages"),
-    Field.refused("background", "background responses would have to be stored"),
-    Field.refused("previous_response_id", "nothing is stored: send the earlier turns in 'input'"),
-    Field.refused("logit_bias", "token biases are not offered"),
-    Field.refused("audio", "audio is not offered"),
-    Field.refused("modalities", "only text is generated"),
-    Field.refused("prediction", "predicted outputs are not offered"),
-    Field.refused("web_search_options", "web search is not offered"),
-    Field.refused("functions", "use 'tools'"),
-    Field.refused("function_call", "use 'tool_choice'"),
-    Field.refused("best_of", "it is not offered"),
-    Field.refused("suffix", "it is not offered"),
-    Field.refused("verbosity", "it is not offered"),
-    Field.refused("conversation", "nothing is stored: send the earlier turns in 'input'"),
-    Field.refused("prompt", f"it belongs to {api.COMPLETIONS}"),
-    Field.refused("messages", f"it belongs to {api.CHAT} and {api.MESSAGES}"),
-    Field.refused("input", f"it belongs to {api.RESPONSES} and {api.EMBEDDINGS}"),
-)
-# By name, what is not sent on, and what is refused with which reason.
-DROPPED = frozenset(row.name for row in EVERYWHERE if row.fate is not Fate.REFUSED)
-REFUSED: Mapping[str, str] = {row.name: row.why for row in EVERYWHERE if row.name not in DROPPED}
 
 
 def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
@@ -94,12 +60,13 @@ def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
     return {
         path: Endpoint(
             path,
-            _table(tables[row.kind]),
+            _table((*tables[row.kind], *(one.row for one in SPELLINGS.get(row.kind, ())))),
             row.tasks,
             images,
             streams=row.generates,
             dialect=row.dialect,
             pairs=api.SCORE_PAIRS if row.kind == "score" else (),
+            spellings=SPELLINGS.get(row.kind, ()),
         )
         for path, row in api.ENDPOINTS.items()
     }
@@ -126,15 +93,30 @@ def _sampling(limits: RequestLimits) -> Rows:
         Field("presence_penalty", number(-2, 2)),
         Field("frequency_penalty", number(-2, 2)),
         Field("repetition_penalty", number(0.01, 10)),
-        Field("stop", either(filled, many(filled, high=limits.max_stop), _STOP)),
-        Field("stop_token_ids", many(integer(0, content.MAX_TOKEN_ID), high=limits.max_stop)),
+        Field("logit_bias", biases, absent=({},)),
+        Field("allowed_token_ids", many(_TOKEN_ID, low=1, high=MAX_BIASES)),
+        Field("bad_words", many(filled, high=limits.max_stop), absent=([],)),
+        _stop(limits),
+        Field("stop_token_ids", many(_TOKEN_ID, high=limits.max_stop)),
         Field("ignore_eos", boolean),
         Field("skip_special_tokens", boolean),
+        Field("spaces_between_special_tokens", boolean),
+        Field("add_special_tokens", boolean),
         Field("include_stop_str_in_output", boolean),
         Field("response_format", content.response_format),
+        Field("structured_outputs", structured_outputs),
+        Field("echo", boolean, absent=(False,)),
+        _TRUNCATE,
     )
 
 
+def _stop(limits: RequestLimits) -> Field:
+    return Field("stop", either(filled, many(filled, high=limits.max_stop), _STOP))
+
+
+_TOKEN_ID = integer(0, content.MAX_TOKEN_ID)
+_TRUNCATE = Field("truncate_prompt_tokens", integer(-1, INT64))
+_TEMPLATE = Field("chat_template_kwargs", template_arguments, absent=({},))
 _STREAM_OPTIONS = keyed(
     {
         "include_usage": boolean,
@@ -145,8 +127,6 @@ _STREAM_OPTIONS = keyed(
 
 
 def _chat(limits: RequestLimits) -> Rows:
-    efforts = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-    thinking = keyed({"enable_thinking": boolean, "thinking": boolean})
     return (
         *_sampling(limits),
         Field(
@@ -157,12 +137,15 @@ def _chat(limits: RequestLimits) -> Rows:
         Field("max_completion_tokens", integer(1, limits.max_output_tokens)),
         Field("logprobs", boolean),
         Field("top_logprobs", integer(0, 20)),
-        Field("tools", many(content.chat_tool, low=1, high=content.MAX_TOOLS)),
-        Field("tool_choice", content.tool_choice),
+        Field("tools", content.chat_tools),
+        Field("tool_choice", content.tool_choice, synonyms=(("any", "required"),)),
         Field("parallel_tool_calls", boolean),
-        Field("reasoning_effort", one_of(*efforts)),
+        Field("reasoning_effort", one_of(*EFFORTS)),
         Field("include_reasoning", boolean),
-        Field("chat_template_kwargs", thinking),
+        Field("thinking_token_budget", integer(0, limits.max_output_tokens)),
+        Field("continue_final_message", boolean, absent=(False,)),
+        Field("add_generation_prompt", boolean, absent=(True,)),
+        _TEMPLATE,
     )
 
 
@@ -176,7 +159,7 @@ def _completions(limits: RequestLimits) -> Rows:
 
 def _responses(limits: RequestLimits) -> Rows:
     items = many(content.response_item, low=1, high=limits.max_messages)
-    included = one_of("message.output_text.logprobs", "reasoning.encrypted_content")
+    included = words("message.output_text.logprobs", "reasoning.encrypted_content", high=16)
     return (
         Field("model", filled, required=True),
         Field("input", either(text, items, "a string or a list of items"), required=True),
@@ -185,18 +168,26 @@ def _responses(limits: RequestLimits) -> Rows:
         Field("stream", boolean),
         Field("temperature", number(0, 2)),
         Field("top_p", number(0, 1, above=True)),
+        Field("top_k", integer(-1)),
+        Field("min_p", number(0, 1)),
         Field("top_logprobs", integer(0, 20)),
         Field("text", keyed({"format": content.text_format})),
-        Field("tools", many(content.response_tool, high=content.MAX_TOOLS)),
+        Field("structured_outputs", structured_outputs),
+        Field("tools", content.response_tools),
         Field("tool_choice", content.tool_choice),
         Field("parallel_tool_calls", boolean),
         Field("reasoning", keyed({"effort": text, "summary": text})),
-        Field("include", many(included, high=16)),
+        Field("include_reasoning", boolean),
+        _TEMPLATE,
+        Field("include", included),
         Field("truncation", one_of("auto", "disabled")),
         Field("presence_penalty", number(-2, 2)),
         Field("frequency_penalty", number(-2, 2)),
+        Field("repetition_penalty", number(0.01, 10)),
+        Field("logit_bias", biases, absent=({},)),
         Field("seed", integer(-INT64 - 1, INT64)),
-        Field("stop", either(filled, many(filled, high=limits.max_stop), _STOP)),
+        _stop(limits),
+        Field("stop_token_ids", many(_TOKEN_ID, high=limits.max_stop)),
     )
 
 
@@ -216,13 +207,12 @@ def _messages(limits: RequestLimits) -> Rows:
         Field("temperature", number(0, 1)),
         Field("top_p", number(0, 1, above=True)),
         Field("top_k", integer(0)),
-        Field("tools", many(content_anthropic.tool, high=content.MAX_TOOLS)),
+        Field("tools", content_anthropic.tools),
         Field("tool_choice", content_anthropic.tool_choice),
         Field("thinking", content_anthropic.thinking),
+        Field("output_config", content_anthropic.output_config, absent=({},)),
+        _TEMPLATE,
     )
-
-
-_TRUNCATE = Field("truncate_prompt_tokens", integer(-1, INT64))
 
 
 def _embeddings(limits: RequestLimits) -> Rows:

@@ -175,7 +175,7 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], tuple[int, int]]], ...] = (
 )
 
 # Where images can stand: in content, and in the results of tools, which are content, too.
-_ROOTS = ("system", "messages")
+_ROOTS = ("system", "messages", "input")
 
 
 # An image's place and base64; None: others may run.
@@ -191,6 +191,9 @@ def _images(body: Mapping[str, Any]) -> Iterator[_Found]:
 
 def _of_list(items: list[Any], places: tuple[str, ...]) -> Iterator[_Found]:
     for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            # `input` may be texts or token ids: no images.
+            return
         content = item.get("content")
         if type(content) is str:
             continue
@@ -198,8 +201,14 @@ def _of_list(items: list[Any], places: tuple[str, ...]) -> Iterator[_Found]:
         if kind == "image_url":
             url = item["image_url"]["url"]
             yield (*places, f"[{index}]", ".image_url", ".url"), url[url.index(",") + 1 :]
+        elif kind == "input_image":
+            url = item["image_url"]
+            yield (*places, f"[{index}]", ".image_url"), url[url.index(",") + 1 :]
         elif kind == "image":
             yield (*places, f"[{index}]", ".source", ".data"), item["source"]["data"]
         elif isinstance(content, list):
             yield from _of_list(content, (*places, f"[{index}]", ".content"))
+            yield None
+        elif isinstance(output := item.get("output"), list):
+            yield from _of_list(output, (*places, f"[{index}]", ".output"))
             yield None

@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from serving.trust.checker import Check, WrongValueError
 from serving.trust.checks import mapping
+from serving.trust.leftovers import Leftovers
 from serving.trust.measure import fits
 
 # A grammar compiler's time grows faster than the schema, and it cannot be interrupted.
@@ -68,7 +69,7 @@ def _free(
             sized(value, values, depth, characters)
         return value
 
-    def walk(value: Any) -> Iterator[None]:
+    def walk(value: Any, left: Leftovers) -> Iterator[None]:
         test(value)
         yield
 

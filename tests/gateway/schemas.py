@@ -28,8 +28,9 @@ def values_of(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
         return st.just(schema["const"])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
-    if "anyOf" in schema:
-        return st.one_of([values_of(one) for one in schema["anyOf"] if one != {"not": {}}])
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return st.one_of([values_of(one) for one in schema[several] if one != {"not": {}}])
     kinds = schema.get("type")
     if kinds is None:
         return ANYTHING
@@ -39,6 +40,9 @@ def values_of(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
 
 
 def _object(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    if "propertyNames" in schema:
+        names = st.from_regex(schema["propertyNames"]["pattern"], fullmatch=True)
+        return st.dictionaries(names, values_of(schema["additionalProperties"]), max_size=3)
     if "properties" not in schema:
         return st.dictionaries(TEXTS, ANYTHING, max_size=3)
     required = set(schema.get("required", ()))

@@ -111,7 +111,7 @@ async def test_a_key_may_be_for_an_adapter_only(make_site: SiteFactory) -> None:
         ({"chat_template": "x"}, 400, "unsupported_parameter", "chat_template"),
         ({"cache_salt": "x"}, 400, "unsupported_parameter", "cache_salt"),
         ({"priority": 1}, 400, "unsupported_parameter", "priority"),
-        ({CANARY: 1}, 400, "unsupported_parameter", None),
+        ({"guided_json": CANARY}, 400, "unsupported_parameter", "guided_json"),
         ({"messages": [{"role": CANARY, "content": CANARY}]}, 400, "invalid_value", None),
         (
             {

@@ -27,7 +27,7 @@ from tests.gateway.schemas import FORMATS
 # Half a minute: with the slower tests.
 pytestmark = pytest.mark.services
 
-EXAMPLES = 25
+EXAMPLES = 40
 KEY = KeyConfig(name="a", hash=hash_key("sk-a"), scopes=("inference", "metrics", "operator"))
 CONFIG = GatewayConfig(keys=(KEY,), limits=RequestLimits(max_output_tokens=8, max_n=2))
 # Of every answer; the checks of schemathesis that send requests of their own are below.

@@ -22,7 +22,8 @@ from serving.commands.stack import processes
 from serving.own_package import PLACE
 
 START_S = 400.0
-WAIT_S = 180.0
+# A busy machine is no failure: beside three hogs a start takes five minutes.
+WAIT_S = 420.0
 PORT = 8000
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 GATEWAY = {
@@ -56,7 +57,7 @@ try:
                                      headers={"Content-Type": "application/json"})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        response = direct.open(request, timeout=200)
+        response = direct.open(request, timeout=440)
     except urllib.error.HTTPError as error:
         print("REFUSED", error.read())
     else:

@@ -10,6 +10,8 @@ from serving.errors import InvalidFieldError, MissingFieldError, RequestError
 from serving.trust import content, content_anthropic
 
 CANARY = "canary-71ab"
+# No identifier, so perhaps content.
+WORDS = f"my {CANARY}"
 # One pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PIXEL = f"data:image/png;base64,{PNG}"
@@ -54,10 +56,12 @@ def test_a_usual_message_passes(message: dict[str, Any]) -> None:
         ({"role": "user"}, "m.content"),
         ({"role": "user", "content": 1}, "m.content"),
         ({"role": "tool", "content": "a"}, "m.tool_call_id"),
-        ({"role": "user", "content": "a", CANARY: 1}, "m"),
+        ({"role": "user", "content": "a", WORDS: 1}, "m"),
+        ({"role": "user", "content": "a", "prefix": 1}, "m.prefix"),
         (user({"type": CANARY}), "m.content[0].type"),
         (user({"type": "text"}), "m.content[0].text"),
-        (user({"type": "text", "text": "a", CANARY: 1}), "m.content[0]"),
+        (user({"type": "text", "text": "a", WORDS: 1}), "m.content[0]"),
+        (user({"type": "text", "text": "a", "prefix": 1}), "m.content[0].prefix"),
         (user({"type": "input_audio", "input_audio": {}}), "m.content[0].type"),
         (user({"type": "video_url", "video_url": {"url": "x"}}), "m.content[0].type"),
         (user({"type": "file", "file": {}}), "m.content[0].type"),
@@ -150,10 +154,10 @@ def test_a_tool_choice_is_a_word_or_a_function(choice: str) -> None:
 
 
 def test_a_tool_is_a_function_with_a_name() -> None:
-    content.chat_tool({"type": "function", "function": {"name": "f", "parameters": {}}}, "t")
+    content.chat_tools([{"type": "function", "function": {"name": "f", "parameters": {}}}], "t")
     for wrong in ({"type": "function"}, {"type": "web_search"}, {"function": {"name": "f"}}):
         with pytest.raises(RequestError):
-            content.chat_tool(wrong, "t")
+            content.chat_tools([wrong], "t")
 
 
 def test_a_response_format_is_one_of_three() -> None:

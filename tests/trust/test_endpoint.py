@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,10 +12,13 @@ from hypothesis import strategies as st
 
 from serving.errors import RequestError
 from serving.settings import RequestLimits
-from serving.trust.checker import WrongValueError
+from serving.trust.checker import WrongValueError, exhaust
+from serving.trust.common_fields import EVERYWHERE
 from serving.trust.endpoint import Endpoint, Fate
-from serving.trust.fields import DROPPED, EVERYWHERE, endpoints
+from serving.trust.endpoint_schema import schema_of
+from serving.trust.fields import endpoints
 from serving.trust.images import ImageLimits
+from serving.trust.leftovers import Leftovers
 from tests.gateway.schemas import PNG, changed, values_of
 from tests.trust.test_fields import GOOD, bodies
 
@@ -60,9 +65,10 @@ def test_no_field_has_two_rows() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_accepted_and_not_sent_on_is_described(path: str) -> None:
-    properties = ENDPOINTS[path].schema["properties"]
-    assert properties.keys() == ENDPOINTS[path].fields.keys() | DROPPED
+def test_every_row_is_described(path: str) -> None:
+    properties = schema_of(ENDPOINTS[path])["properties"]
+    spelt = {spelling.name for spelling in ENDPOINTS[path].spellings}
+    assert properties.keys() == ENDPOINTS[path].rows.keys() | spelt
 
 
 # ---- two forms of one check --------------------------------------------------------------------------
@@ -75,8 +81,8 @@ def outcome(check: Any) -> Any:
         return type(error), error.message, error.param
 
 
-def in_steps(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
-    steps = endpoint.check_in_steps(body)
+def in_steps(endpoint: Endpoint, body: dict[str, Any], left: Leftovers) -> dict[str, Any]:
+    steps = endpoint.check_in_steps(body, left)
     while True:
         try:
             next(steps)
@@ -86,20 +92,26 @@ def in_steps(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def agree(endpoint: Endpoint, body: dict[str, Any]) -> None:
-    before = repr(body)
-    # As text: a NaN is not equal to itself.
-    assert repr(outcome(lambda: endpoint.check(body))) == repr(
-        outcome(lambda: in_steps(endpoint, body))
-    )
-    assert repr(body) == before
-    kept = {name: body[name] for name in endpoint.fields if body.get(name) is not None}
+    for is_strict in (False, True):
+        one, other = deepcopy(body), deepcopy(body)
+        left, left_too = Leftovers(is_strict=is_strict), Leftovers(is_strict=is_strict)
+        kept = outcome(partial(endpoint.check, one, left))
+        # As text: a NaN is not equal to itself.
+        assert repr(kept) == repr(outcome(partial(in_steps, endpoint, other, left_too)))
+        if isinstance(kept, dict):
+            assert left.named == left_too.named
+            again = Leftovers(is_strict=True)
+            assert repr(endpoint.check(deepcopy(kept), again)) == repr(kept)
+            assert again.is_empty
+    members = {name: body[name] for name in endpoint.fields if body.get(name) is not None}
+    passes = endpoint.members.passes(members)
+    left = Leftovers()
     try:
-        for _ in endpoint._members.walk(kept):
-            pass
-        passes = True
+        exhaust(endpoint.members.walk(deepcopy(members), left))
     except WrongValueError:
-        passes = False
-    assert endpoint._members.passes(kept) == passes
+        assert not passes
+    else:
+        assert passes == left.is_empty
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -107,7 +119,7 @@ def agree(endpoint: Endpoint, body: dict[str, Any]) -> None:
 @given(data=st.data())
 def test_both_say_the_same_of_a_body_that_is_nearly_right(path: str, data: st.DataObject) -> None:
     endpoint = ENDPOINTS[path]
-    body = data.draw(values_of(endpoint.schema))
+    body = data.draw(values_of(schema_of(endpoint)))
     agree(endpoint, body)
     for _ in range(2):
         if body:
@@ -157,7 +169,7 @@ def test_images_are_searched_for_only_where_there_are_some(
 
 def test_where_the_walk_takes_what_pydantic_refused_images_count_all_the_same() -> None:
     endpoint = endpoints(LIMITS)["/v1/chat/completions"]
-    endpoint._members.__dict__["passes"] = lambda value, context=None: False
+    endpoint.members.__dict__["passes"] = lambda value, context=None: False
     assert endpoint.check(with_images(IMAGE)) == with_images(IMAGE)
     with pytest.raises(RequestError) as raised:
         endpoint.check(with_images(IMAGE, IMAGE))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serving.errors import InvalidFieldError
+from serving.trust.leftovers import Leftovers
 from serving.trust.sizes import (
     MAX_ECHO_VALUES,
     MAX_INPUT_DEPTH,
@@ -72,4 +73,4 @@ def test_arguments_of_tools_may_hold_whole_files() -> None:
 def test_a_list_of_schemas_is_tested_one_a_step() -> None:
     from serving.trust.checks import many
 
-    assert sum(1 for _ in many(schema).in_steps([{}] * 7)) >= 7
+    assert sum(1 for _ in many(schema).in_steps([{}] * 7, Leftovers())) >= 7

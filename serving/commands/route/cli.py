@@ -39,6 +39,7 @@ from serving.settings import GatewayConfig, KeyConfig, ModelConfig, ProcessSetti
 from serving.tenancy.keys import ANONYMOUS, Caller
 from serving.trust.endpoint import Endpoint
 from serving.trust.fields import endpoints
+from serving.trust.leftovers import Leftovers
 
 app = typer.Typer(no_args_is_help=True, help="Which model answers a request, and why.")
 
@@ -111,7 +112,7 @@ def _explain(
     user = raw.get("user")
     key = sticky_key(caller.name, session, user if isinstance(user, str) else None)
     with _as_the_gateway(directory, router, caller, today):
-        body = endpoint.check(raw)
+        body = endpoint.check(raw, Leftovers(is_strict=gateway.limits.strict))
         features = features_of(path, body)
         route = router.route(
             body["model"], features, directory, caller.may_use, key, today, endpoint.tasks
