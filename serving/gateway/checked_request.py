@@ -22,11 +22,12 @@ from serving.gateway.turns import Turns
 from serving.routing.features import RequestFeatures, features_of
 from serving.tenancy.keys import Caller
 from serving.trust.endpoint import Endpoint
+from serving.trust.fitting import FITTED
 
 # Texts up to here stay as they are.
 SMALL_CHARACTERS = 1024
 # What the gateway itself writes into a body.
-OWN_FIELDS = frozenset({"model", "store", "cache_salt"})
+OWN_FIELDS = frozenset({"model", "store", "cache_salt"}) | FITTED
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ def _split(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         if kind is str:
             is_small = len(value) <= SMALL_CHARACTERS or name in OWN_FIELDS
         else:
-            is_small = kind is not list and kind is not dict
+            is_small = (kind is not list and kind is not dict) or name in FITTED
         (small if is_small else large)[name] = value
     return small, large
 

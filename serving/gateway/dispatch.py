@@ -237,7 +237,7 @@ class Dispatcher:
         model = self._directory().models.get(model_id)
         if model is None:
             raise NoReplicaError
-        prepared = await self._builder.prepare(request, candidate)
+        prepared = await self._builder.prepare(request, candidate, model.card)
         self._check_quarantine(prepared)
         if self._admission.is_busy(model_id):
             await request.pack()

@@ -71,8 +71,8 @@ _CAUSES = (
     ),
     _cause(
         r"thinking_token_budget is set",
-        "this model does not support a thinking budget; omit 'thinking'",
-        "thinking",
+        "this model does not support a thinking budget; omit it",
+        *("thinking", "thinking_token_budget"),
     ),
     _cause(
         r"matryoshka|only supports dimensions",
@@ -102,7 +102,7 @@ _CAUSES = (
     _cause(
         r"grammar|json.?schema|regex|xgrammar|structured",
         "the engine cannot compile this schema or format",
-        *("response_format", "text", "tools"),
+        *("structured_outputs", "response_format", "text", "output_config", "tools"),
     ),
 )
 _PARAM = re.compile(r"[a-z][a-z_0-9]{0,40}")

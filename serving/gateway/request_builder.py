@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.admission.deadline import Deadline
 from serving.admission.quarantine import Suspect
-from serving.api import RESPONSES
+from serving.api import ENDPOINTS, RESPONSES
 from serving.discovery.directory import Model
 from serving.gateway.admission import Estimate
 from serving.gateway.body import discard_in_steps
@@ -19,6 +19,7 @@ from serving.gateway.prefill import Prefill
 from serving.gateway.replica_request import UNKNOWN, ReplicaRequest
 from serving.gateway.tenant_semaphores import TenantSemaphores
 from serving.records import record
+from serving.replica_facts import ModelCard
 from serving.replicas.choice import RoutedRequest
 from serving.replicas.prompt_prefix import (
     EMPTY,
@@ -29,6 +30,7 @@ from serving.replicas.prompt_prefix import (
 )
 from serving.routing.route import Candidate
 from serving.settings import GatewayConfig
+from serving.trust.fitting import fit
 
 
 @record
@@ -61,9 +63,16 @@ class RequestBuilder:
         self._prefill = prefill
         self.semaphores = TenantSemaphores()
 
-    async def prepare(self, request: CheckedRequest, candidate: Candidate) -> CandidateRequest:
+    async def prepare(
+        self, request: CheckedRequest, candidate: Candidate, card: ModelCard
+    ) -> CandidateRequest:
         """The request as this candidate reads it."""
         own: dict[str, Any] = {"model": candidate.served_name}
+        if limits := ENDPOINTS[request.endpoint.path].output_limits:
+            found = fit(request.body, limits, card.max_model_len, card.capabilities)
+            own |= found.instead
+            if found.dropped:
+                request.dropped = tuple(dict.fromkeys((*request.dropped, *found.dropped)))
         if request.endpoint.path == RESPONSES:
             own["store"] = False
         if request.caller.cache_salt is not None:

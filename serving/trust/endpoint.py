@@ -236,6 +236,9 @@ class Endpoint:
             self._require_pair(kept)
         if kept.get("tools") == []:
             _without_tools(kept)
+        if kept.get("continue_final_message"):
+            # Engines refuse it beside a prompt for a new message, which is their default.
+            kept.setdefault("add_generation_prompt", False)
         if kept.get("echo") is True and "logprobs" in kept and self.path == api.COMPLETIONS:
             raise WrongValueError(
                 "'{path}' is not supported with 'logprobs': it would recompute cached prompts",
