@@ -1,8 +1,9 @@
 """The table of the API: each path, its kind of endpoint, and the roles of fields in its bodies. Pure.
 
 Everything that depends on a path asks here, and no other module spells one out. A new endpoint of models is
-a row of `_TABLE`, with its path and kind, and the rules of its fields (`serving.trust.fields`); one that the
-gateway answers itself is a path, and its handler in `serving.gateway.routes`.
+a kind in `Kind`, a row of `_TABLE`, the rules of its fields (`serving.trust.fields`), a line in
+`serving.gateway.openapi` and a section of docs/api.md; one that the gateway answers itself is a path, and its
+handler in `serving.gateway.routes`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["chat", "completions", "responses", "messages", "embeddings", "rerank", "score"]
+Kind = Literal[
+    "chat",
+    "completions",
+    "responses",
+    "messages",
+    "embeddings",
+    "rerank",
+    "score",
+    "count_tokens",
+    "tokenize",
+    "detokenize",
+]
 Dialect = Literal["openai", "anthropic"]
 Task = Literal["chat", "embed", "rerank", "guard"]
 
@@ -22,6 +34,10 @@ MESSAGES = "/v1/messages"
 EMBEDDINGS = "/v1/embeddings"
 RERANK = "/v1/rerank"
 SCORE = "/v1/score"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+# As vLLM has them.
+TOKENIZE = "/tokenize"
+DETOKENIZE = "/detokenize"
 
 # What a gateway answers itself; engines have the first two as well, and Ray's exporter has the second.
 HEALTH = "/health"
@@ -63,6 +79,7 @@ class ApiEndpoint:
 _GENERATE = frozenset[Task]({"chat", "guard"})
 _EMBED = frozenset[Task]({"embed"})
 _POOLED = frozenset[Task]({"embed", "rerank"})
+_ALL = _GENERATE | _POOLED
 # The names that vLLM takes for the two sides of a score, the left one first.
 SCORE_PAIRS = (
     ("text_1", "text_2"),
@@ -97,6 +114,13 @@ _TABLE = (
     ApiEndpoint(EMBEDDINGS, "embeddings", _EMBED, prompt_roots=("input",)),
     ApiEndpoint(RERANK, "rerank", _POOLED, prompt_roots=("query", "documents")),
     ApiEndpoint(SCORE, "score", _POOLED, prompt_roots=_OF_PAIRS),
+    ApiEndpoint(
+        *(COUNT_TOKENS, "count_tokens", _GENERATE),
+        prompt_roots=("tools", "system", "messages"),
+        dialect="anthropic",
+    ),
+    ApiEndpoint(TOKENIZE, "tokenize", _ALL, prompt_roots=("tools", "messages", "prompt")),
+    ApiEndpoint(DETOKENIZE, "detokenize", _ALL, prompt_roots=("tokens",)),
 )
 ENDPOINTS: Mapping[str, ApiEndpoint] = {row.path: row for row in _TABLE}
 # Those that write an answer token by token.

@@ -23,6 +23,7 @@ from serving.config.admission import (
 )
 from serving.config.autoscaling import AutoscalingConfig
 from serving.config.base import ENV_PREFIX, FrozenConfig, config_error, validated
+from serving.config.browsers import CorsConfig
 from serving.config.connections import ConnectionsConfig
 from serving.config.engine_args import EngineArgs
 from serving.config.keys import KeyConfig as KeyConfig
@@ -104,6 +105,9 @@ class GatewayConfig(FrozenConfig):
     keys_file: AbsolutePath | None = None
     limits: RequestLimits = RequestLimits()
     connections: ConnectionsConfig = ConnectionsConfig()
+    cors: CorsConfig = CorsConfig()
+    # Also answer at Azure's paths, and to its header `api-key`.
+    azure_paths: bool = False
     routing: RoutingConfig = RoutingConfig()
     replica_routing: ReplicaRoutingConfig = ReplicaRoutingConfig()
     admission: AdmissionConfig = AdmissionConfig()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from serving.config.autoscaling import AutoscalingConfig
+from serving.config.browsers import CorsConfig
 from serving.config.connections import ConnectionsConfig
 from serving.config.prefill import PrefillConfig
 from serving.errors import ConfigError
@@ -445,6 +446,7 @@ def section(title: str) -> str:
         ("The gateway", "", GatewayConfig),
         ("Limits of a request", "limits.", RequestLimits),
         ("Connections", "connections.", ConnectionsConfig),
+        ("Browsers", "cors.", CorsConfig),
         ("API keys", "keys.", KeyConfig),
         ("The site", "site.", SiteConfig),
         ("A model", "", ModelConfig),
@@ -462,7 +464,8 @@ def test_the_document_has_every_key_with_its_default(
         if field.is_required():
             assert said == "required", name
         elif isinstance(field.default, int | float | str):
-            assert said == f"`{field.default}`", name
+            word = str(field.default)
+            assert said == f"`{word.lower() if isinstance(field.default, bool) else word}`", name
 
 
 def test_the_document_has_every_variable() -> None:

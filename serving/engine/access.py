@@ -24,7 +24,7 @@ _QUEUED = QUEUED_HEADER.encode()
 QUEUE_MEMORY_S = 2.0
 CUT_TIMEOUT_S = 2.0
 
-# vLLM's app has many more routes (tokenize, LoRA loading, sleep, scaling): none is reachable.
+# vLLM's app has many more routes (LoRA loading, sleep, scaling): none is reachable.
 ENDPOINTS = frozenset(
     {*(("POST", path) for path in api.ENDPOINTS), ("GET", api.HEALTH), ("GET", api.METRICS)}
 )

@@ -1,4 +1,4 @@
-"""The private parts of ray.llm and vLLM that Comptoir uses, all in this file.
+"""The private parts of ray.llm that Comptoir uses, and of vLLM those of its engine's life.
 
 Each is needed because there is no public way; tests/engine/test_internals.py fails when one moves.
 """

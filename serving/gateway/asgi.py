@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.config.browsers import CorsConfig
 from serving.errors import ComptoirError
 from serving.gateway import render
+from serving.gateway.azure import AzurePaths
+from serving.gateway.dropped import DROPPED_HEADER
 from serving.gateway.inference import Inference
 from serving.gateway.pace import Pace
 from serving.gateway.routes import build_router
 from serving.gateway.services import Services
+from serving.replica_protocol import REQUEST_ID_HEADER
 
 # What a request takes of the gateway's time, apart from the work on its body: on FastAPI's way it is more.
 INFERENCE_S, OTHERS_S = 0.0001, 0.0004
 # FastAPI parses every query, a long one for a tenth of a second, and nobody needs a key for that. The only
 # parameter that there is has three letters.
 MAX_QUERY_BYTES = 256
+# Headers of answers that a page may read.
+EXPOSED = (
+    *(REQUEST_ID_HEADER, "request-id", "retry-after", "deprecation", "sunset", "link"),
+    *("x-comptoir-model", "x-comptoir-route", DROPPED_HEADER),
+)
 
 
 def build_asgi(services: Services) -> ASGIApp:
@@ -38,7 +48,24 @@ def build_asgi(services: Services) -> ASGIApp:
         pace.spend(OTHERS_S)
         await others(scope, receive, send)
 
-    return gateway
+    app: ASGIApp = gateway
+    if services.config.azure_paths:
+        app = AzurePaths(app)
+    if services.config.cors.origins:
+        app = _with_cors(app, services.config.cors)
+    return app
+
+
+def _with_cors(app: ASGIApp, config: CorsConfig) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=config.origins,
+        allow_methods=("GET", "POST"),
+        # All that a page asks for: clients of several vendors send headers of their own.
+        allow_headers=("*",),
+        expose_headers=EXPOSED,
+        max_age=config.max_age_s,
+    )
 
 
 def _others(services: Services) -> FastAPI:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,30 +15,21 @@ from serving.config.keys import INFERENCE
 from serving.errors import (
     ComptoirError,
     MethodNotAllowedError,
-    RequestError,
     ShuttingDownError,
 )
 from serving.gateway import render
-from serving.gateway.body import (
-    LARGE_BYTES,
-    SMALL_BYTES,
-    ClientLeftError,
-    as_object,
-    discard_in_steps,
-    parse,
-    parse_large,
-    read_text,
-)
-from serving.gateway.body_room import BodyRoom, BodyShare
+from serving.gateway.body import ClientLeftError
+from serving.gateway.body_room import BodyRoom
 from serving.gateway.busy import BusyError
 from serving.gateway.checked_request import CheckedRequest
-from serving.gateway.dropped import DROPPED_HEADER, STRICT_HEADER, is_strict, listed
+from serving.gateway.dropped import DROPPED_HEADER, listed
 from serving.gateway.engine_errors import from_engine
 from serving.gateway.open_requests import OpenRequest
 from serving.gateway.pace import Pace
+from serving.gateway.reading import RequestReader
 from serving.gateway.render import WholeAnswer, dialect_of, raw_headers, request_id_headers
 from serving.gateway.request_ids import RequestIds
-from serving.gateway.services import Rules, Services
+from serving.gateway.services import Services
 from serving.gateway.streaming import (
     MAX_HELD_BYTES,
     Ending,
@@ -49,21 +38,15 @@ from serving.gateway.streaming import (
     pass_answer,
     stream_answer,
 )
-from serving.gateway.turns import Turns
 from serving.gateway.upstream import ReplicaBrokeError
-from serving.gateway.waiting_stream import DEADLINE_HEADER, WaitingStream, deadline_of
+from serving.gateway.waiting_stream import WaitingStream
 from serving.http_protocol import ClientConnection, client_of
-from serving.tenancy.keys import Caller
-from serving.trust.endpoint import Endpoint
-from serving.trust.leftovers import Leftovers
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-# Requests of one conversation, as the client names it: they get the same arm of an alias, and replica.
-SESSION_HEADER = "x-comptoir-session"
 # Another gateway answers, or the next one does as soon as it is there.
 LEAVING_RETRY_S = 2.0
 
@@ -75,7 +58,7 @@ class Inference:
         self._services = services
         self._pace = pace
         self._ids = RequestIds()
-        self._turns = Turns()
+        self._reader = RequestReader(services, pace)
         self._room = BodyRoom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +106,7 @@ class Inference:
                 INFERENCE, headers.get("authorization"), headers.get("x-api-key")
             )
             client.recognised(rules.keys.sharer(caller))
-            checked = await self._check(
+            checked = await self._reader.read(
                 rules, endpoint, caller, headers, receive, request_id, request.held
             )
             response = await self._forward(checked, client, send, waiting, began_s, request)
@@ -173,83 +156,6 @@ class Inference:
             # Half of a whole answer: only the connection's end says that no more comes.
             raise asyncio.CancelledError
         return await self._failed(error, path, request_id, waiting)
-
-    async def _check(
-        self,
-        rules: Rules,
-        endpoint: Endpoint,
-        caller: Caller,
-        headers: Mapping[str, str],
-        receive: Receive,
-        request_id: str,
-        held: BodyShare,
-    ) -> CheckedRequest:
-        """Check a body; return what may be sent to an engine."""
-        limits, who = rules.config.limits, rules.keys.sharer(caller)
-
-        def took(size: int) -> None:
-            held.take(who, size, limits.max_held_bytes)
-
-        left = Leftovers(is_strict=limits.strict or is_strict(headers.get(STRICT_HEADER)))
-        text = await read_text(headers, receive, limits, self._pace, took)
-        if len(text) <= LARGE_BYTES:
-            pace = self._pace
-            # A smaller one's work counts, but it has waited for its turn already.
-            if len(text) > SMALL_BYTES and pace.is_full:
-                await pace.enter()
-            began_s = time.perf_counter()
-            try:
-                body = as_object(parse(text))
-                fields = endpoint.check(body, left)
-                checked = self._checked(rules, endpoint, caller, headers, fields, body, request_id)
-            finally:
-                pace.spend(time.perf_counter() - began_s)
-            return self._without(checked, left)
-        async with self._services.dispatcher.semaphores.hold(caller.name):
-            body = as_object(await parse_large(text, limits, self._turns))
-            del text
-            fields = await self._check_large(endpoint, body, left)
-            checked = self._checked(rules, endpoint, caller, headers, fields, body, request_id)
-            checked.turns = self._turns
-            del body, fields
-            await checked.pack()
-        return self._without(checked, left)
-
-    def _without(self, checked: CheckedRequest, left: Leftovers) -> CheckedRequest:
-        """Note what was left out of it."""
-        if left.named:
-            checked.dropped = tuple(left.named)
-            self._services.dropped.count(checked.endpoint.path, checked.dropped)
-        return checked
-
-    def _checked(
-        self,
-        rules: Rules,
-        endpoint: Endpoint,
-        caller: Caller,
-        headers: Mapping[str, str],
-        fields: dict[str, Any],
-        body: dict[str, Any],
-        request_id: str,
-    ) -> CheckedRequest:
-        return CheckedRequest(
-            endpoint,
-            caller,
-            fields,
-            request_id,
-            headers.get(SESSION_HEADER) or _text(body, "prompt_cache_key"),
-            _text(body, "user"),
-            deadline_of(headers.get(DEADLINE_HEADER), rules.config.admission, time.monotonic()),
-        )
-
-    async def _check_large(
-        self, endpoint: Endpoint, body: dict[str, Any], left: Leftovers
-    ) -> dict[str, Any]:
-        try:
-            return await self._turns.run(endpoint.check_in_steps(body, left))
-        except RequestError:
-            await self._turns.run(discard_in_steps(body))
-            raise
 
     async def _forward(
         self,
@@ -318,11 +224,6 @@ def leaving() -> ShuttingDownError:
         "this gateway is shutting down before the answer is complete: try again",
         retry_after_s=LEAVING_RETRY_S,
     )
-
-
-def _text(body: dict[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    return value if isinstance(value, str) else None
 
 
 def _reason(error: ComptoirError) -> str:

@@ -27,6 +27,9 @@ _SUMMARIES: Mapping[api.Kind, str] = {
     "embeddings": "Embed texts (OpenAI)",
     "rerank": "Order documents by a query",
     "score": "Score pairs of texts",
+    "count_tokens": "Count a conversation's tokens (Anthropic)",
+    "tokenize": "Tokens of a text or a conversation",
+    "detokenize": "Text of tokens",
 }
 _HEADERS: Mapping[str, str] = {
     "x-comptoir-model": "The id of the model that answered.",
@@ -82,7 +85,7 @@ def _inference(endpoint: Endpoint, config: GatewayConfig) -> Json:
         answer["text/event-stream"] = {}
     return {
         "post": {
-            "operationId": endpoint.path.removeprefix("/v1/").replace("/", "_"),
+            "operationId": endpoint.path.removeprefix("/v1").strip("/").replace("/", "_"),
             "summary": _SUMMARIES[api.ENDPOINTS[endpoint.path].kind],
             "description": f"For models whose task is {' or '.join(sorted(endpoint.tasks))}.",
             "security": _security(config, "inference"),

@@ -24,6 +24,8 @@ from serving.tenancy.keys import Caller
 
 # Who may know which models there are: those who ask them, and who runs the site.
 SEES_MODELS: tuple[Scope, ...] = ("inference", "operator")
+# RFC 9110, 9.3.2: probes often ask for the head alone. The listener leaves the body out.
+READS = ["GET", "HEAD"]
 # Says of /status and /metrics whether they are the site's or one tenant's.
 VIEW_HEADER = "x-comptoir-view"
 
@@ -36,7 +38,7 @@ def build_router(services: Services) -> APIRouter:
     _add_figures(router, services)
     described = _describer()
 
-    @router.get(api.OPENAPI, response_model=None)
+    @router.api_route(api.OPENAPI, methods=READS, response_model=None)
     async def describe() -> Response:
         return Response(described(services.rules), media_type=JSON)
 
@@ -44,14 +46,14 @@ def build_router(services: Services) -> APIRouter:
 
 
 def _add_models(router: APIRouter, services: Services) -> None:
-    @router.get(api.MODELS, response_model=None)
+    @router.api_route(api.MODELS, methods=READS, response_model=None)
     async def list_models(request: Request) -> Response:
         caller = _caller(services, request, *SEES_MODELS)
         names = services.dispatcher.names(caller)
         routing = services.dispatcher.routing
         return JSONResponse(listing.model_list(services.directory(), caller, routing, names))
 
-    @router.get(api.MODELS + "/{name:path}", response_model=None)
+    @router.api_route(api.MODELS + "/{name:path}", methods=READS, response_model=None)
     async def show_model(request: Request, name: str) -> Response:
         caller = _caller(services, request, *SEES_MODELS)
         routing = services.dispatcher.routing
@@ -63,12 +65,12 @@ def _add_models(router: APIRouter, services: Services) -> None:
 
 
 def _add_probes(router: APIRouter, services: Services) -> None:
-    @router.get(api.HEALTH, response_model=None)
-    @router.get(api.HEALTHZ, response_model=None)
+    @router.api_route(api.HEALTH, methods=READS, response_model=None)
+    @router.api_route(api.HEALTHZ, methods=READS, response_model=None)
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @router.get(api.READY, response_model=None)
+    @router.api_route(api.READY, methods=READS, response_model=None)
     async def ready(request: Request) -> Response:
         services.probed_s = time.monotonic()
         everyone = "all" in request.query_params
@@ -84,13 +86,13 @@ def _add_probes(router: APIRouter, services: Services) -> None:
 def _add_figures(router: APIRouter, services: Services) -> None:
     turns = Turns()
 
-    @router.get(api.STATUS, response_model=None)
+    @router.api_route(api.STATUS, methods=READS, response_model=None)
     async def status(request: Request) -> Response:
         caller = _caller(services, request, "inference", "operator")
         headers = {VIEW_HEADER: report.view(caller.sees_site)}
         return JSONResponse(report.status(services, caller), headers=headers)
 
-    @router.get(api.METRICS, response_model=None)
+    @router.api_route(api.METRICS, methods=READS, response_model=None)
     async def metrics(request: Request) -> Response:
         # With keys the endpoint may be public, and how busy a site is is its own business.
         caller = _caller(services, request, *SCOPES)

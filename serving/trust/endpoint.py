@@ -105,6 +105,7 @@ class Endpoint:
     streams: bool = False
     dialect: api.Dialect = "openai"
     pairs: tuple[tuple[str, str], ...] = ()  # both names of one of them are required
+    one_of: tuple[str, ...] = ()  # exactly one of them is required
     spellings: tuple[Spelling, ...] = ()
 
     @cached_property
@@ -234,6 +235,8 @@ class Endpoint:
         """The rules that concern two fields."""
         if self.pairs:
             self._require_pair(kept)
+        if self.one_of:
+            self._require_one(kept)
         if kept.get("tools") == []:
             _without_tools(kept)
         if kept.get("continue_final_message"):
@@ -252,6 +255,16 @@ class Endpoint:
             raise WrongValueError(
                 "'{path}' must be 1 with temperature 0: all choices would be the same"
             ).within(".n")
+
+    def _require_one(self, kept: Mapping[str, Any]) -> None:
+        given = [name for name in self.one_of if name in kept]
+        choices = " or ".join(f"'{name}'" for name in self.one_of)
+        if not given:
+            raise WrongValueError(
+                f"'{{path}}' is required; send {choices}", MissingFieldError
+            ).within("." + self.one_of[0])
+        if len(given) > 1:
+            raise WrongValueError(f"send {choices}, not both").within("." + given[1])
 
     def _require_pair(self, kept: Mapping[str, Any]) -> None:
         if any(kept.keys() >= set(pair) for pair in self.pairs):

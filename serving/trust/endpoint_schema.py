@@ -73,6 +73,8 @@ def _rules(endpoint: Endpoint) -> list[Schema]:
     rules: list[Schema] = []
     if endpoint.pairs:
         rules.append(_one_pair(endpoint.pairs))
+    if endpoint.one_of:
+        rules.append({"oneOf": [_given(name) for name in endpoint.one_of]})
     if "stream_options" in endpoint.fields:
         rules.append(_STREAM_OPTIONS_RULE)
     if "n" in endpoint.fields:
@@ -83,9 +85,8 @@ def _rules(endpoint: Endpoint) -> list[Schema]:
 
 
 def _one_pair(pairs: tuple[tuple[str, str], ...]) -> Schema:
-    given: Schema = {"not": {"type": "null"}}
-    return {
-        "anyOf": [
-            {"required": list(pair), "properties": dict.fromkeys(pair, given)} for pair in pairs
-        ]
-    }
+    return {"anyOf": [_given(*pair) for pair in pairs]}
+
+
+def _given(*names: str) -> Schema:
+    return {"required": [*names], "properties": {name: {"not": {"type": "null"}} for name in names}}

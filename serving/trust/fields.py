@@ -55,6 +55,9 @@ def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
         "embeddings": _embeddings(limits),
         "rerank": _rerank(limits),
         "score": _score(limits),
+        "count_tokens": _count_tokens(limits),
+        "tokenize": _tokenize(limits),
+        "detokenize": _DETOKENIZE,
     }
     images = ImageLimits(limits.max_images, limits.max_image_pixels)
     return {
@@ -66,6 +69,7 @@ def endpoints(limits: RequestLimits) -> dict[str, Endpoint]:
             streams=row.generates,
             dialect=row.dialect,
             pairs=api.SCORE_PAIRS if row.kind == "score" else (),
+            one_of=("messages", "prompt") if row.kind == "tokenize" else (),
             spellings=SPELLINGS.get(row.kind, ()),
         )
         for path, row in api.ENDPOINTS.items()
@@ -191,8 +195,7 @@ def _responses(limits: RequestLimits) -> Rows:
     )
 
 
-def _messages(limits: RequestLimits) -> Rows:
-    blocks = content_anthropic.blocks
+def _count_tokens(limits: RequestLimits) -> Rows:
     return (
         Field("model", filled, required=True),
         Field(
@@ -200,19 +203,45 @@ def _messages(limits: RequestLimits) -> Rows:
             many(content_anthropic.message, low=1, high=limits.max_messages),
             required=True,
         ),
-        Field("max_tokens", integer(1, limits.max_output_tokens), required=True),
-        Field("system", either(text, blocks, "a string or a list of blocks")),
-        Field("stop_sequences", many(filled, high=limits.max_stop)),
-        Field("stream", boolean),
-        Field("temperature", number(0, 1)),
-        Field("top_p", number(0, 1, above=True)),
-        Field("top_k", integer(0)),
+        Field("system", either(text, content_anthropic.blocks, "a string or a list of blocks")),
         Field("tools", content_anthropic.tools),
         Field("tool_choice", content_anthropic.tool_choice),
         Field("thinking", content_anthropic.thinking),
         Field("output_config", content_anthropic.output_config, absent=({},)),
         _TEMPLATE,
     )
+
+
+def _messages(limits: RequestLimits) -> Rows:
+    return (
+        *_count_tokens(limits),
+        Field("max_tokens", integer(1, limits.max_output_tokens), required=True),
+        Field("stop_sequences", many(filled, high=limits.max_stop)),
+        Field("stream", boolean),
+        Field("temperature", number(0, 1)),
+        Field("top_p", number(0, 1, above=True)),
+        Field("top_k", integer(0)),
+    )
+
+
+def _tokenize(limits: RequestLimits) -> Rows:
+    return (
+        Field("model", filled, required=True),
+        Field("prompt", text),
+        Field("messages", many(content.chat_message, low=1, high=limits.max_messages)),
+        Field("tools", content.chat_tools),
+        Field("add_special_tokens", boolean),
+        Field("return_token_strs", boolean),
+        Field("continue_final_message", boolean, absent=(False,)),
+        Field("add_generation_prompt", boolean, absent=(True,)),
+        _TEMPLATE,
+    )
+
+
+_DETOKENIZE = (
+    Field("model", filled, required=True),
+    Field("tokens", content.token_ids, required=True),
+)
 
 
 def _embeddings(limits: RequestLimits) -> Rows:

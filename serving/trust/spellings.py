@@ -71,10 +71,12 @@ _CHAT = (
         "reasoning_effort",
     ),
 )
+_MESSAGES = (
+    Spelling("output_format", content_anthropic.output_format, _format, "output_config.format"),
+)
 SPELLINGS: Mapping[api.Kind, tuple[Spelling, ...]] = {
     "chat": _CHAT,
     "completions": (_CHAT[0],),
-    "messages": (
-        Spelling("output_format", content_anthropic.output_format, _format, "output_config.format"),
-    ),
+    "messages": _MESSAGES,
+    "count_tokens": _MESSAGES,
 }

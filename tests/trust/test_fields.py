@@ -36,6 +36,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"model": "m", "input": ["hello"]},
     "/v1/rerank": {"model": "m", "query": "q", "documents": ["d"]},
     "/v1/score": {"model": "m", "text_1": "a", "text_2": ["b"]},
+    "/v1/messages/count_tokens": {"model": "m", "messages": MESSAGES},
+    "/tokenize": {"model": "m", "prompt": "hello"},
+    "/detokenize": {"model": "m", "tokens": [1, 2]},
 }
 PATHS = sorted(ENDPOINTS)
 
@@ -225,10 +228,32 @@ def test_stream_options_need_a_stream() -> None:
     endpoint.check(body | {"stream_options": None})
 
 
-def test_only_generating_endpoints_serve_chat_models() -> None:
+def test_a_generating_endpoint_streams_and_counting_tokens_is_for_all_models() -> None:
     chat = {path for path, endpoint in ENDPOINTS.items() if "chat" in endpoint.tasks}
-    assert chat == {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
-    assert chat == {path for path, endpoint in ENDPOINTS.items() if endpoint.streams}
+    counting = {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
+    generating = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+    assert chat == generating | counting
+    assert {path for path, endpoint in ENDPOINTS.items() if endpoint.streams} == generating
+    for path in ("/tokenize", "/detokenize"):
+        assert ENDPOINTS[path].tasks == {"chat", "guard", "embed", "rerank"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "param"),
+    [
+        ({}, MissingFieldError, "messages"),
+        ({"prompt": "a", "messages": MESSAGES}, InvalidFieldError, "prompt"),
+        ({"prompt": None, "messages": []}, InvalidFieldError, "messages"),
+    ],
+)
+def test_tokens_are_counted_of_a_text_or_of_a_conversation(
+    fields: dict[str, Any], error: type[RequestError], param: str
+) -> None:
+    endpoint = ENDPOINTS["/tokenize"]
+    endpoint.check({"model": "m", "messages": MESSAGES})
+    with pytest.raises(error) as raised:
+        endpoint.check({"model": "m"} | fields)
+    assert raised.value.param == param
 
 
 # ---- any JSON ----------------------------------------------------------------------------------------
