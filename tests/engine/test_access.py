@@ -101,7 +101,7 @@ async def test_listed_endpoints_are_reached(
     ("method", "path"),
     [
         ("POST", "/v1/load_lora_adapter"),
-        ("POST", "/tokenize"),
+        ("POST", "/tokenizer_info"),
         ("POST", "/invocations"),
         ("POST", "/sleep"),
         ("POST", "/scale_elastic_ep"),

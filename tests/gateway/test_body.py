@@ -94,7 +94,7 @@ class Counted(Turns):
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> Counted:
     counted = Counted()
-    monkeypatch.setattr("serving.gateway.inference.Turns", lambda: counted)
+    monkeypatch.setattr("serving.gateway.reading.Turns", lambda: counted)
     return counted
 
 

@@ -223,7 +223,7 @@ async def test_engine_endpoints_that_are_not_listed_cannot_be_reached(
     make_site: SiteFactory,
 ) -> None:
     site = await make_site()
-    for path in ("/tokenize", "/invocations", "/v1/load_lora_adapter", "/sleep"):
+    for path in ("/tokenizer_info", "/invocations", "/v1/load_lora_adapter", "/sleep"):
         assert (await site.client.post(path, json={})).status_code == 404
     # The gateway's own, not the engine's.
     assert "vllm" not in (await site.client.get("/metrics")).text
