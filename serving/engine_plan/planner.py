@@ -36,6 +36,9 @@ FRONTEND_ARGS = {
     "enable_prompt_tokens_details": True,
     "fingerprint_mode": "hash",
 }
+# With `auto`, the first schema that xgrammar cannot compile puts the engine on another back end for good, and
+# calls that the first one had compiled then fail.
+_BACKEND = {"backend": "xgrammar"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ def make_plan(
         **disaggregation.arguments(config, role),
         **config.engine_args,
     }
+    args["structured_outputs_config"] = {**_BACKEND, **args.get("structured_outputs_config", {})}
     disaggregation.check_plan(role, basis.task, Parallelism.from_args(args))
     lora.check_arguments(args)
     spread.check(describe(config, basis.spec, args, device=device, gpu=gpu))

@@ -17,6 +17,7 @@ from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.trust.checker import Check, WrongValueError, exhaust
 from serving.trust.checks import keyed, unknown_member
 from serving.trust.images import ImageLimits
+from serving.trust.json_schemas import hold
 from serving.trust.leftovers import Leftovers
 
 
@@ -137,6 +138,7 @@ class Endpoint:
                 # Should the two differ, all of it is looked at.
                 images.append(None)
             self._rules(kept)
+            exhaust(hold(kept))
             if images:
                 exhaust(self.images.steps(kept))
         except WrongValueError as wrong:
@@ -153,6 +155,7 @@ class Endpoint:
             yield from self.members.walk(kept, left)
             self._drop_absent(kept)
             self._rules(kept)
+            yield from hold(kept)
             yield from self.images.steps(kept)
         except WrongValueError as wrong:
             raise wrong.at("") from None
