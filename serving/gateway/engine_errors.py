@@ -100,7 +100,7 @@ _CAUSES = (
         *("messages", "input"),
     ),
     _cause(
-        r"grammar|json.?schema|regex|xgrammar|structured",
+        r"grammar|json.?schema|regex|xgrammar|structured|structural.?tag",
         "the engine cannot compile this schema or format",
         *("structured_outputs", "response_format", "text", "output_config", "tools"),
     ),

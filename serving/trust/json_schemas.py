@@ -8,6 +8,7 @@ this one against it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ _FORMATS = frozenset(
         *("uri", "uri-reference", "uri-template", "json-pointer", "relative-json-pointer"),
     }
 )
+# Groups that look around, back references, and word boundaries.
+_SPECIAL = re.compile(r"\(\?|\\[1-9bB]")
 _OF_ARRAYS = ("uniqueItems", "contains", "minContains", "maxContains")
 _LENGTHS = ("minLength", "maxLength")
 
@@ -98,6 +101,61 @@ def _strings(values: list[Any]) -> Iterator[str]:
     return (value for value in values if isinstance(value, str))
 
 
+_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
+
+
+def compiles(schema: Any) -> bool:
+    """Whether a schema has none of the parts that xgrammar is known to refuse.
+
+    Only it can tell for sure; this is for a schema that has to be held to only if that is possible.
+    """
+    stack = [schema]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, Mapping):
+            if not (
+                _types(node) <= _TYPES
+                and not isinstance(node.get("items"), list)
+                and False not in _members(node.get("properties"))
+                and _resolves(node.get("$ref"), schema)
+                and _is_plain(node.get("pattern"))
+            ):
+                return False
+            stack.extend(node.values())
+    return True
+
+
+def _members(properties: Any) -> list[Any]:
+    return [*properties.values()] if isinstance(properties, Mapping) else []
+
+
+def _resolves(reference: Any, root: Any) -> bool:
+    """Whether a JSON pointer (RFC 6901) leads somewhere in the same schema."""
+    if not isinstance(reference, str):
+        return True
+    if not reference.startswith("#"):
+        return False
+    node = root
+    for step in reference[1:].split("/")[1:]:
+        if not isinstance(node, Mapping) or step not in node:
+            return False
+        node = node[step]
+    return True
+
+
+def _is_plain(pattern: Any) -> bool:
+    """Whether a regular expression is one, without what grammars have no words for."""
+    if not isinstance(pattern, str):
+        return True
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return not _SPECIAL.search(pattern)
+
+
 # ---- of a request --------------------------------------------------------------------------------------
 
 # Where a format of the whole answer stands.
@@ -141,7 +199,7 @@ def hold(body: dict[str, Any]) -> Iterator[None]:
             _refuse(function[of_tool], f"{place}.{of_tool}")
             yield
         elif forced in (ANY, function["name"]) and "strict" not in function:
-            if unsupported(function[of_tool]) is None:
+            if unsupported(function[of_tool]) is None and compiles(function[of_tool]):
                 function["strict"] = True
             yield
 

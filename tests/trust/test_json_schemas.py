@@ -148,3 +148,35 @@ def test_the_same_holds_in_the_other_forms() -> None:
     choice = {"type": "tool", "name": "g"}
     kept = MESSAGES.check(BASE | {"max_tokens": 9, "tools": tools, "tool_choice": choice})
     assert [tool.get("strict") for tool in kept["tools"]] == [None, True]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": False}},
+        {"type": "array", "items": [{"type": "string"}]},
+        {"properties": {"a": {"$ref": "#/$defs/missing"}}, "$defs": {}},
+        {"$ref": "https://example.eu/schema"},
+        {"type": "nonsense"},
+        {"type": "string", "pattern": "(a"},
+        {"type": "string", "pattern": "(?=a)b"},
+        {"type": "string", "pattern": r"(a)\1"},
+    ],
+)
+def test_a_forced_call_with_a_schema_that_does_not_compile_stays_as_it_is(schema: Any) -> None:
+    body = BASE | {"tools": [function("f", schema)], "tool_choice": "required"}
+    assert "strict" not in CHAT.check(body)["tools"][0]["function"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"x": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/x"}}},
+        {"$ref": "#"},
+        {"type": "string", "pattern": r"^[a-z]+\d{2}$"},
+        {"type": ["string", "null"], "enum": ["a", False]},
+    ],
+)
+def test_a_forced_call_with_an_ordinary_schema_is_held_to_it(schema: Any) -> None:
+    body = BASE | {"tools": [function("f", schema)], "tool_choice": "required"}
+    assert CHAT.check(body)["tools"][0]["function"]["strict"] is True
