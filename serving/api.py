@@ -131,6 +131,9 @@ OUTPUT_LIMITS = tuple(dict.fromkeys(name for row in _TABLE for name in row.outpu
 # How paths of Anthropic's form begin: what lies below them and does not exist is refused in that form, too.
 ANTHROPIC_PATHS = tuple(row.path for row in _TABLE if row.dialect == "anthropic")
 
+# All that clients may ask.
+PATHS = (*ENDPOINTS, MODELS, HEALTH, READY, STATUS, METRICS, OPENAPI)
+
 # The remedy for an unknown name of a model.
 SEE_MODELS = f"GET {MODELS} lists those that exist"
 # What a client is told of a name that no model has; the name is not repeated.

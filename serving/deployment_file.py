@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.config.base import unknown_key
-from serving.config.rerouting import live_from, user_config_in
+from serving.config.rerouting import GATEWAY_DEPLOYMENT, live_from, user_config_in
 from serving.config.yaml_file import read_mapping
 from serving.errors import ConfigError
 from serving.settings import GatewayConfig, ModelConfig, ProcessSettings
@@ -132,6 +132,13 @@ def _application(path: Path, index: int, application: Any) -> tuple[str, str, di
             f"{where}: deployments: must be a list of mappings with `name`", param="deployments"
         )
     if application["import_path"] == GATEWAY_BUILDER:
+        for position, one in enumerate(deployments):
+            if one.get("name") != GATEWAY_DEPLOYMENT:
+                raise ConfigError(
+                    f"{where}: deployments[{position}]: name: must be {GATEWAY_DEPLOYMENT}, the only "
+                    "deployment of a gateway: nothing under another name would take effect",
+                    param="deployments",
+                )
         args = gateway_args(application)
     return application["name"], application["import_path"], args
 

@@ -225,3 +225,11 @@ def test_deployments_of_another_form_are_refused(tmp_path: Path, deployments: ob
     path.write_text(yaml.safe_dump({"applications": [gateway]}), encoding="utf-8")
     with pytest.raises(ConfigError, match="deployments: must be a list of mappings with `name`"):
         load_deployment_file(path, ProcessSettings())
+
+
+def test_a_deployment_that_no_gateway_has_is_refused(tmp_path: Path) -> None:
+    wrong = gateway() | {"deployments": [{"name": "gateway", "user_config": {"keys": []}}]}
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump({"applications": [wrong]}))
+    with pytest.raises(ConfigError, match=r"deployments\[0\]: name: must be GatewayReplica"):
+        load_deployment_file(path, ProcessSettings())

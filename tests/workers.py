@@ -29,6 +29,7 @@ DEAR: dict[str, tuple[str, ...]] = {
         "tests/catalogue/test_against_vllm",
         "tests/engine_plan/test_arguments",
         "tests/engine/test_internals",
+        "tests/engine/test_json_schemas",
         "tests/engine/test_large_models",
         "tests/engine/test_metered_engine",
         "tests/engine/test_quiet",

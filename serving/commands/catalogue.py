@@ -142,7 +142,7 @@ def fit_models(
 def _print_list(catalogue: Catalogue, specs: list[ModelSpec]) -> None:
     console = Console()
     wide = console.width >= WIDE_COLUMNS
-    table = _table(f"{len(specs)} models", _LEGEND)
+    table = _table(f"{len(specs)} model{'' if len(specs) == 1 else 's'}", _LEGEND)
     table.add_column("model", no_wrap=True)
     if wide:
         table.add_column("vendor", no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serving.api import ANTHROPIC_PATHS
+from serving.api import ANTHROPIC_PATHS, OPENAPI, PATHS
 from serving.errors import (
     ComptoirError,
     MethodNotAllowedError,
@@ -122,13 +123,23 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
             "this endpoint does not take this HTTP method: see the header Allow"
         )
     elif status == 404:
-        ours = RouteNotFoundError("there is no such endpoint; the API is under /v1")
+        ours = RouteNotFoundError(f"there is no such endpoint{_meant(request.url.path)}")
     else:
         ours = ComptoirError("the request could not be handled")
     response = error_response(ours, request.url.path)
     # RFC 9110 wants `Allow` with a 405; the router knows it.
     response.headers.update(getattr(error, "headers", None) or {})
     return response
+
+
+# A longer path resembles none, and comparing takes time with the length.
+_MAX_PATH = 64
+
+
+def _meant(path: str) -> str:
+    """The path that a client may have meant, of those that there are."""
+    near = difflib.get_close_matches(path, PATHS, n=1) if len(path) <= _MAX_PATH else []
+    return f"; did you mean {near[0]}?" if near else f": GET {OPENAPI} describes all"
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from serving.catalogue.catalogue import load_catalogue
 from serving.errors import CatalogueError
+
+ROOT = Path(__file__).parents[2]
 
 GOOD = """
 vendor: Example AI
@@ -50,6 +53,12 @@ def test_the_shipped_catalogue_is_valid_and_covers_its_vendors() -> None:
     vendors = {spec.vendor for spec in catalogue}
     for word in VENDORS.split():
         assert any(word in vendor for vendor in vendors), word
+
+
+def test_the_readme_counts_right() -> None:
+    said = re.search(r"\*\*A catalogue\*\* of (\d+) models", (ROOT / "README.md").read_text())
+    assert said is not None
+    assert int(said[1]) == len(load_catalogue())
 
 
 def test_every_entry_has_a_layout_and_a_licence() -> None:

@@ -487,3 +487,22 @@ async def test_a_long_query_is_not_parsed(
     assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 %d" % status)
     writer.close()
     assert max(parsed) <= 256
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/v1/chat/completion", "did you mean /v1/chat/completions?"),
+        ("/v1/message", "did you mean /v1/messages?"),
+        ("/v1/canary-41", "GET /openapi.json describes all"),
+        ("/", "GET /openapi.json describes all"),
+        ("/v1/chat/completions" * 1000, "GET /openapi.json describes all"),
+    ],
+)
+async def test_a_wrong_path_is_answered_with_the_one_that_was_meant(
+    make_site: SiteFactory, path: str, meant: str
+) -> None:
+    answer = await (await make_site()).client.post(path, json={})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"].endswith(meant)
+    assert "canary" not in answer.text

@@ -20,6 +20,8 @@ from serving.monitoring.files import dashboard_files, kubernetes_files, rule_fil
 from serving.monitoring.grafana import COLUMNS, document
 from serving.monitoring.rules import all_alerts, groups
 from serving.monitoring.settings import MonitoringConfig, duration
+from serving.telemetry.metrics import GatewayMetrics
+from serving.telemetry.moment import MOMENT
 from tests.k8s.checking import schema_problems
 
 ROOT = Path(__file__).parents[2]
@@ -202,3 +204,28 @@ def test_manifests_fit_kubernetes_schemas(file: str) -> None:
         assert schema_problems(manifest) == []
         broken = manifest | {"metadata": {**manifest["metadata"], "nmae": "x"}}
         assert schema_problems(broken)
+
+
+# ---- docs ----------------------------------------------------------------------------------------------
+
+
+def test_every_metric_of_the_gateway_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    table = text.partition("| `comptoir_…` |")[2].partition("\n\n")[0]
+    said = {
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`([a-z_…]+)`", row.split("|")[1])
+    }
+    whole = {name for name in said if not name.endswith("…")}
+    families = tuple(name.removesuffix("…") for name in said - whole)
+    counted = GatewayMetrics()._counted
+    made = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for metric in counted
+        for family in metric.describe()
+    }
+    made = {name.removeprefix("comptoir_") for name in made} | MOMENT.keys()
+    undocumented = {name for name in made - whole if not name.startswith(families)}
+    assert not undocumented, f"write a row in docs/monitoring.md for {sorted(undocumented)}"
+    assert not whole - made, f"there is no metric {sorted(whole - made)}"

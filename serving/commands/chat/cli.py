@@ -46,8 +46,8 @@ def chat(
 ) -> None:
     """Talk to a model in the terminal; each answer is followed by its tokens, TTFT and tokens/s.
 
-    Where standard input is no terminal, each line is a message and each answer is one line, with \\n for
-    a line break.
+    Where standard input is no terminal, each line is a message and each answer is one line.
+    In it, \\n stands for a line break.
 
     Example: comptoir chat qwen3
     """

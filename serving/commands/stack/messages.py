@@ -55,7 +55,7 @@ def announce_ready(
         f'  print(client.chat.completions.create(model="{chat}", messages='
         '[{"role": "user", "content": "Bonjour"}], max_tokens=32).choices[0].message.content)'
     )
-    typer.echo(f"\n  talk to it: {as_typed('comptoir')} chat {chat}")
+    typer.echo(f"\n  talk to it: {as_typed('comptoir')} chat {chat} --port {state.port}")
     if reaches_hub and _are_tiny(file) and (real := file.path.with_name(REAL_MODEL)).exists():
         typer.echo(
             f"  text with a meaning: make serve CONFIG={shlex.quote(str(real))}  (Qwen3 0.6B, 1.5 GB once)"

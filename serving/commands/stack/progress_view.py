@@ -20,6 +20,8 @@ from serving.engine import progress
 from serving.errors import StackError
 
 POLL_S = 0.5
+# In a log, too, one can see that it goes on.
+QUIET_S = 30.0
 
 
 def wait_until_ready(
@@ -35,7 +37,7 @@ def wait_until_ready(
         StackError: an application failed, or the time is over.
     """
     wanted = {model.id for model in file.models if model.replicas.min >= 1}
-    began = time.monotonic()
+    began, said = time.monotonic(), 0.0
     shown: dict[str, str] = {}
     with Live(console=errors, transient=True, auto_refresh=False) as live:
         while not stop.is_set():
@@ -53,6 +55,12 @@ def wait_until_ready(
             changed = {model: stage for model, stage in now.items() if shown.get(model) != stage}
             _note_changes(changed, applications, seconds)
             shown = now
+            if changed:
+                said = seconds
+            elif not errors.is_terminal and seconds - said >= QUIET_S:
+                said = seconds
+                waiting = [f"{model} ({stage})" for model, stage in now.items() if stage != "ready"]
+                note(f"{seconds:5.0f} s  still waiting for {', '.join(waiting) or 'the endpoint'}")
             if listens and wanted <= ready:
                 return
             if seconds > timeout_s:

@@ -319,6 +319,21 @@ def test_the_models_that_are_late_are_named(starting: Starting, tmp_path: Path) 
     assert "qwen3 (" not in raised.value.message.replace("qwen3-embedding", "")
 
 
+def test_a_log_shows_that_a_long_start_goes_on(
+    starting: Starting,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress_view, "QUIET_S", 0.02)
+    starting.ready = [{"qwen3"}]
+    with pytest.raises(StackError):
+        wait(starting, tmp_path, timeout_s=0.5)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "still waiting for deepseek-v3 (starting), qwen3-embedding (starting)" in shown
+    assert shown.count("still waiting") > 1
+
+
 def test_a_stop_ends_the_wait_quietly(starting: Starting, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
