@@ -23,6 +23,7 @@ from vllm.exceptions import VLLMError
 
 from serving.api import CHAT
 from serving.engine.chunk_template import ChunkTemplate
+from serving.engine.reasoning_names import with_both_names
 from serving.http_protocol import EXTENSION, ClientConnection, client_of
 
 _JSON = "application/json"
@@ -98,7 +99,7 @@ class DirectChat:
 def _whole(answer: Any) -> Response:
     if isinstance(answer, ErrorResponse):
         return Response(answer.model_dump_json(), answer.error.code, media_type=_JSON)
-    return Response(answer.model_dump_json(), 200, media_type=_JSON)
+    return Response(with_both_names(answer.model_dump_json()), 200, media_type=_JSON)
 
 
 class _Stream:
@@ -120,7 +121,7 @@ class _Stream:
                 await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             elif self._text:
                 self.template, self._text = ChunkTemplate.learn(chunk, self._text), ""
-            self._client.write(chunk.encode())
+            self._client.write(with_both_names(chunk).encode())
             if self._client.is_slow:
                 await self._until_read()
         await self._send({"type": "http.response.body", "body": b""})
