@@ -1,4 +1,4 @@
-"""Gives a model's reasoning under both names that clients look for, `reasoning` and `reasoning_content`. Pure.
+"""Gives reasoning under both names that clients look for, `reasoning` and `reasoning_content`. Pure.
 
 vLLM renamed the field (vllm#27755), DeepSeek's API and the clients written for it keep the old name, and a
 client that looks for the other one loses the reasoning without a word.

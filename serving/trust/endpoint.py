@@ -208,11 +208,13 @@ class Endpoint:
             value = other.pop(spelling.name, None)
             if value is None:
                 continue
+            left.enter("." + spelling.name)
             try:
                 exhaust(spelling.check.in_steps(value, left))
             except WrongValueError as wrong:
                 wrong.within("." + spelling.name)
                 raise
+            left.leave()
             spelling.write(other, value)
         return other
 
@@ -240,8 +242,10 @@ class Endpoint:
             self._require_pair(kept)
         if self.one_of:
             self._require_one(kept)
-        if kept.get("tools") == []:
+        if not kept.get("tools"):
             _without_tools(kept)
+        if held := _HELD.intersection(kept):
+            _refuse_beside(kept, min(held))
         if kept.get("continue_final_message"):
             # Engines refuse it beside a prompt for a new message, which is their default.
             kept.setdefault("add_generation_prompt", False)
@@ -281,13 +285,32 @@ class Endpoint:
 
 
 def _without_tools(kept: dict[str, Any]) -> None:
-    """No tools are the same as none at all; engines refuse an empty list."""
-    del kept["tools"]
-    kept.pop("parallel_tool_calls", None)
+    """No tools are the same as none at all; engines refuse an empty list.
+
+    Raises:
+        WrongValueError: one of them has to be called.
+    """
+    was_given = kept.pop("tools", None) is not None
     choice = kept.get("tool_choice")
-    if (choice.get("type") if isinstance(choice, dict) else choice) in ("auto", "none"):
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if kind in ("auto", "none") and was_given:
         del kept["tool_choice"]
+    elif kind not in ("auto", "none", None):
+        raise WrongValueError(
+            "'{path}' needs functions in 'tools'; tools that other services run are left out"
+        ).within(".tool_choice")
+    if was_given:
+        kept.pop("parallel_tool_calls", None)
 
 
+def _refuse_beside(kept: Mapping[str, Any], name: str) -> None:
+    """What takes tokens away may leave none that the format allows: the engine would fail."""
+    for limits in ("allowed_token_ids", "bad_words"):
+        if limits in kept:
+            raise WrongValueError(f"'{{path}}' is not supported with '{name}'").within("." + limits)
+
+
+# Each holds the answer to a format.
+_HELD = frozenset({"structured_outputs", "response_format"})
 # Below it vLLM takes the likeliest token (`_SAMPLING_EPS`), and refuses several choices.
 GREEDY = 1e-5

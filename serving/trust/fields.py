@@ -31,8 +31,10 @@ from serving.trust.endpoint import Endpoint, Field
 from serving.trust.images import ImageLimits
 from serving.trust.sampling import (
     EFFORTS,
+    MAX_BAD_WORD,
     MAX_BIASES,
     biases,
+    short,
     structured_outputs,
     template_arguments,
 )
@@ -99,7 +101,7 @@ def _sampling(limits: RequestLimits) -> Rows:
         Field("repetition_penalty", number(0.01, 10)),
         Field("logit_bias", biases, absent=({},)),
         Field("allowed_token_ids", many(_TOKEN_ID, low=1, high=MAX_BIASES)),
-        Field("bad_words", many(filled, high=limits.max_stop), absent=([],)),
+        Field("bad_words", many(short(MAX_BAD_WORD), high=limits.max_stop), absent=([],)),
         _stop(limits),
         Field("stop_token_ids", many(_TOKEN_ID, high=limits.max_stop)),
         Field("ignore_eos", boolean),

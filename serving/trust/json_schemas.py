@@ -8,11 +8,11 @@ this one against it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from serving.trust.checker import WrongValueError
+from serving.trust.regexes import objection
 
 _FORMATS = frozenset(
     {
@@ -20,8 +20,6 @@ _FORMATS = frozenset(
         *("uri", "uri-reference", "uri-template", "json-pointer", "relative-json-pointer"),
     }
 )
-# Groups that look around, back references, and word boundaries.
-_SPECIAL = re.compile(r"\(\?|\\[1-9bB]")
 _OF_ARRAYS = ("uniqueItems", "contains", "minContains", "maxContains")
 _LENGTHS = ("minLength", "maxLength")
 
@@ -119,41 +117,85 @@ def compiles(schema: Any) -> bool:
                 _types(node) <= _TYPES
                 and not isinstance(node.get("items"), list)
                 and False not in _members(node.get("properties"))
-                and _resolves(node.get("$ref"), schema)
-                and _is_plain(node.get("pattern"))
+                and _leads_on(node.get("$ref"), schema)
             ):
                 return False
             stack.extend(node.values())
-    return True
+    return dangerous(schema) is None
 
 
-def _members(properties: Any) -> list[Any]:
-    return [*properties.values()] if isinstance(properties, Mapping) else []
+def _leads_on(reference: Any, root: Any) -> bool:
+    return not isinstance(reference, str) or _resolved(reference, root) is not None
 
 
-def _resolves(reference: Any, root: Any) -> bool:
-    """Whether a JSON pointer (RFC 6901) leads somewhere in the same schema."""
-    if not isinstance(reference, str):
-        return True
+def _members(properties: Any, *, names: bool = False) -> list[Any]:
+    if not isinstance(properties, Mapping):
+        return []
+    return [*properties] if names else [*properties.values()]
+
+
+def _resolved(reference: str, root: Any) -> Any:
+    """Where a JSON pointer (RFC 6901) leads in the same schema; None: nowhere."""
     if not reference.startswith("#"):
-        return False
+        return None
     node = root
     for step in reference[1:].split("/")[1:]:
-        if not isinstance(node, Mapping) or step not in node:
-            return False
-        node = node[step]
-    return True
+        node = node.get(step) if isinstance(node, Mapping) else None
+    return node
 
 
-def _is_plain(pattern: Any) -> bool:
-    """Whether a regular expression is one, without what grammars have no words for."""
-    if not isinstance(pattern, str):
-        return True
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return not _SPECIAL.search(pattern)
+def dangerous(schema: Any) -> tuple[str, str] | None:
+    """The place of the first part that would stop an engine, and why: an expression, an endless reference."""
+    stack: list[tuple[str, Any]] = [("", schema)]
+    while stack:
+        place, node = stack.pop()
+        if isinstance(node, Mapping):
+            if isinstance(pattern := node.get("pattern"), str) and (why := objection(pattern)):
+                return f"{place}.pattern", why
+            for pattern in _members(node.get("patternProperties"), names=True):
+                if why := objection(pattern):
+                    return f"{place}.patternProperties", why
+            stack.extend((f"{place}{_step(key)}", value) for key, value in [*node.items()][::-1])
+        elif isinstance(node, list):
+            stack.extend((f"{place}[{index}]", value) for index, value in [*enumerate(node)][::-1])
+    return (".$ref", "it leads back to itself") if _is_endless(schema) else None
+
+
+def _is_endless(root: Any) -> bool:
+    """Whether some part stands for itself, without a member or an item between."""
+    state: dict[int, bool] = {}
+    stack = [(node, False) for node in _nodes(root) if "$ref" in node]
+    while stack:
+        node, is_done = stack.pop()
+        if is_done:
+            state[id(node)] = True
+        elif id(node) not in state:
+            state[id(node)] = False
+            stack.append((node, True))
+            for other in _same_as(node, root):
+                if state.get(id(other)) is False:
+                    return True
+                stack.append((other, False))
+    return False
+
+
+def _nodes(root: Any) -> Iterator[Mapping[str, Any]]:
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Mapping):
+            yield node
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+
+
+def _same_as(node: Mapping[str, Any], root: Any) -> Iterator[Mapping[str, Any]]:
+    """The schemas that a schema stands for."""
+    targets = [_resolved(node["$ref"], root)] if isinstance(node.get("$ref"), str) else []
+    for name in ("anyOf", "oneOf", "allOf"):
+        targets += node[name] if isinstance(node.get(name), list) else []
+    return (target for target in targets if isinstance(target, Mapping))
 
 
 # ---- of a request --------------------------------------------------------------------------------------
@@ -221,7 +263,7 @@ def _forced(choice: Any) -> str | None:
 
 
 def _refuse(schema: Any, place: str) -> None:
-    if (found := unsupported(schema)) is not None:
+    if (found := unsupported(schema) or dangerous(schema)) is not None:
         where, why = found
         raise WrongValueError(f"'{{path}}' is not supported in schemas: {why}").within(
             place + where

@@ -5,13 +5,15 @@ https://docs.vllm.ai/en/latest/features/structured_outputs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic_core import core_schema
 
+from serving.trust import regexes
 from serving.trust.checker import Check, WrongValueError
-from serving.trust.checks import boolean, filled, integer, keyed, many, mapping
+from serving.trust.checks import boolean, filled, integer, keyed, many, mapping, refused
 from serving.trust.leftovers import Leftovers
 from serving.trust.sizes import schema
 
@@ -19,7 +21,10 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 # OpenAI's bound is 1,024 entries, too.
 MAX_BIASES = 1024
 MAX_CHOICES = 1024
-MAX_REGEX, MAX_GRAMMAR = 1024, 16 * 1024
+# Of all choices together: compiling them takes time with the square of it, and cannot be interrupted.
+MAX_CHOICE_CHARACTERS = 16 * 1024
+# Engines tokenise each of them several times, on the loop that serves streams.
+MAX_BAD_WORD = 64
 # Variables that the chat templates of the catalogue's models read. Others would have no effect.
 TEMPLATE_FLAGS = (
     *("enable_thinking", "thinking", "preserve_thinking", "clear_thinking", "drop_thinking"),
@@ -44,12 +49,16 @@ def short(characters: int) -> Check:
     )
 
 
+# One spelling of each: a token may have one bias.
+_TOKEN = re.compile("(?:0|[1-9][0-9]{0,9})")
+
+
 def _biases(value: Any) -> Any:
     mapping.test(value)
     if len(value) > MAX_BIASES:
         raise WrongValueError(f"'{{path}}' may have at most {MAX_BIASES} entries")
     for token, bias in value.items():
-        if not (token.isascii() and token.isdecimal() and len(token) <= 10):
+        if not _TOKEN.fullmatch(token):
             raise WrongValueError("'{path}' must have token ids as its keys")
         is_number = isinstance(bias, (int, float)) and not isinstance(bias, bool)
         if not is_number or not -100 <= bias <= 100:
@@ -67,19 +76,37 @@ biases = Check(
     {
         "type": "object",
         "maxProperties": MAX_BIASES,
-        "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+        "propertyNames": {"pattern": f"^{_TOKEN.pattern}$"},
         "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
     },
     core_schema.no_info_plain_validator_function(_biases),
     walk=_walk_biases,
 )
+
+
+def _regex_test(value: Any) -> None:
+    filled.test(value)
+    if (why := regexes.objection(value)) is not None:
+        raise WrongValueError(f"'{{path}}' is not supported: {why}")
+
+
+def _regex(value: Any) -> Any:
+    _regex_test(value)
+    return value
+
+
 _KINDS: dict[str, Check] = {
     "json": schema,
-    "regex": short(MAX_REGEX),
+    "regex": Check(
+        {"type": "string", "minLength": 1, "maxLength": regexes.MAX_CHARACTERS},
+        core_schema.no_info_plain_validator_function(_regex),
+        _regex_test,
+    ),
     "choice": many(filled, low=1, high=MAX_CHOICES),
-    "grammar": short(MAX_GRAMMAR),
+    "grammar": refused("a grammar can stop an engine; use 'regex', 'choice' or 'json'"),
     "json_object": boolean,
 }
+_OFFERED = tuple(name for name in _KINDS if name != "grammar")
 _OPTIONS = dict.fromkeys(("disable_any_whitespace", "disable_additional_properties"), boolean)
 _ANY_KIND = keyed(_KINDS | _OPTIONS)
 
@@ -87,12 +114,20 @@ _ANY_KIND = keyed(_KINDS | _OPTIONS)
 def _walk_outputs(value: Any, left: Leftovers) -> Iterator[None]:
     yield from _ANY_KIND.in_steps(value, left)
     if sum(name in value for name in _KINDS) != 1:
-        raise WrongValueError(f"'{{path}}' must have exactly one of: {', '.join(_KINDS)}")
+        raise WrongValueError(f"'{{path}}' must have exactly one of: {', '.join(_OFFERED)}")
+    if sum(map(len, value.get("choice", ()))) > MAX_CHOICE_CHARACTERS:
+        raise WrongValueError(
+            f"'{{path}}' may have at most {MAX_CHOICE_CHARACTERS} characters together"
+        ).within(".choice")
 
 
 def _structured_outputs() -> Check:
-    kinds = [keyed({name: check} | _OPTIONS, (name,)) for name, check in _KINDS.items()]
-    core = core_schema.union_schema([kind.core for kind in kinds], mode="left_to_right")
+    kinds = [keyed({name: _KINDS[name]} | _OPTIONS, (name,)) for name in _OFFERED]
+    # Choices are added up by the walk.
+    cores: list[Any] = [
+        kind.core for name, kind in zip(_OFFERED, kinds, strict=True) if name != "choice"
+    ]
+    core = core_schema.union_schema(cores, mode="left_to_right")
     return Check({"oneOf": [kind.schema for kind in kinds]}, core, walk=_walk_outputs)
 
 

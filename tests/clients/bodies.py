@@ -185,7 +185,6 @@ CHAT: dict[str, list[Body]] = {
         {"messages": [user()], "structured_outputs": {"choice": ["yes", "no"]}},
         {"messages": [user()], "structured_outputs": {"regex": "[0-9]{1,3}"}},
         {"messages": [user()], "structured_outputs": {"json": PARAMETERS}},
-        {"messages": [user()], "structured_outputs": {"grammar": 'root ::= "yes" | "no"'}},
     ],
     "strands": [
         {"messages": [user([part()])], "tools": []},

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 
+from serving.errors import UnsupportedFieldError
 from serving.settings import RequestLimits
 from serving.trust.fields import endpoints
 from serving.trust.leftovers import OTHERS, Leftovers
@@ -18,6 +19,15 @@ CASES = list(cases())
 def test_there_are_many_clients() -> None:
     assert len(CASES) >= 200
     assert len({case.client.partition(",")[0] for case in CASES}) >= 40
+
+
+def test_a_grammar_is_refused_by_name_because_it_can_stop_an_engine() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+    with pytest.raises(UnsupportedFieldError) as raised:
+        ENDPOINTS["/v1/chat/completions"].check(
+            body | {"structured_outputs": {"grammar": 'root ::= "yes" | "no"'}}
+        )
+    assert raised.value.param == "structured_outputs.grammar"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

@@ -108,6 +108,14 @@ def test_keys_are_asked_for_where_there_are_some() -> None:
     assert all(one["post"]["security"] == [] for one in without["paths"].values() if "post" in one)
 
 
+# What an image is, which expression an engine follows, and which fields go together, a schema cannot say.
+UNSAYABLE = (
+    *("image", "regular expression", "it repeats something", "looks around or back"),
+    *("characters is none", "needs functions in 'tools'", "is not supported with"),
+    *("characters together", "is not supported in schemas", "must have exactly one of"),
+)
+
+
 @pytest.mark.parametrize("path", PATHS)
 @unhurried
 @given(data=st.data())
@@ -125,8 +133,7 @@ def test_a_body_is_accepted_if_and_only_if_it_fits_the_schema(
         refusal = None
     except RequestError as error:
         refusal = error
-    if refusal is not None and "image" in refusal.message:
-        # What an image is, a schema cannot say.
+    if refusal is not None and any(words in refusal.message for words in UNSAYABLE):
         return
     assert (refusal is None) == is_right, refusal and refusal.message
 

@@ -193,6 +193,13 @@ def test_no_generating_endpoint_lists_a_dangerous_field(path: str, name: str) ->
         ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
         ({"structured_outputs": {"regex": "a" * 1025}}, "structured_outputs.regex"),
         ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "(((.*)*)*)*x"}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"choice": ["x" * 1800] * 100}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"regex": "a+"}, "allowed_token_ids": [3]}, "allowed_token_ids"),
+        ({"response_format": {"type": "json_object"}, "bad_words": ["a"]}, "bad_words"),
+        ({"bad_words": ["a" * 65]}, "bad_words[0]"),
+        ({"logit_bias": {"03": 1, "3": -1}}, "logit_bias"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
         (
             {"chat_template_kwargs": {"enable_thinking": "no"}},
             "chat_template_kwargs.enable_thinking",

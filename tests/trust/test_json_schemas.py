@@ -9,7 +9,7 @@ import pytest
 from serving.errors import InvalidFieldError
 from serving.settings import RequestLimits
 from serving.trust.fields import endpoints
-from serving.trust.json_schemas import unsupported
+from serving.trust.json_schemas import dangerous, unsupported
 
 ENDPOINTS = endpoints(RequestLimits())
 CHAT, RESPONSES = ENDPOINTS["/v1/chat/completions"], ENDPOINTS["/v1/responses"]
@@ -44,6 +44,37 @@ PLACE = ".properties.a.multipleOf"
 )
 def test_the_first_unsupported_part_is_found(schema: Any, place: str | None) -> None:
     found = unsupported(schema)
+    assert (found and found[0]) == place
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"properties": {"a": {"type": "string", "pattern": "(.*)*x"}}}, ".properties.a.pattern"),
+        ({"type": "object", "patternProperties": {"(.+)+": {}}}, ".patternProperties"),
+        ({"$ref": "#"}, ".$ref"),
+        ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, ".$ref"),
+        (
+            {
+                "$ref": "#/$defs/a",
+                "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+            },
+            ".$ref",
+        ),
+        ({"properties": {"next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}}, None),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}}, None),
+        (
+            {
+                "properties": {"a": {"$ref": "#/$defs/x"}, "b": {"$ref": "#/$defs/x"}},
+                "$defs": {"x": {}},
+            },
+            None,
+        ),
+        ({"properties": {"pattern": {"type": "string"}}, "pattern": 3}, None),
+    ],
+)
+def test_what_would_stop_an_engine_is_found(schema: Any, place: str | None) -> None:
+    found = dangerous(schema)
     assert (found and found[0]) == place
 
 
@@ -172,7 +203,7 @@ def test_a_forced_call_with_a_schema_that_does_not_compile_stays_as_it_is(schema
     "schema",
     [
         {"$defs": {"x": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/x"}}},
-        {"$ref": "#"},
+        {"properties": {"next": {"$ref": "#"}}},
         {"type": "string", "pattern": r"^[a-z]+\d{2}$"},
         {"type": ["string", "null"], "enum": ["a", False]},
     ],
