@@ -80,8 +80,14 @@ class RequestReader:
             fields = await self._check_large(endpoint, body, left)
             checked = self._checked(rules, endpoint, caller, headers, fields, body, request_id)
             checked.turns = self._turns
-            del body, fields
+            # What is not sent on may be large, too, and to free it takes as long.
+            unsent = {name: value for name, value in body.items() if name not in fields}
+            body.clear()
+            del fields
             await checked.pack()
+            for waste in (unsent, left.taken):
+                if waste:
+                    await self._turns.run(discard_in_steps(waste))
         return self._without(checked, left)
 
     def _without(self, checked: CheckedRequest, left: Leftovers) -> CheckedRequest:

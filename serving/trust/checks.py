@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.trust.checker import STEP_ITEMS, Check, Schema, Test, WrongValueError
-from serving.trust.leftovers import Leftovers, is_identifier
+from serving.trust.leftovers import MAX_MEMBERS, Leftovers, is_identifier
 
 INT64 = 2**63 - 1
 # As tuples: a union of types is made anew each time that it is written.
@@ -222,12 +222,16 @@ def leave_out(value: dict[str, Any], fields: Collection[str], left: Leftovers) -
     Raises:
         WrongValueError: one is unknown and nothing may be left out.
     """
+    if len(value) > MAX_MEMBERS:
+        raise WrongValueError(f"'{{path}}' may have at most {MAX_MEMBERS} members")
     for name in [name for name, member in value.items() if member is None or name not in fields]:
         if value[name] is not None:
             if left.is_strict:
                 raise unknown_member(name, fields)
             left.note(name)
-        del value[name]
+        member = value.pop(name)
+        if isinstance(member, _NESTED):
+            left.taken.append(member)
         left.is_empty = False
 
 

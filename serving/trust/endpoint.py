@@ -18,7 +18,7 @@ from serving.trust.checker import Check, WrongValueError, exhaust
 from serving.trust.checks import keyed, unknown_member
 from serving.trust.images import ImageLimits
 from serving.trust.json_schemas import hold
-from serving.trust.leftovers import Leftovers
+from serving.trust.leftovers import MAX_MEMBERS, Leftovers
 
 
 class Fate(Enum):
@@ -182,6 +182,8 @@ class Endpoint:
     def _sent_on(self, body: Mapping[str, Any], left: Leftovers) -> dict[str, Any]:
         """The fields that are sent on; JSON null counts as absent, everywhere."""
         fields = self.fields
+        if len(body) > MAX_MEMBERS:
+            raise WrongValueError(f"'{{path}}' may have at most {MAX_MEMBERS} fields")
         if not self._spelt.isdisjoint(body):
             body = self._respell(body, left)
         kept = {name: value for name, value in body.items() if value is not None and name in fields}

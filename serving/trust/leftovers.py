@@ -7,9 +7,12 @@ sending it on lets a client speak to the engine past the table of fields. So it 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # Names that look like a field's: they are no content, and can be named to the client who wrote them.
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+# Of one object that has fields of its own; looking at each of a million takes time.
+MAX_MEMBERS = 1024
 # Named of one request; a client that sends more learns of the first ones.
 MAX_NAMED = 32
 # For all that cannot be named.
@@ -27,15 +30,17 @@ class Leftovers:
     Attributes:
         is_strict: nothing may be, but null.
         is_empty: nothing was.
+        taken: lists and objects that were left out; to free a large one takes time.
         named: where, as in `messages[].prefix` or `tools[web_search]`, in the order of the body.
     """
 
-    __slots__ = ("_places", "is_empty", "is_strict", "named")
+    __slots__ = ("_places", "is_empty", "is_strict", "named", "taken")
 
     def __init__(self, *, is_strict: bool = False) -> None:
         self.is_strict = is_strict
         self.is_empty = True
         self.named: dict[str, None] = {}
+        self.taken: list[Any] = []
         self._places: list[str] = []
 
     def enter(self, place: str) -> None:

@@ -47,6 +47,7 @@ def _sifted(
         if isinstance(value, list) and len(value) <= high and not left.is_strict:
             foreign = [kind_of(element) for element in value if is_foreign(element)]
             if foreign:
+                left.taken += [element for element in value if is_foreign(element)]
                 value[:] = [element for element in value if not is_foreign(element)]
                 for kind in foreign:
                     left.note_element(kind)

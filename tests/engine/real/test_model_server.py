@@ -76,7 +76,7 @@ async def test_a_reranker_scores_every_document(running: Running) -> None:
 @pytest.mark.parametrize("running", ["qwen3"], indirect=True)
 async def test_the_door_lets_in_gateways_only(running: Running) -> None:
     assert (await running.post("/v1/chat/completions", {}, token="wrong"))[0] == 401
-    for path in ("/tokenize", "/v1/load_lora_adapter", "/invocations", "/pause"):
+    for path in ("/tokenizer_info", "/v1/load_lora_adapter", "/invocations", "/pause"):
         assert (await running.post(path, {}))[0] == 404
     assert len(engines_under(psutil.Process())) == 1
 

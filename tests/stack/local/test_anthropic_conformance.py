@@ -183,11 +183,15 @@ ERRORS: dict[str, tuple[Call, str, int, str, str]] = {
         "'max_tokens' is required",
     ),
     "unknown field": (
-        lambda c: ask(c, extra_body={CANARY: CANARY}),
+        lambda c: ask(
+            c,
+            extra_body={f"my {CANARY}": CANARY},
+            extra_headers={"x-comptoir-strict": "true"},
+        ),
         "BadRequestError",
         400,
         "invalid_request_error",
-        "unsupported field",
+        "unknown field in the body",
     ),
     "a remote image": (
         lambda c: ask(

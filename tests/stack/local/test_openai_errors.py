@@ -141,7 +141,7 @@ CASES = [
     case("temperature too high", chatting(temperature=3), INVALID, "temperature"),
     case("negative max_tokens", chatting(max_tokens=-1), INVALID, "max_tokens"),
     case("n too large", chatting(n=1000), INVALID, "n"),
-    case("too many stops", chatting(stop=["a"] * 9), INVALID, "stop"),
+    case("too many stops", chatting(stop=["a"] * 17), INVALID, "stop"),
     case("an empty stop", chatting(stop=""), INVALID, "stop"),
     case(
         "stream options without a stream",
@@ -149,9 +149,14 @@ CASES = [
         INVALID,
         "stream_options",
     ),
-    case("unknown field", extra(**{CANARY: 1}), UNSUPPORTED),
+    case(
+        "unknown field of a strict request",
+        chatting(extra_body={f"my {CANARY}": 1}, extra_headers={"x-comptoir-strict": "true"}),
+        UNSUPPORTED,
+    ),
+    case("old constraint", extra(guided_json={"title": CANARY}), UNSUPPORTED, "guided_json"),
     case("refused field", extra(chat_template=CANARY), UNSUPPORTED, "chat_template"),
-    case("old function calls", extra(functions=[]), UNSUPPORTED, "functions"),
+    case("old function calls", extra(functions=[{"name": CANARY}]), UNSUPPORTED, "functions"),
     case(
         "an earlier response",
         lambda client: respond(client, previous_response_id=CANARY),
@@ -161,7 +166,6 @@ CASES = [
     # The context.
     case("too long", chatting(messages=said(LONG)), TOO_LONG, "messages"),
     case("too long, streamed", chatting(messages=said(LONG), stream=True), TOO_LONG, "messages"),
-    case("completion too long", chatting(max_tokens=9000), TOO_LONG, "max_tokens"),
     case("prompt too long", lambda client: complete(client, prompt=LONG), TOO_LONG, "prompt"),
     case("response too long", lambda client: respond(client, input=LONG), TOO_LONG, "input"),
     case("text too long to embed", lambda client: embed(client, LONG), TOO_LONG, "input"),
@@ -177,7 +181,7 @@ CASES = [
     case("wrong schema", chatting(response_format=schema_of(BAD_SCHEMA)), REFUSED, "response_format"),
     case(
         "wrong schema of a tool",
-        chatting(tools=tool_with(parameters={"type": CANARY}), tool_choice="required"),
+        chatting(tools=tool_with(parameters={"type": CANARY}, strict=True), tool_choice="required"),
         REFUSED,
         "tools",
     ),
