@@ -47,7 +47,11 @@ def requests() -> Iterator[tuple[str, Any]]:
         yield "/v1/messages", base | {"system": CANARY}
         # Refused by the gateway.
         yield "/v1/chat/completions", base | {"max_tokens": -1}
-        yield "/v1/chat/completions", base | {CANARY: 1}
+        # A name that is an identifier is told to the client who sent it (docs/api.md), and to nobody else.
+        yield "/v1/chat/completions", base | {f"my {CANARY}": 1}
+        yield "/v1/chat/completions", base | {f"{CANARY}{CANARY}": {"role": CANARY}}
+        yield "/v1/chat/completions", base | {"messages": [user | {f"{CANARY}.": CANARY}]}
+        yield "/v1/chat/completions", base | {"metadata": {CANARY: CANARY}}
         yield "/v1/chat/completions", base | {"chat_template": CANARY}
         yield "/v1/chat/completions", base | {"model": CANARY}
         yield "/v1/chat/completions", base | {"temperature": CANARY}
