@@ -17,7 +17,7 @@ from serving.errors import MissingFieldError, UnsupportedFieldError
 from serving.trust.checker import Check, WrongValueError, exhaust
 from serving.trust.checks import keyed, unknown_member
 from serving.trust.images import ImageLimits
-from serving.trust.json_schemas import hold
+from serving.trust.json_schemas import WITH_SCHEMAS, hold
 from serving.trust.leftovers import MAX_MEMBERS, Leftovers
 
 
@@ -138,7 +138,8 @@ class Endpoint:
                 # Should the two differ, all of it is looked at.
                 images.append(None)
             self._rules(kept)
-            exhaust(hold(kept))
+            if not WITH_SCHEMAS.isdisjoint(kept):
+                exhaust(hold(kept))
             if images:
                 exhaust(self.images.steps(kept))
         except WrongValueError as wrong:

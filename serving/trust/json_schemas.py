@@ -207,6 +207,7 @@ _FORMATS_AT = (
     ("output_config", "format", "schema"),
     ("structured_outputs", "json"),
 )
+WITH_SCHEMAS = frozenset({"tools", *(path[0] for path in _FORMATS_AT)})
 # Where a tool's schema stands, in chats, responses and messages.
 _PARAMETERS = ("parameters", "input_schema")
 
