@@ -1,8 +1,8 @@
 """The Python that engine processes are started with: one that seldom looks for garbage.
 
-vLLM's imports make 600,000 objects and no garbage, and looking for some after every 700 of them takes a
-quarter of the time that they take. A process that is spawned imports before it runs anything of ours, so
-its interpreter has to be told: `multiprocessing.set_executable` is for that.
+vLLM's imports make a million objects and hardly any garbage, and looking for some after every 700 of them
+takes a quarter of the time that they take. A process that is spawned imports before it runs anything of
+ours, so its interpreter has to be told: `multiprocessing.set_executable` is for that.
 https://docs.python.org/3/library/multiprocessing.html#multiprocessing.set_executable
 """
 

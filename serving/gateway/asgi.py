@@ -9,9 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.config.browsers import CorsConfig
 from serving.errors import ComptoirError
-from serving.gateway import render
+from serving.gateway import openapi, render
 from serving.gateway.azure import AzurePaths
-from serving.gateway.dropped import DROPPED_HEADER
 from serving.gateway.inference import Inference
 from serving.gateway.pace import Pace
 from serving.gateway.routes import build_router
@@ -24,10 +23,7 @@ INFERENCE_S, OTHERS_S = 0.0001, 0.0004
 # parameter that there is has three letters.
 MAX_QUERY_BYTES = 256
 # Headers of answers that a page may read.
-EXPOSED = (
-    *(REQUEST_ID_HEADER, "request-id", "retry-after", "deprecation", "sunset", "link"),
-    *("x-comptoir-model", "x-comptoir-route", DROPPED_HEADER),
-)
+EXPOSED = (REQUEST_ID_HEADER, "request-id", "retry-after", *openapi.HEADERS)
 
 
 def build_asgi(services: Services) -> ASGIApp:

@@ -26,7 +26,7 @@ from serving.trust.fitting import FITTED
 
 # Texts up to here stay as they are.
 SMALL_CHARACTERS = 1024
-# What the gateway itself writes into a body.
+# What the gateway itself writes into a body, or over it: always kept as an object.
 OWN_FIELDS = frozenset({"model", "store", "cache_salt"}) | FITTED
 
 
@@ -119,11 +119,8 @@ def _split(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, value in body.items():
         # orjson makes no other types.
         kind = type(value)
-        if kind is str:
-            is_small = len(value) <= SMALL_CHARACTERS or name in OWN_FIELDS
-        else:
-            is_small = (kind is not list and kind is not dict) or name in FITTED
-        (small if is_small else large)[name] = value
+        is_large = len(value) > SMALL_CHARACTERS if kind is str else kind in (list, dict)
+        (large if is_large and name not in OWN_FIELDS else small)[name] = value
     return small, large
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from serving.telemetry.metrics import GatewayMetrics
@@ -29,14 +28,23 @@ class DroppedFields:
     """Since the start of this process; names are words of a fixed list, so that clients can make none."""
 
     def __init__(self, metrics: GatewayMetrics) -> None:
-        self._metrics = metrics
-        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._counted = metrics.dropped_fields
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By path and name."""
+        found: dict[str, dict[str, int]] = {}
+        for metric in self._counted.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    of_path = found.setdefault(sample.labels["path"], {})
+                    of_path[sample.labels["field"]] = int(sample.value)
+        return found
 
     def count(self, path: str, places: Iterable[str]) -> None:
         """One request has lost these, as in `messages[].prefix`."""
         for name in {_known(place) for place in places}:
-            self.counts[path][name] += 1
-            self._metrics.dropped_fields.labels(path, name).inc()
+            self._counted.labels(path, name).inc()
 
 
 def _known(place: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from serving import __version__, api, errors
 from serving.config.keys import SCOPES
 from serving.errors import ComptoirError
+from serving.gateway.dropped import DROPPED_HEADER
 from serving.replica_protocol import REQUEST_ID_HEADER
 from serving.settings import GatewayConfig
 from serving.trust.endpoint import Endpoint
@@ -31,9 +32,11 @@ _SUMMARIES: Mapping[api.Kind, str] = {
     "tokenize": "Tokens of a text or a conversation",
     "detokenize": "Text of tokens",
 }
-_HEADERS: Mapping[str, str] = {
+# Of answers from models, beside the request's id.
+HEADERS: Mapping[str, str] = {
     "x-comptoir-model": "The id of the model that answered.",
     "x-comptoir-route": "Why it was this one, if it was not named: alias, rule or fallback.",
+    DROPPED_HEADER: "What was left out of the request, because no engine knows it.",
     "deprecation": "The name of the model is deprecated since, or will be at (RFC 9745).",
     "sunset": "The name of the model stops working at (RFC 8594).",
     "link": "What follows a deprecated name (RFC 5829).",
@@ -64,7 +67,7 @@ def document(config: GatewayConfig, endpoints: Mapping[str, Endpoint]) -> Json:
             "headers": {
                 REQUEST_ID_HEADER: _header("An id of the request's own, whatever the client sent."),
                 "retry-after": _header("Seconds to wait.", {"type": "integer", "minimum": 0}),
-                **{name: _header(text) for name, text in _HEADERS.items()},
+                **{name: _header(text) for name, text in HEADERS.items()},
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -111,7 +114,7 @@ def _inference(endpoint: Endpoint, config: GatewayConfig) -> Json:
                 "200": {
                     "description": "The engine's answer, byte by byte"
                     + ("; with `stream`, its events." if endpoint.streams else "."),
-                    "headers": _refs(REQUEST_ID_HEADER, *_HEADERS),
+                    "headers": _refs(REQUEST_ID_HEADER, *HEADERS),
                     "content": answer,
                 },
                 **_failures(endpoint.dialect),

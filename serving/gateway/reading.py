@@ -85,9 +85,7 @@ class RequestReader:
             body.clear()
             del fields
             await checked.pack()
-            for waste in (unsent, left.taken):
-                if waste:
-                    await self._turns.run(discard_in_steps(waste))
+            await self._let_go(unsent, left.taken)
         return self._without(checked, left)
 
     def _without(self, checked: CheckedRequest, left: Leftovers) -> CheckedRequest:
@@ -123,8 +121,14 @@ class RequestReader:
         try:
             return await self._turns.run(endpoint.check_in_steps(body, left))
         except RequestError:
-            await self._turns.run(discard_in_steps(body))
+            await self._let_go(body, left.taken)
             raise
+
+    async def _let_go(self, *wastes: dict[str, Any] | list[Any]) -> None:
+        """Free what may be large, between others' work."""
+        for waste in wastes:
+            if waste:
+                await self._turns.run(discard_in_steps(waste))
 
 
 def _for_model(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:

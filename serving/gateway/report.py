@@ -49,7 +49,7 @@ def status(services: Services, caller: Caller) -> dict[str, Any]:
         "view": view(True),
         "gateways": 1 + len(elsewhere),
         "settings": settings,
-        "dropped_fields": {path: dict(each) for path, each in services.dropped.counts.items()},
+        "dropped_fields": services.dropped.counts,
         "models": found,
     }
 

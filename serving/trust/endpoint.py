@@ -193,14 +193,14 @@ class Endpoint:
                 if name not in kept and value is not None:
                     self._leave_out(name, value, left)
         self._drop_absent(kept)
-        for name in self._with_synonyms & kept.keys():
+        for name in self._with_synonyms.intersection(kept):
             if isinstance(word := kept[name], str):
                 kept[name] = dict(self.rows[name].synonyms).get(word, word)
         return kept
 
     def _drop_absent(self, kept: dict[str, Any]) -> None:
         """Take out what asks for nothing, perhaps because a walk has left it empty."""
-        for name in self._with_absent & kept.keys():
+        for name in self._with_absent.intersection(kept):
             if self.rows[name].asks_for_nothing(kept[name]):
                 del kept[name]
 

@@ -8,12 +8,13 @@ this one against it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from serving.trust.checker import WrongValueError
 from serving.trust.regexes import objection
 
+Node = Mapping[str, Any]
 _FORMATS = frozenset(
     {
         *("email", "date", "time", "date-time", "duration", "ipv4", "ipv6", "hostname", "uuid"),
@@ -30,16 +31,29 @@ def unsupported(schema: Any) -> tuple[str, str] | None:
     Args:
         schema: JSON; its size has been checked (`serving.trust.sizes`).
     """
+    return _first(schema, _objections)
+
+
+def _first(
+    schema: Any, look: Callable[[Node], Iterator[tuple[str, str]]]
+) -> tuple[str, str] | None:
+    """What is found first, in the order of the text: its place, and why."""
+    for place, node in _placed(schema):
+        for name, why in look(node):
+            return f"{place}.{name}", why
+    return None
+
+
+def _placed(schema: Any) -> Iterator[tuple[str, Node]]:
+    """Every object in a schema, and where it stands."""
     stack: list[tuple[str, Any]] = [("", schema)]
     while stack:
         place, node = stack.pop()
         if isinstance(node, Mapping):
-            for name, why in _objections(node):
-                return f"{place}.{name}", why
+            yield place, node
             stack.extend((f"{place}{_step(key)}", value) for key, value in [*node.items()][::-1])
         elif isinstance(node, list):
             stack.extend((f"{place}[{index}]", value) for index, value in [*enumerate(node)][::-1])
-    return None
 
 
 def _step(key: str) -> str:
@@ -47,7 +61,7 @@ def _step(key: str) -> str:
     return f".{key}" if key.isascii() and key.isidentifier() and len(key) <= 40 else "[...]"
 
 
-def _objections(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _objections(node: Node) -> Iterator[tuple[str, str]]:
     kinds = _types(node)
     if kinds & {"integer", "number"} and "multipleOf" in node:
         yield "multipleOf", "it is not held to"
@@ -67,7 +81,7 @@ def _objections(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "allOf", "only one of its schemas is held to: write them as one"
 
 
-def _of_object(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_object(node: Node) -> Iterator[tuple[str, str]]:
     if "propertyNames" in node:
         names = node["propertyNames"]
         beside = next((each for each in ("patternProperties", "properties") if each in node), None)
@@ -84,19 +98,14 @@ def _of_object(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "patternProperties", "only one pattern is held to"
 
 
-def _patterned(node: Mapping[str, Any]) -> bool:
+def _patterned(node: Node) -> bool:
     return ("pattern" in node or "format" in node) and any(each in node for each in _LENGTHS)
 
 
-def _types(node: Mapping[str, Any]) -> set[str]:
-    kind = node.get("type")
-    return (
-        {kind} if isinstance(kind, str) else {*_strings(kind)} if isinstance(kind, list) else set()
-    )
-
-
-def _strings(values: list[Any]) -> Iterator[str]:
-    return (value for value in values if isinstance(value, str))
+def _types(node: Node) -> set[str]:
+    kinds = node.get("type")
+    listed = kinds if isinstance(kinds, list) else [kinds]
+    return {kind for kind in listed if isinstance(kind, str)}
 
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
@@ -107,31 +116,21 @@ def compiles(schema: Any) -> bool:
 
     Only it can tell for sure; this is for a schema that has to be held to only if that is possible.
     """
-    stack = [schema]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, Mapping):
-            if not (
-                _types(node) <= _TYPES
-                and not isinstance(node.get("items"), list)
-                and False not in _members(node.get("properties"))
-                and _leads_on(node.get("$ref"), schema)
-            ):
-                return False
-            stack.extend(node.values())
-    return dangerous(schema) is None
+    return dangerous(schema) is None and all(
+        _types(node) <= _TYPES
+        and not isinstance(node.get("items"), list)
+        and not _forbids(node.get("properties"))
+        and _leads_on(node.get("$ref"), schema)
+        for _, node in _placed(schema)
+    )
+
+
+def _forbids(properties: Any) -> bool:
+    return isinstance(properties, Mapping) and False in properties.values()
 
 
 def _leads_on(reference: Any, root: Any) -> bool:
     return not isinstance(reference, str) or _resolved(reference, root) is not None
-
-
-def _members(properties: Any, *, names: bool = False) -> list[Any]:
-    if not isinstance(properties, Mapping):
-        return []
-    return [*properties] if names else [*properties.values()]
 
 
 def _resolved(reference: str, root: Any) -> Any:
@@ -146,25 +145,21 @@ def _resolved(reference: str, root: Any) -> Any:
 
 def dangerous(schema: Any) -> tuple[str, str] | None:
     """The place of the first part that would stop an engine, and why: an expression, an endless reference."""
-    stack: list[tuple[str, Any]] = [("", schema)]
-    while stack:
-        place, node = stack.pop()
-        if isinstance(node, Mapping):
-            if isinstance(pattern := node.get("pattern"), str) and (why := objection(pattern)):
-                return f"{place}.pattern", why
-            for pattern in _members(node.get("patternProperties"), names=True):
-                if why := objection(pattern):
-                    return f"{place}.patternProperties", why
-            stack.extend((f"{place}{_step(key)}", value) for key, value in [*node.items()][::-1])
-        elif isinstance(node, list):
-            stack.extend((f"{place}[{index}]", value) for index, value in [*enumerate(node)][::-1])
-    return (".$ref", "it leads back to itself") if _is_endless(schema) else None
+    endless = (".$ref", "it leads back to itself")
+    return _first(schema, _dangers) or (endless if _is_endless(schema) else None)
+
+
+def _dangers(node: Node) -> Iterator[tuple[str, str]]:
+    if isinstance(pattern := node.get("pattern"), str) and (why := objection(pattern)):
+        yield "pattern", why
+    if isinstance(patterns := node.get("patternProperties"), Mapping):
+        yield from (("patternProperties", why) for each in patterns if (why := objection(each)))
 
 
 def _is_endless(root: Any) -> bool:
     """Whether some part stands for itself, without a member or an item between."""
     state: dict[int, bool] = {}
-    stack = [(node, False) for node in _nodes(root) if "$ref" in node]
+    stack = [(node, False) for _, node in _placed(root) if "$ref" in node]
     while stack:
         node, is_done = stack.pop()
         if is_done:
@@ -179,18 +174,7 @@ def _is_endless(root: Any) -> bool:
     return False
 
 
-def _nodes(root: Any) -> Iterator[Mapping[str, Any]]:
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Mapping):
-            yield node
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
-
-
-def _same_as(node: Mapping[str, Any], root: Any) -> Iterator[Mapping[str, Any]]:
+def _same_as(node: Node, root: Any) -> Iterator[Node]:
     """The schemas that a schema stands for."""
     targets = [_resolved(node["$ref"], root)] if isinstance(node.get("$ref"), str) else []
     for name in ("anyOf", "oneOf", "allOf"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from serving import api
 from serving.trust import content_anthropic
-from serving.trust.checks import INT64, boolean, either, integer, keyed, one_of
+from serving.trust.checks import boolean, either, integer, keyed, one_of
 from serving.trust.endpoint import Spelling
 from serving.trust.sampling import EFFORTS
 
@@ -54,9 +54,8 @@ def _set(body: Body, name: str, value: Any) -> None:
 
 
 _KIND = keyed({"type": one_of("enabled", "disabled", "adaptive", "auto")}, ("type",))
-_SEED = integer(-INT64 - 1, INT64)
 _CHAT = (
-    Spelling("random_seed", _SEED, _seed, "seed"),
+    Spelling("random_seed", integer(), _seed, "seed"),
     Spelling("enable_thinking", boolean, _thinks, "chat_template_kwargs"),
     Spelling(
         "thinking",
